@@ -1,0 +1,305 @@
+"""The one gate to TensorFlow, Keras and the TF Object Detection API.
+
+Everything in this project imports `tf` and `keras` from here. The gate selects legacy
+Keras (Keras 2, package `tf_keras`), which the Object Detection API and the model
+optimisation toolkit need, and repairs what the Object Detection API of 2022 misses in
+today's packages. A repair is applied only where a test shows that it is needed, in
+memory, never in installed files.
+"""
+
+import ast
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+# Level 2 keeps TensorFlow's errors and hides its greetings about CPUs and missing GPUs.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf  # noqa: E402 - the environment has to be set first
+import tf_keras as keras  # noqa: E402
+
+if tf.keras.Model is not keras.Model:
+    raise ImportError(
+        "TensorFlow was imported with Keras 3 before mobiledets_tf: import mobiledets_tf.compat first, "
+        "or set TF_USE_LEGACY_KERAS=1 in the environment, and restart Python"
+    )
+
+__all__ = ["Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "tf"]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One thing that was put right in memory: its name, and why it was needed."""
+
+    name: str
+    reason: str
+
+
+_applied: list[Repair] = []
+_checked: set[str] = set()
+
+
+def applied_repairs() -> tuple[Repair, ...]:
+    """The repairs made in this process so far, in order."""
+    return tuple(_applied)
+
+
+def enable_object_detection() -> tuple[Repair, ...]:
+    """Makes `import object_detection...` work. A second call does nothing.
+
+    Returns:
+      The repairs made in this process, in order; empty where none is needed.
+
+    Raises:
+      ImportError: the Object Detection API is not installed.
+    """
+    if "object_detection" not in _checked and importlib.util.find_spec("object_detection") is None:
+        raise ImportError(
+            "the TF Object Detection API is missing: pip install tf-models-research-object-detection"
+        )
+    _checked.add("object_detection")
+    for repair, is_needed, apply in _OBJECT_DETECTION_REPAIRS:
+        _repair_once(repair, is_needed, apply)
+    return applied_repairs()
+
+
+def enable_slim_oracle() -> tuple[Repair, ...]:
+    """Makes the API's TF1/slim feature extractors importable: oracles for parity tests."""
+    enable_object_detection()
+    _repair_once(
+        Repair("legacy_tf_layers", "tf_keras hides the TF1 layer functions that slim graphs use"),
+        lambda: not hasattr(keras, "legacy_tf_layers"),
+        _alias_legacy_tf_layers,
+    )
+    return applied_repairs()
+
+
+def _repair_once(repair: Repair, is_needed: Callable[[], bool], apply: Callable[[], None]) -> None:
+    if repair.name in _checked:
+        return
+    if is_needed():
+        apply()
+        _applied.append(repair)
+    _checked.add(repair.name)
+
+
+# --- protobuf messages -------------------------------------------------------------------
+
+_PROTO_PACKAGE = "object_detection.protos"
+
+
+def _generated_messages_are_refused() -> bool:
+    try:
+        importlib.import_module(f"{_PROTO_PACKAGE}.string_int_label_map_pb2")
+    except TypeError:  # "Descriptors cannot be created directly"
+        return True
+    return False
+
+
+def _install_proto_finder() -> None:
+    sys.meta_path.insert(0, _ProtoFinder())
+
+
+class _ProtoFinder(importlib.abc.MetaPathFinder):
+    """Finds `object_detection.protos.*_pb2` and loads them through `_ProtoLoader`."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not (fullname.startswith(f"{_PROTO_PACKAGE}.") and fullname.endswith("_pb2")):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _ProtoLoader(Path(spec.origin))
+        return spec
+
+
+class _ProtoLoader(importlib.abc.Loader):
+    """Builds messages from the serialized descriptor inside a generated file.
+
+    The file was written by an old protoc: its Python descriptors are refused by
+    protobuf 4 and later, while the serialized descriptor in it is as good as ever.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        from google.protobuf import descriptor_pb2, descriptor_pool
+        from google.protobuf.internal import builder
+
+        serialized = _serialized_descriptor(self._path)
+        for dependency in descriptor_pb2.FileDescriptorProto.FromString(serialized).dependency:
+            importlib.import_module(dependency.removesuffix(".proto").replace("/", ".") + "_pb2")
+        descriptor = descriptor_pool.Default().AddSerializedFile(serialized)
+        module.DESCRIPTOR = descriptor
+        builder.BuildMessageAndEnumDescriptors(descriptor, module.__dict__)
+        builder.BuildTopDescriptorsAndMessages(descriptor, module.__name__, module.__dict__)
+
+
+def _serialized_descriptor(path: Path) -> bytes:
+    """The `serialized_pb=b'...'` literal of a generated file, read without running it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "serialized_pb":
+            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, bytes):
+                return node.value.value
+    raise ImportError(f"{path} holds no serialized descriptor")
+
+
+# --- TensorFlow attributes that went away --------------------------------------------------
+
+
+class _Absent(types.ModuleType):
+    """A module that can be imported, and whose use raises with a clear text."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"{self.__name__}.{name} is not available: {self.__doc__}")
+
+
+def _add_absent_module(name: str, reason: str) -> None:
+    sys.modules[name] = _Absent(name, reason)
+
+
+def _estimator_is_missing() -> bool:
+    return not hasattr(tf.compat.v1, "estimator")
+
+
+def _add_absent_estimator() -> None:
+    _add_absent_module("tensorflow.compat.v1.estimator", "TensorFlow removed tf.estimator in 2.16")
+    # The public name and the implementation module are distinct objects in some versions.
+    for module in {tf.compat.v1, importlib.import_module("tensorflow.compat.v1")}:
+        module.estimator = sys.modules["tensorflow.compat.v1.estimator"]
+
+
+_CONTROL_FLOW = ("case", "cond", "while_loop")
+
+
+def _control_flow_names_are_missing() -> bool:
+    from tensorflow.python.ops import control_flow_ops
+
+    return not all(hasattr(control_flow_ops, name) for name in _CONTROL_FLOW)
+
+
+def _add_control_flow_names() -> None:
+    from tensorflow.python.ops import control_flow_ops
+
+    for name in _CONTROL_FLOW:
+        if not hasattr(control_flow_ops, name):
+            setattr(control_flow_ops, name, getattr(tf.compat.v1, name))
+
+
+def _alias_legacy_tf_layers() -> None:
+    module = importlib.import_module("tf_keras.src.legacy_tf_layers")
+    keras.legacy_tf_layers = module
+    sys.modules["tf_keras.legacy_tf_layers"] = module
+    for name in ("base", "convolutional", "core", "normalization", "pooling"):
+        part = importlib.import_module(f"{module.__name__}.{name}")
+        sys.modules[f"tf_keras.legacy_tf_layers.{name}"] = part
+
+
+# --- other packages ------------------------------------------------------------------------
+
+
+def _fonts_lack_getsize() -> bool:
+    from PIL import ImageFont
+
+    return not hasattr(ImageFont.FreeTypeFont, "getsize")
+
+
+def _add_font_getsize() -> None:
+    from PIL import ImageFont
+
+    def getsize(font, text: str) -> tuple[int, int]:
+        """Width and height of `text` in pixels, measured from the origin as Pillow 9 did."""
+        _, _, right, bottom = font.getbbox(text)
+        return int(right), int(bottom)
+
+    for font in (ImageFont.FreeTypeFont, ImageFont.ImageFont):
+        if not hasattr(font, "getsize"):
+            font.getsize = getsize
+
+
+def _import_fails(name: str) -> Callable[[], bool]:
+    def test() -> bool:
+        try:
+            with _quiet():
+                importlib.import_module(name)
+        except Exception:  # A binary package can fail with any error: NotFoundError, OSError, ...
+            return True
+        return False
+
+    return test
+
+
+def _stub_tensorflow_io() -> None:
+    _add_absent_module("tensorflow_io", "install tensorflow-io; only DeepMAC models need it")
+
+
+def _stub_lvis() -> None:
+    reason = "install lvis; only LVIS evaluation needs it"
+    for name in ("lvis", "lvis.lvis", "lvis.eval", "lvis.results"):
+        _add_absent_module(name, reason)
+    for name in ("lvis", "eval", "results"):
+        setattr(sys.modules["lvis"], name, sys.modules[f"lvis.{name}"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides warnings of an import, among them those that go through the TensorFlow logger."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+_OBJECT_DETECTION_REPAIRS: tuple[tuple[Repair, Callable[[], bool], Callable[[], None]], ...] = (
+    (
+        Repair("protobuf", "its generated messages are refused by protobuf 4 and later"),
+        _generated_messages_are_refused,
+        _install_proto_finder,
+    ),
+    (
+        Repair("tf.estimator", "TensorFlow removed the module; the API still imports it"),
+        _estimator_is_missing,
+        _add_absent_estimator,
+    ),
+    (
+        Repair("control_flow_ops", "tf_slim's example decoder uses case, cond and while_loop from there"),
+        _control_flow_names_are_missing,
+        _add_control_flow_names,
+    ),
+    (
+        Repair("FreeTypeFont.getsize", "Pillow 10 removed the method that drawing boxes uses"),
+        _fonts_lack_getsize,
+        _add_font_getsize,
+    ),
+    (
+        Repair("tensorflow_io", "the package is missing or does not load; only DeepMAC needs it"),
+        _import_fails("tensorflow_io"),
+        _stub_tensorflow_io,
+    ),
+    (
+        Repair("lvis", "the package is missing; only LVIS evaluation needs it"),
+        _import_fails("lvis"),
+        _stub_lvis,
+    ),
+)
