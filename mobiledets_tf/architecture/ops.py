@@ -1,0 +1,207 @@
+"""Layers as sequences of plain convolutions.
+
+This is the one definition of what a block computes. Counting, the Keras layers, the flat
+detector and the shared weights of the search all read it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+from mobiledets_tf.architecture import specs
+from mobiledets_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvOp:
+    """One convolution (SAME padding) with what follows it.
+
+    Attributes:
+      name: role inside its layer (`expand`, `depthwise`, `project`, ...).
+      kernel_size, strides: in pixels.
+      in_channels, out_channels: equal for a depthwise convolution.
+      depthwise: depthwise with multiplier 1, or a full convolution.
+      activation: applied last, or None.
+      batch_norm: BN with scale and centre after the convolution; otherwise a bias.
+    """
+
+    name: str
+    kernel_size: int
+    strides: int
+    in_channels: int
+    out_channels: int
+    depthwise: bool = False
+    activation: str | None = None
+    batch_norm: bool = True
+
+    @property
+    def kernel_params(self) -> int:
+        outputs = 1 if self.depthwise else self.out_channels
+        return self.kernel_size**2 * self.in_channels * outputs
+
+    @property
+    def trainable_params(self) -> int:
+        return self.kernel_params + self.out_channels * (2 if self.batch_norm else 1)
+
+    @property
+    def params(self) -> int:
+        """With the two moving statistics of BN, as published counts have it."""
+        return self.kernel_params + self.out_channels * (4 if self.batch_norm else 1)
+
+    def madds(self, out_height: int, out_width: int) -> int:
+        return out_height * out_width * self.kernel_params
+
+
+@dataclasses.dataclass(frozen=True)
+class SqueezeExciteOp:
+    """Mean over the map -> 1x1 (bias) -> activation -> 1x1 (bias) -> sigmoid -> multiply."""
+
+    channels: int
+    hidden: int
+    activation: str
+    name: str = "se"
+
+    # Not a spatial convolution: the map keeps its size.
+    strides = 1
+
+    @property
+    def trainable_params(self) -> int:
+        return 2 * self.channels * self.hidden + self.hidden + self.channels
+
+    @property
+    def params(self) -> int:
+        return self.trainable_params
+
+    def madds(self, out_height: int, out_width: int) -> int:
+        """Both 1x1 convolutions act on one pixel; mean and multiply are not counted."""
+        return 2 * self.channels * self.hidden
+
+
+Op = ConvOp | SqueezeExciteOp
+
+
+@functools.singledispatch
+def lower(layer: specs.LayerSpec, in_channels: int, activation: str, se_ratio: float | None) -> tuple[Op, ...]:
+    """The operations of a layer, in order, without the residual addition.
+
+    Args:
+      layer: a concrete layer spec.
+      in_channels: width of its input.
+      activation: inner activation; the last 1x1 has none.
+      se_ratio: squeeze-excite ratio of the depthwise output, or None.
+    """
+    raise InputError(f"no lowering for {type(layer).__name__}")
+
+
+@lower.register
+def _(layer: specs.ConvSpec, in_channels, activation, se_ratio):
+    return (ConvOp("conv", layer.kernel_size, layer.strides, in_channels, layer.filters, False, activation),)
+
+
+@lower.register
+def _(layer: specs.InvertedBottleneckNoExpansionSpec, in_channels, activation, se_ratio):
+    return (
+        *_depthwise(layer, in_channels, activation, se_ratio, se_base=in_channels),
+        ConvOp("project", 1, 1, in_channels, layer.filters),
+    )
+
+
+@lower.register
+def _(layer: specs.InvertedBottleneckSpec, in_channels, activation, se_ratio):
+    expanded = layer.expansion * in_channels
+    return (
+        ConvOp("expand", 1, 1, in_channels, expanded, False, activation),
+        *_depthwise(layer, expanded, activation, se_ratio, se_base=expanded),
+        ConvOp("project", 1, 1, expanded, layer.filters),
+    )
+
+
+@lower.register
+def _(layer: specs.FusedInvertedBottleneckSpec, in_channels, activation, se_ratio):
+    expanded = layer.expansion * in_channels
+    return (
+        ConvOp("expand", layer.kernel_size, layer.strides, in_channels, expanded, False, activation),
+        ConvOp("project", 1, 1, expanded, layer.filters),
+    )
+
+
+@lower.register
+def _(layer: specs.TuckerSpec, in_channels, activation, se_ratio):
+    in_rank, out_rank = tucker_ranks(layer, in_channels)
+    return (
+        ConvOp("compress", 1, 1, in_channels, in_rank, False, activation),
+        ConvOp("conv", layer.kernel_size, layer.strides, in_rank, out_rank, False, activation),
+        ConvOp("project", 1, 1, out_rank, layer.filters),
+    )
+
+
+def tucker_ranks(layer: specs.TuckerSpec, in_channels: int) -> tuple[int, int]:
+    """Inner widths: of the input's width and of the OUTPUT's width, rounded to 8."""
+    return (
+        specs.scale_filters(in_channels, layer.in_ratio),
+        specs.scale_filters(layer.filters, layer.out_ratio),
+    )
+
+
+def _depthwise(layer, channels, activation, se_ratio, se_base) -> tuple[Op, ...]:
+    depthwise = ConvOp(
+        "depthwise", layer.kernel_size, layer.strides, channels, channels, True, activation
+    )
+    if se_ratio is None:
+        return (depthwise,)
+    return depthwise, SqueezeExciteOp(channels, specs.scale_filters(se_base, se_ratio), activation)
+
+
+def lower_extra_level(in_channels: int, filters: int) -> tuple[ConvOp, ...]:
+    """An extra SSD level: 1x1 to half the width -> 3x3 depthwise stride 2 -> 1x1.
+
+    Source: `feature_map_generators.py` of the TF1 API with use_depthwise.
+    """
+    half = filters // 2
+    return (
+        ConvOp("reduce", 1, 1, in_channels, half, False, "relu6"),
+        ConvOp("depthwise", 3, 2, half, half, True, "relu6"),
+        ConvOp("conv", 1, 1, half, filters, False, "relu6"),
+    )
+
+
+def lower_predictor(in_channels: int, outputs: int) -> tuple[ConvOp, ...]:
+    """An SSDLite predictor: 3x3 depthwise (BN, ReLU6) -> 1x1 with bias."""
+    return (
+        ConvOp("depthwise", 3, 1, in_channels, in_channels, True, "relu6"),
+        ConvOp("conv", 1, 1, in_channels, outputs, batch_norm=False),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedOp:
+    """An operation of a whole detector with its place and sizes (height, width)."""
+
+    layer_name: str
+    op: Op
+    in_size: tuple[int, int]
+    out_size: tuple[int, int]
+
+    @property
+    def madds(self) -> int:
+        return self.op.madds(*self.out_size)
+
+
+def place(layer_name: str, ops: tuple[Op, ...], size: tuple[int, int]) -> tuple[list[PlacedOp], tuple[int, int]]:
+    """Runs sizes through a sequence of operations; returns them placed, and the last size."""
+    placed = []
+    for op in ops:
+        out = tuple(-(-side // op.strides) for side in size)
+        placed.append(PlacedOp(layer_name, op, size, out))
+        size = out
+    return placed, size
+
+
+def backbone_ops(architecture: specs.Architecture, image_size: tuple[int, int]) -> Iterator[PlacedOp]:
+    """All operations of the backbone, in order."""
+    channels, size = 3, image_size
+    for name, layer in architecture.named_layers():
+        se_ratio = None if layer is architecture.stem else architecture.se_ratio
+        placed, size = place(name, lower(layer, channels, architecture.activation, se_ratio), size)
+        yield from placed
+        channels = layer.filters

@@ -1,0 +1,145 @@
+"""Architectures as JSON files with a schema version."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from mobiledets_tf.architecture import specs
+from mobiledets_tf.architecture.published import PUBLISHED
+from mobiledets_tf.errors import InputError, nearest, unknown_name
+from mobiledets_tf.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+def to_dict(architecture: specs.Architecture) -> dict[str, Any]:
+    """A JSON-ready dictionary; `from_dict` gives the equal architecture back."""
+    origin = architecture.origin
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": architecture.name,
+        "activation": architecture.activation,
+        "se_ratio": architecture.se_ratio,
+        "stem": _layer_to_dict(architecture.stem),
+        "blocks": [[_layer_to_dict(layer) for layer in block] for block in architecture.blocks],
+        "extra_filters": list(architecture.extra_filters),
+        "origin": None if origin is None else dataclasses.asdict(origin) | {"decisions": list(origin.decisions)},
+    }
+
+
+def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
+    """Builds an architecture from parsed JSON.
+
+    Raises:
+      InputError: anything is missing, unknown, of the wrong type or out of range; the
+        message begins with `where`.
+    """
+    try:
+        _check_keys(data, specs.Architecture, {"schema_version"})
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise InputError(f"schema_version is {data['schema_version']!r}; allowed: {SCHEMA_VERSION}")
+        return specs.Architecture(
+            name=_name(data["name"]),
+            stem=_layer_from_dict(data["stem"], "stem", (specs.ConvSpec.op,)),
+            blocks=_blocks(data["blocks"]),
+            activation=data["activation"],
+            se_ratio=data["se_ratio"],
+            extra_filters=tuple(_list(data["extra_filters"], "extra_filters")),
+            origin=_origin(data["origin"]),
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def save(architecture: specs.Architecture, path: str | os.PathLike) -> None:
+    """Writes the architecture as JSON, atomically."""
+    write_json(path, to_dict(architecture))
+
+
+def load(name_or_path: str | os.PathLike) -> specs.Architecture:
+    """A published network by name, or an architecture file.
+
+    Raises:
+      InputError: neither a published name nor a readable architecture file.
+    """
+    text = os.fspath(name_or_path)
+    if text in PUBLISHED:
+        return PUBLISHED[text]()
+    if not Path(text).exists():
+        if not text.endswith(".json") and os.sep not in text:
+            raise unknown_name("architecture", text, [*PUBLISHED, "a JSON file"])
+        raise InputError(f"architecture file {text!r} does not exist")
+    return from_dict(read_json(text, "architecture file"), f"architecture file {text!r}")
+
+
+def _layer_to_dict(layer: specs.LayerSpec) -> dict[str, Any]:
+    return {"op": layer.op} | dataclasses.asdict(layer)
+
+
+def _layer_from_dict(data: Any, where: str, allowed: tuple[str, ...]) -> specs.LayerSpec:
+    if not isinstance(data, dict) or not isinstance(data.get("op"), str):
+        raise InputError(f"{where}: a layer is an object with an 'op', given {_short(data)}")
+    if data["op"] not in allowed:
+        raise InputError(f"{where}: {unknown_name('op', data['op'], allowed)}")
+    spec = specs.LAYER_SPECS[data["op"]]
+    try:
+        _check_keys(data, spec, {"op"})
+        return spec(**{key: value for key, value in data.items() if key != "op"})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _blocks(data: Any) -> tuple[tuple[specs.LayerSpec, ...], ...]:
+    allowed = tuple(op for op in specs.LAYER_SPECS if op != specs.ConvSpec.op)
+    blocks = []
+    for b, block in enumerate(_list(data, "blocks"), 1):
+        layers = _list(block, f"block {b}")
+        if len(layers) > specs.MAX_LAYERS_PER_BLOCK:
+            raise InputError(f"block {b} has {len(layers)} layers; allowed: {specs.MAX_LAYERS_PER_BLOCK}")
+        blocks.append(
+            tuple(_layer_from_dict(layer, f"block {b} layer {i}", allowed) for i, layer in enumerate(layers, 1))
+        )
+    return tuple(blocks)
+
+
+def _origin(data: Any) -> specs.Origin | None:
+    if data is None:
+        return None
+    _check_keys(data, specs.Origin, set())
+    decisions = _list(data["decisions"], "decisions")
+    if not all(isinstance(d, int) and not isinstance(d, bool) for d in decisions):
+        raise InputError("origin: decisions are integers")
+    for key in ("search_space", "space_hash"):
+        if not isinstance(data[key], str):
+            raise InputError(f"origin: {key} is {_short(data[key])}; allowed: a string")
+    return specs.Origin(data["search_space"], data["space_hash"], tuple(decisions))
+
+
+def _check_keys(data: Any, cls: type, more: set[str]) -> None:
+    if not isinstance(data, dict):
+        raise InputError(f"a JSON object is needed, given {_short(data)}")
+    keys = {field.name for field in dataclasses.fields(cls)} | more
+    for key in data:
+        if key not in keys:
+            raise InputError(f"unknown key {key!r}{nearest(str(key), keys)}")
+    missing = sorted(keys - set(data))
+    if missing:
+        raise InputError(f"key {missing[0]!r} is missing")
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 200:
+        raise InputError(f"name is {_short(value)}; allowed: a string of 1 to 200 characters")
+    return value
+
+
+def _list(value: Any, what: str) -> list:
+    if not isinstance(value, list):
+        raise InputError(f"{what} is {_short(value)}; allowed: a list")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,269 @@
+"""What a network is made of: frozen dataclasses, no TensorFlow.
+
+A MobileDet is a stem, seven blocks of layers and an SSDLite head that reads the ends of
+block 5 (C4, stride 16) and block 7 (C5, stride 32). Sources: MobileDets (arXiv 2004.14525)
+and the TF1 feature extractor `ssd_mobiledet_feature_extractor.py`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from mobiledets_tf.errors import InputError, unknown_name
+
+ACTIVATIONS = ("relu6", "hard_swish")
+# Index of the block whose last layer is the endpoint.
+ENDPOINTS = {"C1": 0, "C2": 1, "C3": 2, "C4": 4, "C5": 6}
+ENDPOINT_STRIDES = {"C4": 16, "C5": 32}
+NUM_BLOCKS = 7
+# Far above every released network; keeps a hostile file from asking for all memory.
+MAX_FILTERS = 8192
+MAX_LAYERS_PER_BLOCK = 64
+
+
+def scale_filters(filters: int, multiplier: float, base: int = 8) -> int:
+    """Rounds `filters * multiplier` half up to a multiple of `base`, at least `base`.
+
+    Source: `_scale_filters` of the TF1 extractor and `scale_filters` of TuNAS.
+    """
+    return max(base, int(filters * multiplier / base + 0.5) * base)
+
+
+def _require(condition: bool, spec: Any, field: str, allowed: str) -> None:
+    if not condition:
+        raise InputError(
+            f"{type(spec).__name__}: {field} is {getattr(spec, field)!r}; allowed: {allowed}"
+        )
+
+
+def _require_integer(spec: Any, field: str, low: int, high: int) -> None:
+    value = getattr(spec, field)
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    _require(is_integer and low <= value <= high, spec, field, f"an integer from {low} to {high}")
+
+
+def _require_ratio(spec: Any, field: str) -> None:
+    value = getattr(spec, field)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(is_number and 0 < value <= 1, spec, field, "a number above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSpec:
+    """Fields common to all layers. Use one of the subclasses.
+
+    Attributes:
+      filters: output channels.
+      kernel_size: side of the spatial kernel, in pixels.
+      strides: 1 or 2; carried by the spatial convolution.
+      residual: whether the input is added to the output.
+    """
+
+    filters: int
+    kernel_size: int = 3
+    strides: int = 1
+    residual: bool = False
+
+    op: ClassVar[str]
+
+    def __post_init__(self):
+        _require_integer(self, "filters", 1, MAX_FILTERS)
+        _require(self.kernel_size in (1, 3, 5, 7), self, "kernel_size", "1, 3, 5 or 7")
+        _require(self.strides in (1, 2), self, "strides", "1 or 2")
+        _require(isinstance(self.residual, bool), self, "residual", "true or false")
+        if self.residual and self.strides != 1:
+            raise InputError(f"{type(self).__name__}: a residual layer needs strides 1, given {self.strides}")
+
+    def scaled(self, multiplier: float) -> "LayerSpec":
+        """The same layer with scaled output width."""
+        return dataclasses.replace(self, filters=scale_filters(self.filters, multiplier))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvSpec(LayerSpec):
+    """A full convolution with BN and activation; the stem."""
+
+    op: ClassVar[str] = "conv"
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertedBottleneckNoExpansionSpec(LayerSpec):
+    """kxk depthwise -> (SE) -> 1x1 linear projection."""
+
+    op: ClassVar[str] = "dwsep_no_expansion"
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertedBottleneckSpec(LayerSpec):
+    """1x1 expansion -> kxk depthwise -> (SE) -> 1x1 linear projection (IBN)."""
+
+    expansion: int = 4
+
+    op: ClassVar[str] = "ibn"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_integer(self, "expansion", 2, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedInvertedBottleneckSpec(LayerSpec):
+    """kxk full convolution to expansion x input width -> 1x1 linear projection."""
+
+    expansion: int = 4
+
+    op: ClassVar[str] = "fused"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_integer(self, "expansion", 2, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class TuckerSpec(LayerSpec):
+    """1x1 to in_ratio x input -> kxk full convolution to out_ratio x output -> 1x1 linear.
+
+    Both inner widths are rounded half up to a multiple of 8.
+    """
+
+    in_ratio: float = 0.25
+    out_ratio: float = 0.75
+
+    op: ClassVar[str] = "tucker"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_ratio(self, "in_ratio")
+        _require_ratio(self, "out_ratio")
+
+
+LAYER_SPECS: dict[str, type[LayerSpec]] = {
+    spec.op: spec
+    for spec in (
+        ConvSpec,
+        InvertedBottleneckNoExpansionSpec,
+        InvertedBottleneckSpec,
+        FusedInvertedBottleneckSpec,
+        TuckerSpec,
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a searched network comes from.
+
+    Attributes:
+      search_space: name of the space.
+      space_hash: hash of the space's content; see `search_space.Space.hash`.
+      decisions: one option index per decision, in traversal order.
+    """
+
+    search_space: str
+    space_hash: str
+    decisions: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A detector network, independent of class count and image size.
+
+    Attributes:
+      name: a word for reports and file names.
+      stem: the first convolution.
+      blocks: seven blocks, each a tuple of layers.
+      activation: `relu6` or `hard_swish`, used by the stem and inside every layer.
+      se_ratio: squeeze-excite ratio after each depthwise convolution, or None.
+      extra_filters: output widths of the four extra SSD levels.
+      origin: the search that found it, or None.
+    """
+
+    name: str
+    stem: ConvSpec
+    blocks: tuple[tuple[LayerSpec, ...], ...]
+    activation: str = "relu6"
+    se_ratio: float | None = None
+    extra_filters: tuple[int, ...] = (512, 256, 256, 128)
+    origin: Origin | None = None
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name("activation", str(self.activation), ACTIVATIONS)
+        if self.se_ratio is not None:
+            _require_ratio(self, "se_ratio")
+        if len(self.blocks) != NUM_BLOCKS or not all(self.blocks):
+            raise InputError(
+                f"architecture {self.name!r} has {len(self.blocks)} blocks; allowed: "
+                f"{NUM_BLOCKS}, none of them empty"
+            )
+        _check_extra_filters(self)
+        _check_residuals(self)
+        _check_strides(self)
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """Stem and all layers in order."""
+        return (self.stem, *(layer for block in self.blocks for layer in block))
+
+    def named_layers(self) -> tuple[tuple[str, LayerSpec], ...]:
+        """(`stem` | `block<b>_layer<l>`, spec) in order; b and l count from 1."""
+        named = [("stem", self.stem)]
+        for b, block in enumerate(self.blocks, 1):
+            named += [(f"block{b}_layer{i}", layer) for i, layer in enumerate(block, 1)]
+        return tuple(named)
+
+    def endpoints(self) -> dict[str, str]:
+        """Endpoint name (C1..C5) -> name of the layer whose output it is."""
+        return {
+            name: f"block{index + 1}_layer{len(self.blocks[index])}" for name, index in ENDPOINTS.items()
+        }
+
+    def scaled(self, multiplier: float) -> "Architecture":
+        """All widths times `multiplier`, each rounded half up to a multiple of 8.
+
+        Inner widths follow from the scaled ones. A scaled network has left its search
+        space, so it carries no origin.
+
+        Raises:
+          InputError: the multiplier is not a finite number above 0.
+        """
+        if not 0 < multiplier <= 16:
+            raise InputError(f"depth multiplier is {multiplier!r}; allowed: above 0 and at most 16")
+        if multiplier == 1:
+            return self
+        return dataclasses.replace(
+            self,
+            stem=self.stem.scaled(multiplier),
+            blocks=tuple(tuple(layer.scaled(multiplier) for layer in block) for block in self.blocks),
+            extra_filters=tuple(scale_filters(f, multiplier) for f in self.extra_filters),
+            origin=None,
+        )
+
+
+def _check_extra_filters(architecture: Architecture) -> None:
+    filters = architecture.extra_filters
+    valid = len(filters) == 4 and all(
+        isinstance(f, int) and not isinstance(f, bool) and 2 <= f <= MAX_FILTERS for f in filters
+    )
+    _require(valid, architecture, "extra_filters", f"four integers from 2 to {MAX_FILTERS}")
+
+
+def _check_residuals(architecture: Architecture) -> None:
+    channels = architecture.stem.filters
+    if architecture.stem.residual:
+        raise InputError("stem: residual is true; allowed: false, its input is an image")
+    for name, layer in architecture.named_layers()[1:]:
+        if layer.residual and layer.filters != channels:
+            raise InputError(
+                f"{name}: a residual layer needs equal widths, given {channels} in and {layer.filters} out"
+            )
+        channels = layer.filters
+
+
+def _check_strides(architecture: Architecture) -> None:
+    for endpoint, allowed in ENDPOINT_STRIDES.items():
+        stride = architecture.stem.strides
+        for block in architecture.blocks[: ENDPOINTS[endpoint] + 1]:
+            for layer in block:
+                stride *= layer.strides
+        if stride != allowed:
+            raise InputError(f"{endpoint} has stride {stride}; allowed: {allowed}")

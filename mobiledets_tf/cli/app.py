@@ -1,0 +1,105 @@
+"""One way to run a command: absl flags in, one call, an exit code out.
+
+Exit codes: 0 done, 1 a check or gate failed, 2 the input or a flag is wrong,
+130 interrupted with the state saved.
+"""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+from mobiledets_tf.errors import CheckFailed, InputError, nearest
+
+HELP_FLAGS = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
+
+
+def command(
+    flag_values: flags.FlagValues, main: Callable[[], int | None], description: str
+) -> Callable[..., int]:
+    """Makes the entry point of a command.
+
+    Args:
+      flag_values: the command's own flags. Each command has its own set, so that several
+        commands can live in one process (tests, notebooks).
+      main: called after the flags are parsed; returns an exit code or None for 0.
+      description: what the command does, with an example; shown by `--help`.
+
+    Returns:
+      A function of an optional argument list (default `sys.argv`) that returns an exit
+      code; usable as a console script.
+    """
+
+    def run(argv: Sequence[str] | None = None) -> int:
+        argv = list(sys.argv if argv is None else argv)
+        if any(argument in HELP_FLAGS for argument in argv[1:]):
+            print(f"{description.strip()}\n\nFlags:\n{_flags_help(flag_values)}")
+            return 0
+        try:
+            _parse(flag_values, argv)
+            return main() or 0
+        except InputError as error:
+            return _say("error", str(error), 2)
+        except CheckFailed as error:
+            return _say("failed", str(error), 1)
+        except KeyboardInterrupt:
+            return _say("interrupted", "run the same command again to continue", 130)
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`); nothing is left to say to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR,
+                               errno.ENOTDIR, errno.EEXIST, errno.EPERM, errno.ENAMETOOLONG):
+                return _say("error", f"{error.strerror}: {error.filename or 'while writing'}", 2)
+            raise
+
+    return run
+
+
+def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:
+    # A second call in one process starts from the defaults again.
+    flag_values.unparse_flags()
+    for name in flag_values:
+        flag_values[name].unparse()
+    try:
+        rest = flag_values(argv)[1:]
+    except flags.Error as error:
+        raise InputError(_explain(str(error), flag_values)) from error
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; values are given as --flag=value")
+    if not flags.FLAGS.is_parsed():
+        # absl logging and libraries read the global flags, of which none is ours.
+        flags.FLAGS(argv[:1])
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
+
+
+def _explain(message: str, flag_values: flags.FlagValues) -> str:
+    """Puts an absl message on one line and offers the nearest flag or value."""
+    message = " ".join(message.split())
+    unknown = re.match(r"Unknown command line flag '([^']+)'", message)
+    if unknown:
+        return f"unknown flag --{unknown[1]}{nearest(unknown[1], list(flag_values))}; see --help"
+    value = re.match(r"flag --(\w+)=(.*?): value should be one of <(.*)>", message)
+    if value:
+        allowed = value[3].split("|")
+        return f"--{value[1]}={value[2]}{nearest(value[2], allowed)}: allowed are {', '.join(allowed)}"
+    return message
+
+
+def _flags_help(flag_values: flags.FlagValues) -> str:
+    lines = []
+    for name in sorted(flag_values):
+        flag = flag_values[name]
+        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
+    return "\n".join(lines)
+
+
+def _say(kind: str, message: str, code: int) -> int:
+    print(f"{os.path.basename(sys.argv[0])}: {kind}: {' '.join(message.split())}", file=sys.stderr)
+    return code
