@@ -1,0 +1,170 @@
+"""From operations of `architecture.ops` to Keras: the one place that makes layers.
+
+A `TDBLayer` is a Keras layer of the TDB space. Its `call` and its `flat` run the same chain
+of plain Keras layers: `call` inside the composite layer, `flat` straight on a symbolic
+tensor, so that the functional model holds plain layers only, as quantisation needs them.
+"""
+
+import dataclasses
+from typing import Any
+
+from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
+from mobiledets_tf.architecture.specs import LayerSpec
+from mobiledets_tf.compat import keras
+from mobiledets_tf.layers.activations import activation_layer
+from mobiledets_tf.layers.initializers import DepthwiseHeNormal
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """Settings of a batch normalisation."""
+
+    momentum: float
+    epsilon: float
+
+
+# TF1 extractor: decay 0.99, epsilon 0.01 in the backbone; sample configs: 0.97, 0.001 in the head.
+BACKBONE_NORM = BatchNorm(0.99, 0.01)
+HEAD_NORM = BatchNorm(0.97, 0.001)
+
+
+def conv_layers(
+    op: ConvOp,
+    name: str,
+    norm: BatchNorm,
+    kernel_initializer: Any = "he_normal",
+    depthwise_initializer: Any = None,
+    bias_initializer: Any = "zeros",
+) -> list[keras.layers.Layer]:
+    """Plain Keras layers for one convolution: conv, then BN and activation where asked.
+
+    Args:
+      op: what to make.
+      name: of the convolution; BN and activation append `_bn` and `_act`.
+      norm: BN settings.
+      kernel_initializer: of a full convolution.
+      depthwise_initializer: of a depthwise one; default `DepthwiseHeNormal`.
+      bias_initializer: where there is no BN.
+    """
+    common = dict(strides=op.strides, padding="same", use_bias=not op.batch_norm, name=name)
+    if op.depthwise:
+        initializer = depthwise_initializer or DepthwiseHeNormal()
+        layers = [keras.layers.DepthwiseConv2D(op.kernel_size, depthwise_initializer=initializer, **common)]
+    else:
+        layers = [
+            keras.layers.Conv2D(
+                op.out_channels, op.kernel_size, kernel_initializer=kernel_initializer,
+                bias_initializer=bias_initializer, **common,
+            )
+        ]  # fmt: skip
+    if op.batch_norm:
+        layers.append(keras.layers.BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, name=f"{name}_bn"))
+    if op.activation:
+        layers.append(activation_layer(op.activation, f"{name}_act"))
+    return layers
+
+
+class SqueezeExciteChain:
+    """The plain layers of a squeeze-excite; calling it applies them."""
+
+    def __init__(self, op: SqueezeExciteOp, name: str):
+        self.layers = [
+            keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean"),
+            keras.layers.Conv2D(op.hidden, 1, kernel_initializer="he_normal", name=f"{name}_reduce"),
+            activation_layer(op.activation, f"{name}_reduce_act"),
+            keras.layers.Conv2D(op.channels, 1, kernel_initializer="he_normal", name=f"{name}_expand"),
+            keras.layers.Activation("sigmoid", name=f"{name}_gate"),
+        ]
+        self._multiply = keras.layers.Multiply(name=f"{name}_scale")
+
+    def __call__(self, x, **kwargs):
+        gate = x
+        for layer in self.layers:
+            gate = layer(gate)
+        return self._multiply([x, gate])
+
+
+class TDBLayer(keras.layers.Layer):
+    """A layer of the TDB search space; use a subclass.
+
+    Input and output are float tensors [batch, height, width, channels].
+
+    Args:
+      spec: the layer's data.
+      activation: inner activation, `relu6` or `hard_swish`.
+      se_ratio: squeeze-excite ratio after a depthwise convolution, or None.
+      bn_momentum, bn_epsilon: of every BN inside.
+      **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        spec: LayerSpec,
+        activation: str = "relu6",
+        se_ratio: float | None = None,
+        bn_momentum: float = BACKBONE_NORM.momentum,
+        bn_epsilon: float = BACKBONE_NORM.epsilon,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.activation = activation
+        self.se_ratio = se_ratio
+        self.norm = BatchNorm(bn_momentum, bn_epsilon)
+        self._chain: list[Any] = []
+        self._add = None
+
+    def build(self, input_shape):
+        if not self._chain:
+            self._make_chain(int(input_shape[-1]))
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        return self._run(inputs, training=training)
+
+    def flat(self, inputs):
+        """Emits the layer's plain Keras layers onto a symbolic tensor of a functional model.
+
+        Names are `<name>_<role>`. The weights belong to the plain layers; use a fresh
+        object for each place in a model.
+        """
+        self._make_chain(int(inputs.shape[-1]))
+        return self._run(inputs)
+
+    def get_config(self):
+        config = super().get_config() | dataclasses.asdict(self.spec)
+        config |= {"activation": self.activation, "se_ratio": self.se_ratio}
+        return config | {"bn_momentum": self.norm.momentum, "bn_epsilon": self.norm.epsilon}
+
+    def _make_chain(self, in_channels: int) -> None:
+        self._chain = [
+            self._make(op) for op in lower(self.spec, in_channels, self.activation, self.se_ratio)
+        ]
+        # Keras finds sublayers in attributes and lists of layers, not inside helper objects.
+        self._sublayers = [layer for part in self._chain for layer in _layers_of(part)]
+        if self.spec.residual:
+            self._add = keras.layers.Add(name=f"{self.name}_add")
+
+    def _make(self, op: Op):
+        name = f"{self.name}_{op.name}"
+        if isinstance(op, SqueezeExciteOp):
+            return SqueezeExciteChain(op, name)
+        return conv_layers(op, name, self.norm)
+
+    def _run(self, inputs, **kwargs):
+        x = inputs
+        for part in self._chain:
+            x = part(x) if isinstance(part, SqueezeExciteChain) else apply_layers(part, x, **kwargs)
+        return x if self._add is None else self._add([inputs, x])
+
+
+def apply_layers(layers: list[keras.layers.Layer], x, **kwargs):
+    """Calls layers in turn; `training` goes to BN alone."""
+    for layer in layers:
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        x = layer(x, **kwargs) if is_norm else layer(x)
+    return x
+
+
+def _layers_of(part) -> list[keras.layers.Layer]:
+    return [*part.layers, part._multiply] if isinstance(part, SqueezeExciteChain) else part

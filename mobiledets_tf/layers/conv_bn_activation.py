@@ -1,0 +1,20 @@
+"""Convolution, BN, activation: the stem."""
+
+from mobiledets_tf.architecture.specs import ConvSpec
+from mobiledets_tf.compat import keras
+from mobiledets_tf.layers.base import TDBLayer
+
+
+@keras.utils.register_keras_serializable(package="mobiledets")
+class ConvBNActivation(TDBLayer):
+    """A full convolution with BN and activation; [b, h, w, c] -> [b, h/strides, w/strides, filters].
+
+    Args:
+      filters: output channels.
+      kernel_size, strides: of the convolution.
+      residual: must be False; kept for a uniform constructor.
+      **kwargs: of `TDBLayer`.
+    """
+
+    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs):
+        super().__init__(ConvSpec(filters, kernel_size, strides, residual), **kwargs)

@@ -1,0 +1,30 @@
+"""Initialisers of the released networks (FACTS: TF1 extractor and sample configs)."""
+
+import math
+
+from mobiledets_tf.compat import keras, tf
+
+# Standard deviation of a unit normal truncated at two deviations.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
+@keras.utils.register_keras_serializable(package="mobiledets")
+class DepthwiseHeNormal(keras.initializers.Initializer):
+    """Truncated normal with variance 2 / (k * k), for depthwise kernels [k, k, c, 1].
+
+    Keras' own `he_normal` counts all channels into the fan-in of a depthwise kernel,
+    each of whose outputs sees one channel only.
+
+    Args:
+      seed: integer, or None for a fresh draw each time.
+    """
+
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        stddev = math.sqrt(2.0 / (shape[0] * shape[1])) / _TRUNCATED_STDDEV
+        return tf.random.truncated_normal(shape, 0.0, stddev, dtype or tf.float32, seed=self.seed)
+
+    def get_config(self):
+        return {"seed": self.seed}

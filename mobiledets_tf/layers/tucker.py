@@ -1,0 +1,33 @@
+"""Tucker convolution, the generalised bottleneck."""
+
+from mobiledets_tf.architecture.specs import TuckerSpec
+from mobiledets_tf.compat import keras
+from mobiledets_tf.layers.base import TDBLayer
+
+
+@keras.utils.register_keras_serializable(package="mobiledets")
+class Tucker(TDBLayer):
+    """1x1 compression -> full kxk convolution -> 1x1 linear projection.
+
+    [b, h, w, c] -> [b, h/strides, w/strides, filters]. Inner widths are in_ratio x c and
+    out_ratio x filters, rounded half up to a multiple of 8 (MobileDets, section 3).
+
+    Args:
+      filters: output channels.
+      kernel_size, strides: of the full convolution.
+      residual: adds the input; needs strides 1 and c == filters.
+      in_ratio, out_ratio: above 0 and at most 1.
+      **kwargs: of `TDBLayer`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        residual: bool = False,
+        in_ratio: float = 0.25,
+        out_ratio: float = 0.75,
+        **kwargs,
+    ):
+        super().__init__(TuckerSpec(filters, kernel_size, strides, residual, in_ratio, out_ratio), **kwargs)

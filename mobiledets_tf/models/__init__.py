@@ -1,0 +1,6 @@
+"""Keras models of any architecture: flat functional graphs of plain layers."""
+
+from mobiledets_tf.models.backbone import build_backbone
+from mobiledets_tf.models.ssdlite import build_detector
+
+__all__ = ["build_backbone", "build_detector"]

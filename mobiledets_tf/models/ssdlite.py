@@ -1,0 +1,87 @@
+"""The SSDLite detector: one flat functional model from image to raw boxes and logits."""
+
+from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
+from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_num_classes
+from mobiledets_tf.architecture.ops import ConvOp, lower_extra_level, lower_predictor
+from mobiledets_tf.compat import keras
+from mobiledets_tf.layers import HEAD_NORM, BatchNorm
+from mobiledets_tf.layers.base import apply_layers, conv_layers
+from mobiledets_tf.models.backbone import backbone_endpoints
+
+# Sample configs: extra levels truncated normal 0.03, predictors normal 0.03.
+_EXTRA_INIT = keras.initializers.TruncatedNormal
+_PREDICTOR_INIT = keras.initializers.RandomNormal
+_HEAD_STDDEV = 0.03
+
+
+def build_detector(
+    architecture: Architecture,
+    num_classes: int,
+    image_size: int | tuple[int, int] = 320,
+    depth_multiplier: float = 1.0,
+    anchors_per_location: tuple[int, ...] = ANCHORS_PER_LOCATION,
+    head_norm: BatchNorm = HEAD_NORM,
+    class_bias: float = -4.6,
+) -> keras.Model:
+    """A full SSDLite detector of plain layers, without post-processing.
+
+    Args:
+      architecture: the network.
+      num_classes: classes without the background.
+      image_size: side, or (height, width), in pixels.
+      depth_multiplier: scales all widths, extra levels included, rounding half up to a
+        multiple of 8.
+      anchors_per_location: anchors of each of the six maps.
+      head_norm: BN settings of extra levels and predictors.
+      class_bias: initial bias of the class logits; -4.6 gives a prior of 0.01 (the sample
+        configs' class_prediction_bias_init).
+
+    Returns:
+      A model from `image` [batch, height, width, 3] float32 in [-1, 1] to
+      [raw_boxes [batch, anchors, 4], class_logits [batch, anchors, num_classes + 1]], float32;
+      boxes are encoded (ty, tx, th, tw), class slot 0 is the background. Weight names are
+      unique and stable: they are the names in checkpoints.
+
+    Raises:
+      InputError: image size, class count or multiplier is out of range.
+    """
+    check_num_classes(num_classes)
+    architecture = architecture.scaled(depth_multiplier)
+    image = keras.Input((*image_hw(image_size), 3), name="image")
+    endpoints = backbone_endpoints(architecture, image)
+    maps = _six_maps(architecture, endpoints, image_size, head_norm)
+    sizes = [level.size for level in feature_maps(architecture, image_size)]
+    outputs = [
+        _predict(maps, sizes, anchors_per_location, task, columns, head_norm, bias)
+        for task, columns, bias in (("box", BOX_CODE_SIZE, 0.0), ("class", num_classes + 1, class_bias))
+    ]
+    return keras.Model(image, outputs, name="mobiledet_ssdlite")
+
+
+def _six_maps(architecture: Architecture, endpoints, image_size, norm: BatchNorm) -> list:
+    levels = feature_maps(architecture, image_size)
+    maps = [endpoints["C4"], endpoints["C5"]]
+    for before, level in zip(levels[1:], levels[2:]):
+        maps.append(_chain(lower_extra_level(before.channels, level.channels), level.name, maps[-1], norm, _EXTRA_INIT))
+    return maps
+
+
+def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: BatchNorm, bias: float):
+    """One task's predictors on all maps: [batch, anchors, columns]."""
+    rows = []
+    for index, (x, size, anchors) in enumerate(zip(maps, sizes, anchors_per_location, strict=True)):
+        name = f"predictor{index}_{task}"
+        x = _chain(lower_predictor(x.shape[-1], anchors * columns), name, x, norm, _PREDICTOR_INIT, bias)
+        rows.append(keras.layers.Reshape((size[0] * size[1] * anchors, columns), name=f"{name}_rows")(x))
+    return keras.layers.Concatenate(axis=1, name={"box": "raw_boxes", "class": "class_logits"}[task])(rows)
+
+
+def _chain(ops: tuple[ConvOp, ...], name: str, x, norm: BatchNorm, init, bias: float = 0.0):
+    for op in ops:
+        # One object each: two layers that share an initialiser object may draw equal values.
+        layers = conv_layers(
+            op, f"{name}_{op.name}", norm, init(stddev=_HEAD_STDDEV), init(stddev=_HEAD_STDDEV),
+            keras.initializers.Constant(bias),
+        )  # fmt: skip
+        x = apply_layers(layers, x)
+    return x
