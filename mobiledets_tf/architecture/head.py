@@ -4,6 +4,7 @@ Source: TF1 sample configs `ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`.
 """
 
 import dataclasses
+import itertools
 
 from mobiledets_tf.architecture import specs
 from mobiledets_tf.architecture.ops import PlacedOp, lower_extra_level, lower_predictor, place
@@ -33,11 +34,13 @@ def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
       InputError: a side is too small for six maps, or not an integer in range.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    if len(sides) != 2:
+        raise InputError(f"image size {specs.shown(sides)} has {len(sides)} sides; allowed: one side, or (height, width)")
     for side in sides:
-        if not MIN_IMAGE_SIDE <= side <= MAX_IMAGE_SIDE:
+        if not specs.is_integer(side) or not MIN_IMAGE_SIDE <= side <= MAX_IMAGE_SIDE:
             raise InputError(
-                f"image size {side} does not fit six feature maps; allowed: {MIN_IMAGE_SIDE} to "
+                f"image size {specs.shown(side)} does not fit six feature maps; allowed: {MIN_IMAGE_SIDE} to "
                 f"{MAX_IMAGE_SIDE} pixels a side"
             )
     return sides
@@ -45,8 +48,8 @@ def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 def check_num_classes(num_classes: int) -> None:
     """Raises InputError unless the class count (background excluded) is in range."""
-    if not 1 <= num_classes <= MAX_CLASSES:
-        raise InputError(f"number of classes is {num_classes}; allowed: 1 to {MAX_CLASSES}")
+    if not specs.is_integer(num_classes) or not 1 <= num_classes <= MAX_CLASSES:
+        raise InputError(f"number of classes is {specs.shown(num_classes)}; allowed: 1 to {MAX_CLASSES}")
 
 
 def feature_maps(architecture: specs.Architecture, image_size: int | tuple[int, int]) -> tuple[FeatureMap, ...]:
@@ -73,7 +76,7 @@ def head_ops(
     check_num_classes(num_classes)
     maps = feature_maps(architecture, image_size)
     ops = []
-    for before, level in zip(maps[1:], maps[2:]):
+    for before, level in itertools.pairwise(maps[1:]):
         ops += place(level.name, lower_extra_level(before.channels, level.channels), before.size)[0]
     for index, (level, anchors) in enumerate(zip(maps, anchors_per_location, strict=True)):
         for task, outputs in (("box", BOX_CODE_SIZE), ("class", num_classes + 1)):

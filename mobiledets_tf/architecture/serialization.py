@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.architecture import specs
@@ -11,6 +10,8 @@ from mobiledets_tf.errors import InputError, nearest, unknown_name
 from mobiledets_tf.files import read_json, write_json
 
 SCHEMA_VERSION = 1
+# Far above the options of any decision.
+MAX_OPTION = 10_000
 
 
 def to_dict(architecture: specs.Architecture) -> dict[str, Any]:
@@ -37,10 +38,10 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
     """
     try:
         _check_keys(data, specs.Architecture, {"schema_version"})
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise InputError(f"schema_version is {data['schema_version']!r}; allowed: {SCHEMA_VERSION}")
+        if not specs.is_integer(data["schema_version"]) or data["schema_version"] != SCHEMA_VERSION:
+            raise InputError(f"schema_version is {specs.shown(data['schema_version'])}; allowed: {SCHEMA_VERSION}")
         return specs.Architecture(
-            name=_name(data["name"]),
+            name=_name(data["name"], "name"),
             stem=_layer_from_dict(data["stem"], "stem", (specs.ConvSpec.op,)),
             blocks=_blocks(data["blocks"]),
             activation=data["activation"],
@@ -66,7 +67,7 @@ def load(name_or_path: str | os.PathLike) -> specs.Architecture:
     text = os.fspath(name_or_path)
     if text in PUBLISHED:
         return PUBLISHED[text]()
-    if not Path(text).exists():
+    if not os.path.exists(text):  # Unlike Path.exists, False for a name that is too long.
         if not text.endswith(".json") and os.sep not in text:
             raise unknown_name("architecture", text, [*PUBLISHED, "a JSON file"])
         raise InputError(f"architecture file {text!r} does not exist")
@@ -79,9 +80,9 @@ def _layer_to_dict(layer: specs.LayerSpec) -> dict[str, Any]:
 
 def _layer_from_dict(data: Any, where: str, allowed: tuple[str, ...]) -> specs.LayerSpec:
     if not isinstance(data, dict) or not isinstance(data.get("op"), str):
-        raise InputError(f"{where}: a layer is an object with an 'op', given {_short(data)}")
+        raise InputError(f"{where}: a layer is an object with an 'op', given {specs.shown(data)}")
     if data["op"] not in allowed:
-        raise InputError(f"{where}: {unknown_name('op', data['op'], allowed)}")
+        raise InputError(f"{where}: {unknown_name('op', data['op'][:60], allowed)}")
     spec = specs.LAYER_SPECS[data["op"]]
     try:
         _check_keys(data, spec, {"op"})
@@ -108,38 +109,32 @@ def _origin(data: Any) -> specs.Origin | None:
         return None
     _check_keys(data, specs.Origin, set())
     decisions = _list(data["decisions"], "decisions")
-    if not all(isinstance(d, int) and not isinstance(d, bool) for d in decisions):
-        raise InputError("origin: decisions are integers")
-    for key in ("search_space", "space_hash"):
-        if not isinstance(data[key], str):
-            raise InputError(f"origin: {key} is {_short(data[key])}; allowed: a string")
-    return specs.Origin(data["search_space"], data["space_hash"], tuple(decisions))
+    if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
+        raise InputError(f"origin: decisions is {specs.shown(decisions)}; allowed: integers from 0 to {MAX_OPTION}")
+    names = [_name(data[key], f"origin: {key}") for key in ("search_space", "space_hash")]
+    return specs.Origin(*names, tuple(decisions))
 
 
 def _check_keys(data: Any, cls: type, more: set[str]) -> None:
     if not isinstance(data, dict):
-        raise InputError(f"a JSON object is needed, given {_short(data)}")
+        raise InputError(f"a JSON object is needed, given {specs.shown(data)}")
     keys = {field.name for field in dataclasses.fields(cls)} | more
     for key in data:
         if key not in keys:
-            raise InputError(f"unknown key {key!r}{nearest(str(key), keys)}")
+            raise InputError(f"unknown key {specs.shown(key)}{nearest(key[:60], keys)}")
     missing = sorted(keys - set(data))
     if missing:
         raise InputError(f"key {missing[0]!r} is missing")
 
 
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 200:
-        raise InputError(f"name is {_short(value)}; allowed: a string of 1 to 200 characters")
+def _name(value: Any, what: str) -> str:
+    # Printable: a name goes into reports, onto terminals and into file names.
+    if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
+        raise InputError(f"{what} is {specs.shown(value)}; allowed: a string of 1 to 200 printable characters")
     return value
 
 
 def _list(value: Any, what: str) -> list:
     if not isinstance(value, list):
-        raise InputError(f"{what} is {_short(value)}; allowed: a list")
+        raise InputError(f"{what} is {specs.shown(value)}; allowed: a list")
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

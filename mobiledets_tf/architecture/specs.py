@@ -6,6 +6,7 @@ and the TF1 feature extractor `ssd_mobiledet_feature_extractor.py`.
 """
 
 import dataclasses
+import reprlib
 from typing import Any, ClassVar
 
 from mobiledets_tf.errors import InputError, unknown_name
@@ -28,17 +29,34 @@ def scale_filters(filters: int, multiplier: float, base: int = 8) -> int:
     return max(base, int(filters * multiplier / base + 0.5) * base)
 
 
+def shown(value: Any) -> str:
+    """`repr` for a message: one short line, whatever the value."""
+    try:
+        text = reprlib.repr(value)  # Stops at six levels, so that nesting cannot exhaust the stack.
+    except ValueError:  # Python refuses to print integers of more than 4300 digits.
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def is_integer(value: Any) -> bool:
+    """Whether the value is an int; JSON's true and 1.0 are not, though they equal 1."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require(condition: bool, spec: Any, field: str, allowed: str) -> None:
     if not condition:
-        raise InputError(
-            f"{type(spec).__name__}: {field} is {getattr(spec, field)!r}; allowed: {allowed}"
-        )
+        raise InputError(f"{type(spec).__name__}: {field} is {shown(getattr(spec, field))}; allowed: {allowed}")
+
+
+def _require_one_of(spec: Any, field: str, *allowed: int) -> None:
+    value = getattr(spec, field)
+    words = f"{', '.join(map(str, allowed[:-1]))} or {allowed[-1]}"
+    _require(is_integer(value) and value in allowed, spec, field, words)
 
 
 def _require_integer(spec: Any, field: str, low: int, high: int) -> None:
     value = getattr(spec, field)
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    _require(is_integer and low <= value <= high, spec, field, f"an integer from {low} to {high}")
+    _require(is_integer(value) and low <= value <= high, spec, field, f"an integer from {low} to {high}")
 
 
 def _require_ratio(spec: Any, field: str) -> None:
@@ -67,8 +85,8 @@ class LayerSpec:
 
     def __post_init__(self):
         _require_integer(self, "filters", 1, MAX_FILTERS)
-        _require(self.kernel_size in (1, 3, 5, 7), self, "kernel_size", "1, 3, 5 or 7")
-        _require(self.strides in (1, 2), self, "strides", "1 or 2")
+        _require_one_of(self, "kernel_size", 1, 3, 5, 7)
+        _require_one_of(self, "strides", 1, 2)
         _require(isinstance(self.residual, bool), self, "residual", "true or false")
         if self.residual and self.strides != 1:
             raise InputError(f"{type(self).__name__}: a residual layer needs strides 1, given {self.strides}")
@@ -187,14 +205,15 @@ class Architecture:
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
-            raise unknown_name("activation", str(self.activation), ACTIVATIONS)
+            given = self.activation[:60] if isinstance(self.activation, str) else shown(self.activation)
+            raise unknown_name("activation", given, ACTIVATIONS)
         if self.se_ratio is not None:
             _require_ratio(self, "se_ratio")
-        if len(self.blocks) != NUM_BLOCKS or not all(self.blocks):
-            raise InputError(
-                f"architecture {self.name!r} has {len(self.blocks)} blocks; allowed: "
-                f"{NUM_BLOCKS}, none of them empty"
-            )
+        if len(self.blocks) != NUM_BLOCKS:
+            raise InputError(f"architecture {self.name!r} has {len(self.blocks)} blocks; allowed: {NUM_BLOCKS}")
+        for index, block in enumerate(self.blocks, 1):
+            if not block:
+                raise InputError(f"block {index} of architecture {self.name!r} has no layer; allowed: at least 1")
         _check_extra_filters(self)
         _check_residuals(self)
         _check_strides(self)
@@ -242,7 +261,7 @@ class Architecture:
 def _check_extra_filters(architecture: Architecture) -> None:
     filters = architecture.extra_filters
     valid = len(filters) == 4 and all(
-        isinstance(f, int) and not isinstance(f, bool) and 2 <= f <= MAX_FILTERS for f in filters
+        is_integer(f) and 2 <= f <= MAX_FILTERS for f in filters
     )
     _require(valid, architecture, "extra_filters", f"four integers from 2 to {MAX_FILTERS}")
 
