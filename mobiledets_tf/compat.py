@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-# Level 2 keeps TensorFlow's errors and hides its greetings about CPUs and missing GPUs.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Level 2 keeps TensorFlow's errors and hides its greetings about CPUs. A machine without a GPU
+# gets one "error" more, that CUDA finds none: level 3 hides it (a real error raises in Python).
+_HAS_GPU = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/dxg"))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _HAS_GPU else "3")
 
 import tensorflow as tf  # noqa: E402 - the environment has to be set first
 import tf_keras as keras  # noqa: E402
@@ -35,7 +37,9 @@ if tf.keras.Model is not keras.Model:
         "or set TF_USE_LEGACY_KERAS=1 in the environment, and restart Python"
     )
 
-__all__ = ["Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "tf"]
+__all__ = [
+    "Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "replaced", "tf",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,17 @@ def enable_slim_oracle() -> tuple[Repair, ...]:
         _alias_legacy_tf_layers,
     )
     return applied_repairs()
+
+
+@contextlib.contextmanager
+def replaced(module: types.ModuleType, name: str, value: object) -> Iterator[None]:
+    """Replaces one name of a module for the length of a `with` block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def _repair_once(repair: Repair, is_needed: Callable[[], bool], apply: Callable[[], None]) -> None:

@@ -1,0 +1,142 @@
+"""Checkpoints that carry canonical weight names, read with full accounting.
+
+A training checkpoint is an ordinary TensorFlow object checkpoint in which the weights of the
+detector hang under `model/named_weights/<name>`; `name` is the variable's own, for example
+`stem_conv/kernel:0`. Any network with the same names and shapes can take them.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
+
+_ROOT = "model/named_weights/"
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_STEP = "step" + _SUFFIX
+_SHOWN = 3
+
+
+def find(path: str | os.PathLike) -> str:
+    """The checkpoint prefix of a checkpoint path, or of a folder's latest checkpoint.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = os.fspath(path)
+    if tf.io.gfile.isdir(path):
+        latest = tf.train.latest_checkpoint(path)
+        if latest is None:
+            raise InputError(f"folder {path!r} holds no checkpoint")
+        return latest
+    prefix = path.removesuffix(".index")
+    if not tf.io.gfile.exists(prefix + ".index"):
+        raise InputError(f"checkpoint {path!r} does not exist")
+    return prefix
+
+
+def kept(model_dir: str | os.PathLike) -> list[str]:
+    """The prefixes of all checkpoints that a training has kept in a folder, oldest first."""
+    state = tf.train.get_checkpoint_state(os.fspath(model_dir))
+    return list(state.all_model_checkpoint_paths) if state else []
+
+
+def step(path: str | os.PathLike) -> int:
+    """The training step of a checkpoint; 0 where it carries none."""
+    reader = _open(find(path))
+    return int(reader.get_tensor(_STEP)) if reader.has_tensor(_STEP) else 0
+
+
+def shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """Canonical names of all weights in a checkpoint, with their shapes."""
+    return {name: tuple(shape) for name, (_, shape) in _entries(_open(find(path))).items()}
+
+
+def check(named_weights: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Raises InputError unless every weight is in the checkpoint with its shape."""
+    prefix = find(path)
+    _check(named_weights, shapes(prefix), prefix)
+
+
+def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, Any] | None = None) -> str:
+    """Reads a detector's weights by canonical name.
+
+    Args:
+      keras_model: a detector of `models.build_detector`.
+      path: a checkpoint prefix, or a folder whose latest checkpoint is taken.
+      named_weights: canonical names of the variables; default: `keras_model.weights` by name.
+
+    Returns:
+      The checkpoint prefix that was read.
+
+    Raises:
+      InputError: no checkpoint there, it is damaged, or it is one of another network: the
+        first names that are missing, left over or of another shape are given. No weight is
+        changed then.
+    """
+    if named_weights is None:
+        named_weights = {weight.name: weight for weight in keras_model.weights}
+    prefix = find(path)
+    reader = _open(prefix)
+    entries = _entries(reader)
+    _check(named_weights, {name: tuple(shape) for name, (_, shape) in entries.items()}, prefix, exact=True)
+    try:
+        values = {name: reader.get_tensor(entries[name][0]) for name in named_weights}
+    except tf.errors.OpError as error:
+        raise InputError(f"checkpoint {prefix!r} is damaged: {error.message.splitlines()[0]}") from error
+    for name, weight in named_weights.items():
+        weight.assign(values[name])
+    return prefix
+
+
+def save(
+    named_weights: Mapping[str, Any], directory: str | os.PathLike, global_step: int = 0
+) -> str:
+    """Writes weights as a checkpoint that training and export read; returns its prefix."""
+    model = tf.train.Checkpoint(named_weights=dict(named_weights))
+    checkpoint = tf.train.Checkpoint(model=model, step=tf.Variable(global_step, dtype=tf.int64))
+    return tf.train.CheckpointManager(checkpoint, os.fspath(directory), max_to_keep=None).save()
+
+
+def _open(prefix: str):
+    try:
+        return tf.train.load_checkpoint(prefix)
+    # TensorFlow raises ValueError or RuntimeError for some damaged files.
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"checkpoint {prefix!r} cannot be read: {text}") from error
+
+
+def _entries(reader) -> dict[str, tuple[str, list[int]]]:
+    """Canonical name -> (key in the checkpoint, shape)."""
+    found = {}
+    for key, shape in reader.get_variable_to_shape_map().items():
+        if key.startswith(_ROOT) and key.endswith(_SUFFIX) and ".OPTIMIZER_SLOT" not in key:
+            found[_unescape(key[len(_ROOT) : -len(_SUFFIX)])] = (key, shape)
+    return found
+
+
+def _unescape(key: str) -> str:
+    # TensorFlow writes "/" in a name as ".S" and "." as "..".
+    return re.sub(r"\.(.)", lambda found: "/" if found[1] == "S" else found[1], key)
+
+
+def _check(
+    named_weights: Mapping[str, Any], given: Mapping[str, tuple[int, ...]], prefix: str, exact: bool = False
+) -> None:
+    if not given:
+        raise InputError(f"checkpoint {prefix!r} holds no detector of this project (no {_ROOT}...)")
+    wanted = {name: tuple(weight.shape) for name, weight in named_weights.items()}
+    faults = [
+        f"{name} is {given[name]} in the checkpoint and {shape} in the network"
+        for name, shape in wanted.items()
+        if name in given and given[name] != shape
+    ]
+    faults += [f"{name} {shape} is missing in the checkpoint" for name, shape in wanted.items() if name not in given]
+    if exact:
+        faults += [f"{name} {shape} is not in the network" for name, shape in given.items() if name not in wanted]
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise InputError(f"checkpoint {prefix!r} is of another network: {'; '.join(faults[:_SHOWN])}{more}")

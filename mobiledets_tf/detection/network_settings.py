@@ -1,0 +1,196 @@
+"""What a pipeline config says about the network, checked against what the networks do.
+
+A field that the networks do not follow is refused: nothing in a config is silently ignored.
+"""
+
+import math
+from dataclasses import dataclass
+
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf import compat
+from mobiledets_tf.architecture import Architecture
+from mobiledets_tf.errors import InputError, unknown_name
+from mobiledets_tf.layers import HEAD_NORM, BatchNorm
+
+compat.enable_object_detection()
+
+from object_detection.builders import anchor_generator_builder  # noqa: E402
+from object_detection.protos import hyperparams_pb2, ssd_pb2  # noqa: E402
+
+PUBLISHED_PREFIX = "ssd_mobiledet_"
+FILE_PREFIX = "ssd_mobiledet:"
+_STDDEV = 0.03
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """All that is needed to build the network of a config and its loss terms.
+
+    Attributes:
+      architecture: the network, not yet scaled.
+      num_classes: classes without the background.
+      image_size: (height, width) in pixels.
+      depth_multiplier: scales all widths.
+      anchors_per_location: one count per feature map.
+      head_norm: BN settings of extra levels and predictors.
+      class_bias: initial bias of the class logits.
+      l2: weight of the L2 loss (half the sum of squares) of backbone and extra levels.
+      predictor_l2: the same for the predictors.
+    """
+
+    architecture: Architecture
+    num_classes: int
+    image_size: tuple[int, int]
+    depth_multiplier: float
+    anchors_per_location: tuple[int, ...]
+    head_norm: BatchNorm
+    class_bias: float
+    l2: float
+    predictor_l2: float
+
+
+def extractor_type(architecture: str) -> str:
+    """The `feature_extractor.type` for a published name or an architecture file."""
+    if architecture in architectures.PUBLISHED:
+        return PUBLISHED_PREFIX + architecture
+    return FILE_PREFIX + architecture
+
+
+def architecture_name(extractor: str) -> str | None:
+    """The published name or the file of a `feature_extractor.type`; None for other families.
+
+    Raises:
+      InputError: the type begins like ours and names no network.
+    """
+    if extractor.startswith(FILE_PREFIX):
+        return extractor[len(FILE_PREFIX) :]
+    name = extractor.removeprefix(PUBLISHED_PREFIX)
+    if name == extractor:
+        return None
+    if name not in architectures.PUBLISHED:
+        allowed = [PUBLISHED_PREFIX + known for known in architectures.PUBLISHED]
+        raise unknown_name("feature_extractor.type", extractor, [*allowed, f"{FILE_PREFIX}FILE"])
+    return name
+
+
+def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
+    """Reads the `model { ssd { ... } }` part of a config.
+
+    Raises:
+      InputError: a field is missing, out of range, or asks for what the networks don't do.
+    """
+    _check_fixed_fields(ssd)
+    extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
+    head_norm = _batch_norm(extractor.conv_hyperparams, "feature_extractor.conv_hyperparams")
+    predictor_norm = _batch_norm(predictor.conv_hyperparams, "box_predictor.conv_hyperparams")
+    _require_equal("box_predictor.batch_norm.decay", predictor_norm.momentum, head_norm.momentum)
+    _check_initializer(extractor.conv_hyperparams, "feature_extractor", "truncated_normal_initializer")
+    _check_initializer(predictor.conv_hyperparams, "box_predictor", "random_normal_initializer")
+    resizer = ssd.image_resizer.fixed_shape_resizer
+    anchors = anchor_generator_builder.build(ssd.anchor_generator).num_anchors_per_location()
+    # Protos hold float32 (0.35 comes back as 0.3499999940395355): numbers are read rounded.
+    return NetworkSettings(
+        architecture=architectures.load(architecture_name(extractor.type)),
+        num_classes=ssd.num_classes,
+        image_size=architectures.image_hw((resizer.height, resizer.width)),
+        depth_multiplier=_rounded([extractor.depth_multiplier])[0],
+        anchors_per_location=tuple(anchors),
+        head_norm=head_norm,
+        class_bias=_rounded([predictor.class_prediction_bias_init])[0],
+        l2=_l2(extractor.conv_hyperparams, "feature_extractor"),
+        predictor_l2=_l2(predictor.conv_hyperparams, "box_predictor"),
+    )
+
+
+def _check_fixed_fields(ssd: ssd_pb2.Ssd) -> None:
+    for field, part in (
+        ("fixed_shape_resizer", ssd.image_resizer),
+        ("ssd_anchor_generator", ssd.anchor_generator),
+        ("convolutional_box_predictor", ssd.box_predictor),
+    ):
+        if not part.HasField(field):
+            given = part.WhichOneof(part.DESCRIPTOR.oneofs[0].name)
+            raise InputError(f"{part.DESCRIPTOR.name} is {given}; MobileDet networks need {field}")
+    predictor = ssd.box_predictor.convolutional_box_predictor
+    _check_boxes(ssd)
+    for name, given, allowed in (
+        ("feature_extractor.use_depthwise", ssd.feature_extractor.use_depthwise, True),
+        ("feature_extractor.override_base_feature_extractor_hyperparams",
+         ssd.feature_extractor.override_base_feature_extractor_hyperparams, False),
+        ("feature_extractor.use_explicit_padding", ssd.feature_extractor.use_explicit_padding, False),
+        ("feature_extractor.num_layers", ssd.feature_extractor.num_layers, 6),
+        ("box_predictor.use_depthwise", predictor.use_depthwise, True),
+        ("box_predictor.kernel_size", predictor.kernel_size, 3),
+        ("box_predictor.num_layers_before_predictor", predictor.num_layers_before_predictor, 0),
+        ("box_predictor.use_dropout", predictor.use_dropout, False),
+        ("box_predictor.box_code_size", predictor.box_code_size, 4),
+        ("box_predictor.apply_sigmoid_to_scores", predictor.apply_sigmoid_to_scores, False),
+        ("add_background_class", ssd.add_background_class, True),
+        ("return_raw_detections_during_predict", ssd.return_raw_detections_during_predict, False),
+    ):  # fmt: skip
+        _require_equal(name, given, allowed)
+
+
+def _check_boxes(ssd: ssd_pb2.Ssd) -> None:
+    """Anchors and box coder are part of an exported detector, so they are the published ones."""
+    _require_equal("box_coder", ssd.box_coder.WhichOneof("box_coder_oneof"), "faster_rcnn_box_coder")
+    anchors, coder = ssd.anchor_generator.ssd_anchor_generator, ssd.box_coder.faster_rcnn_box_coder
+    for name, given, allowed in (
+        ("box_coder.y_scale", coder.y_scale, 10.0),
+        ("box_coder.x_scale", coder.x_scale, 10.0),
+        ("box_coder.height_scale", coder.height_scale, 5.0),
+        ("box_coder.width_scale", coder.width_scale, 5.0),
+        ("anchor_generator.num_layers", anchors.num_layers, 6),
+        ("anchor_generator.min_scale", anchors.min_scale, 0.2),
+        ("anchor_generator.max_scale", anchors.max_scale, 0.95),
+        ("anchor_generator.scales", list(anchors.scales), []),
+        ("anchor_generator.aspect_ratios", _rounded(anchors.aspect_ratios), [1.0, 2.0, 0.5, 3.0, 0.3333]),
+        ("anchor_generator.interpolated_scale_aspect_ratio", anchors.interpolated_scale_aspect_ratio, 1.0),
+        ("anchor_generator.reduce_boxes_in_lowest_layer", anchors.reduce_boxes_in_lowest_layer, True),
+    ):
+        _require_equal(name, given, allowed)
+
+
+def _rounded(values) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _require_equal(name: str, given, allowed) -> None:
+    if isinstance(given, float):
+        given = _rounded([given])[0]
+    if given != allowed:
+        raise InputError(f"{name} is {given}; MobileDet networks have {allowed}")
+
+
+def _batch_norm(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> BatchNorm:
+    if not hyperparams.HasField("batch_norm"):
+        raise InputError(f"{where} has no batch_norm; MobileDet networks need it")
+    norm = hyperparams.batch_norm
+    for name, given, allowed in (
+        ("scale", norm.scale, True),
+        ("center", norm.center, True),
+        ("train", norm.train, True),
+        # The exported network is built from the architecture alone, so this one is fixed.
+        ("epsilon", norm.epsilon, HEAD_NORM.epsilon),
+    ):
+        _require_equal(f"{where}.batch_norm.{name}", given, allowed)
+    relu6 = hyperparams_pb2.Hyperparams.RELU_6
+    if hyperparams.activation != relu6:
+        raise InputError(f"{where}.activation: MobileDet heads have RELU_6")
+    return BatchNorm(_rounded([norm.decay])[0], HEAD_NORM.epsilon)
+
+
+def _check_initializer(hyperparams: hyperparams_pb2.Hyperparams, where: str, allowed: str) -> None:
+    given = hyperparams.initializer.WhichOneof("initializer_oneof")
+    _require_equal(f"{where}.conv_hyperparams.initializer", given, allowed)
+    initializer = getattr(hyperparams.initializer, allowed)
+    if initializer.mean != 0 or not math.isclose(initializer.stddev, _STDDEV, rel_tol=1e-6):
+        raise InputError(f"{where}: initializer has other than mean 0, stddev {_STDDEV} of MobileDet heads")
+
+
+def _l2(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> float:
+    kind = hyperparams.regularizer.WhichOneof("regularizer_oneof")
+    if kind is None:
+        return 0.0
+    _require_equal(f"{where}.conv_hyperparams.regularizer", kind, "l2_regularizer")
+    return _rounded([hyperparams.regularizer.l2_regularizer.weight])[0]
