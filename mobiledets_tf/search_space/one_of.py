@@ -1,0 +1,108 @@
+"""Decisions inside plain data, and the one traversal that everything uses.
+
+A space is nested frozen dataclasses and tuples with `OneOf` nodes in them. Counting,
+sampling, encoding, selecting and hashing all walk it in the same order: fields and items in
+the order they are written, a node before what lies inside its choices. The idea is TuNAS's
+`schema.py` (arXiv 2008.06120).
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A choice between alternatives.
+
+    Attributes:
+      choices: at least one; plain values, or data with further `OneOf` nodes in it.
+      tag: `op` or `filters`; says which warm-up the search gives it.
+    """
+
+    choices: tuple[Any, ...]
+    tag: str
+
+
+def map_one_ofs(visit: Callable[[str, OneOf], Any], node: Any, path: str = "") -> Any:
+    """Rebuilds `node` with each outermost `OneOf` replaced by `visit(path, one_of)`.
+
+    Args:
+      visit: gets the path (`blocks/2/layers/0/op`) and the node; to descend into choices
+        it calls `map_one_ofs` on them itself.
+      node: dataclass, tuple, `OneOf` or a plain value.
+      path: of `node`.
+    """
+    if isinstance(node, OneOf):
+        return visit(path, node)
+    if isinstance(node, tuple):
+        return tuple(map_one_ofs(visit, item, _join(path, index)) for index, item in enumerate(node))
+    if dataclasses.is_dataclass(node):
+        fields = [field.name for field in dataclasses.fields(node)]
+        values = {name: map_one_ofs(visit, getattr(node, name), _join(path, name)) for name in fields}
+        return dataclasses.replace(node, **values)
+    return node
+
+
+def one_ofs(node: Any) -> tuple[tuple[str, OneOf], ...]:
+    """All (path, node) pairs in traversal order, those inside choices included."""
+    found: list[tuple[str, OneOf]] = []
+
+    def visit(path: str, one_of: OneOf) -> OneOf:
+        found.append((path, one_of))
+        for index, choice in enumerate(one_of.choices):
+            map_one_ofs(visit, choice, _join(path, index))
+        return one_of
+
+    map_one_ofs(visit, node)
+    return tuple(found)
+
+
+def select(node: Any, decisions: Sequence[int]) -> Any:
+    """Replaces each `OneOf` by the chosen alternative.
+
+    Args:
+      node: the space.
+      decisions: one index per node of `one_ofs(node)`; those inside alternatives that are
+        not chosen are ignored.
+    """
+    position = {path: index for index, (path, _) in enumerate(one_ofs(node))}
+
+    def visit(path: str, one_of: OneOf) -> Any:
+        chosen = decisions[position[path]]
+        return map_one_ofs(visit, one_of.choices[chosen], _join(path, chosen))
+
+    return map_one_ofs(visit, node)
+
+
+def size(node: Any) -> int:
+    """How many different selections there are; an exact integer."""
+    if isinstance(node, OneOf):
+        return sum(size(choice) for choice in node.choices)
+    if isinstance(node, tuple):
+        return math.prod(size(item) for item in node)
+    if dataclasses.is_dataclass(node):
+        return math.prod(size(getattr(node, field.name)) for field in dataclasses.fields(node))
+    return 1
+
+
+def content_hash(node: Any) -> str:
+    """16 hex digits of SHA-256 over the data, names of dataclasses included."""
+    text = json.dumps(_plain(node), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, tuple):
+        return [_plain(item) for item in node]
+    if dataclasses.is_dataclass(node):
+        fields = {field.name: _plain(getattr(node, field.name)) for field in dataclasses.fields(node)}
+        return {"": type(node).__name__} | fields
+    return node
+
+
+def _join(path: str, part: Any) -> str:
+    return f"{path}/{part}" if path else str(part)
