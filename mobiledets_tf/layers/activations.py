@@ -1,5 +1,7 @@
 """Activations of the published networks, as plain Keras layers."""
 
+from typing import Any
+
 from mobiledets_tf.compat import keras, tf
 
 
@@ -12,8 +14,8 @@ def hard_swish(x: tf.Tensor) -> tf.Tensor:
     return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-def activation_layer(activation: str, name: str) -> keras.layers.Layer:
+def activation_layer(activation: str, name: str, dtype: Any = None) -> keras.layers.Layer:
     """A Keras layer for an activation of an architecture: `relu6` or `hard_swish`."""
     if activation == "relu6":
-        return keras.layers.ReLU(6.0, name=name)
-    return keras.layers.Activation({"hard_swish": hard_swish}[activation], name=name)
+        return keras.layers.ReLU(6.0, name=name, dtype=dtype)
+    return keras.layers.Activation({"hard_swish": hard_swish}[activation], name=name, dtype=dtype)

@@ -35,6 +35,7 @@ def conv_layers(
     kernel_initializer: Any = "he_normal",
     depthwise_initializer: Any = None,
     bias_initializer: Any = "zeros",
+    dtype: Any = None,
 ) -> list[keras.layers.Layer]:
     """Plain Keras layers for one convolution: conv, then BN and activation where asked.
 
@@ -45,8 +46,9 @@ def conv_layers(
       kernel_initializer: of a full convolution.
       depthwise_initializer: of a depthwise one; default `DepthwiseHeNormal`.
       bias_initializer: where there is no BN.
+      dtype: data type or policy of every layer; default the global policy.
     """
-    common = dict(strides=op.strides, padding="same", use_bias=not op.batch_norm, name=name)
+    common = dict(strides=op.strides, padding="same", use_bias=not op.batch_norm, name=name, dtype=dtype)
     if op.depthwise:
         initializer = depthwise_initializer or DepthwiseHeNormal()
         layers = [keras.layers.DepthwiseConv2D(op.kernel_size, depthwise_initializer=initializer, **common)]
@@ -58,24 +60,29 @@ def conv_layers(
             )
         ]  # fmt: skip
     if op.batch_norm:
-        layers.append(keras.layers.BatchNormalization(momentum=norm.momentum, epsilon=norm.epsilon, name=f"{name}_bn"))
+        layers.append(
+            keras.layers.BatchNormalization(
+                momentum=norm.momentum, epsilon=norm.epsilon, name=f"{name}_bn", dtype=dtype
+            )
+        )
     if op.activation:
-        layers.append(activation_layer(op.activation, f"{name}_act"))
+        layers.append(activation_layer(op.activation, f"{name}_act", dtype))
     return layers
 
 
 class SqueezeExciteChain:
     """The plain layers of a squeeze-excite; calling it applies them."""
 
-    def __init__(self, op: SqueezeExciteOp, name: str):
+    def __init__(self, op: SqueezeExciteOp, name: str, dtype: Any = None):
+        conv = {"kernel_size": 1, "kernel_initializer": "he_normal", "dtype": dtype}
         self.layers = [
-            keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean"),
-            keras.layers.Conv2D(op.hidden, 1, kernel_initializer="he_normal", name=f"{name}_reduce"),
-            activation_layer(op.activation, f"{name}_reduce_act"),
-            keras.layers.Conv2D(op.channels, 1, kernel_initializer="he_normal", name=f"{name}_expand"),
-            keras.layers.Activation("sigmoid", name=f"{name}_gate"),
+            keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean", dtype=dtype),
+            keras.layers.Conv2D(op.hidden, name=f"{name}_reduce", **conv),
+            activation_layer(op.activation, f"{name}_reduce_act", dtype),
+            keras.layers.Conv2D(op.channels, name=f"{name}_expand", **conv),
+            keras.layers.Activation("sigmoid", name=f"{name}_gate", dtype=dtype),
         ]
-        self._multiply = keras.layers.Multiply(name=f"{name}_scale")
+        self._multiply = keras.layers.Multiply(name=f"{name}_scale", dtype=dtype)
 
     def __call__(self, x, **kwargs):
         gate = x
@@ -143,13 +150,17 @@ class TDBLayer(keras.layers.Layer):
         # Keras finds sublayers in attributes and lists of layers, not inside helper objects.
         self._sublayers = [layer for part in self._chain for layer in _layers_of(part)]
         if self.spec.residual:
-            self._add = keras.layers.Add(name=f"{self.name}_add")
+            self._add = keras.layers.Add(name=f"{self.name}_add", dtype=self.dtype_policy)
+        # Keras hands `trainable` to the sublayers there are when it is set; these come later,
+        # and a BN that thinks it trains would move its statistics.
+        for layer in self._sublayers:
+            layer.trainable = self.trainable
 
     def _make(self, op: Op):
         name = f"{self.name}_{op.name}"
         if isinstance(op, SqueezeExciteOp):
-            return SqueezeExciteChain(op, name)
-        return conv_layers(op, name, self.norm)
+            return SqueezeExciteChain(op, name, self.dtype_policy)
+        return conv_layers(op, name, self.norm, dtype=self.dtype_policy)
 
     def _run(self, inputs, **kwargs):
         x = inputs

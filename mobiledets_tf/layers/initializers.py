@@ -2,7 +2,7 @@
 
 import math
 
-from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.compat import keras
 
 # Standard deviation of a unit normal truncated at two deviations.
 _TRUNCATED_STDDEV = 0.87962566103423978
@@ -16,7 +16,7 @@ class DepthwiseHeNormal(keras.initializers.Initializer):
     each of whose outputs sees one channel only.
 
     Args:
-      seed: integer, or None for a fresh draw each time.
+      seed: integer for the same draw each time, or None for a fresh one.
     """
 
     def __init__(self, seed: int | None = None):
@@ -24,7 +24,7 @@ class DepthwiseHeNormal(keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None, **kwargs):
         stddev = math.sqrt(2.0 / (shape[0] * shape[1])) / _TRUNCATED_STDDEV
-        return tf.random.truncated_normal(shape, 0.0, stddev, dtype or tf.float32, seed=self.seed)
+        return keras.initializers.TruncatedNormal(0.0, stddev, self.seed)(shape, dtype, **kwargs)
 
     def get_config(self):
         return {"seed": self.seed}

@@ -26,7 +26,7 @@ class SqueezeExcite(keras.layers.Layer):
     def build(self, input_shape):
         channels = int(input_shape[-1])
         op = SqueezeExciteOp(channels, scale_filters(channels, self.se_ratio), self.activation)
-        self._chain = SqueezeExciteChain(op, self.name)
+        self._chain = SqueezeExciteChain(op, self.name, self.dtype_policy)
         self._sublayers = self._chain.layers
         super().build(input_shape)
 
