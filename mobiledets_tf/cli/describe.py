@@ -1,0 +1,113 @@
+"""`mobiledets-describe`: the figures of a detector, from its data alone (no TensorFlow)."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from mobiledets_tf import architecture
+from mobiledets_tf.cli import app
+
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_string(
+    "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
+flags.DEFINE_integer("image_size", 320, "Side of the square input image, in pixels.", flag_values=FLAGS)
+flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths, rounded to multiples of 8.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.mark_flag_as_required("architecture", flag_values=FLAGS)
+
+DESCRIPTION = """
+Shows layers, parameters and multiply-adds of a detector.
+
+  mobiledets-describe --architecture=edgetpu
+  mobiledets-describe --architecture=runs/search/architecture.json --num_classes=10 --format=json
+"""
+
+_COLUMNS = ("layer", "op", "kernel", "stride", "in", "out", "size", "params", "madds", "notes")
+_LEFT = {"layer", "op", "notes"}
+
+
+def main() -> None:
+    """Prints one description to stdout."""
+    network = architecture.load(FLAGS.architecture).scaled(FLAGS.depth_multiplier)
+    description = architecture.describe(network, FLAGS.num_classes, FLAGS.image_size)
+    print(json.dumps(description, indent=1) if FLAGS.format == "json" else as_text(description))
+
+
+def as_text(description: dict[str, Any]) -> str:
+    """A description as three aligned tables: layers, head, totals."""
+    layers = [_layer_row(layer) for layer in description["layers"]]
+    head = [_row(part) for part in description["head"]]
+    return "\n".join([*_table(_COLUMNS, layers + head), "", *_totals(description)])
+
+
+def _row(part: dict[str, Any]) -> dict[str, str]:
+    return {
+        "layer": part["name"],
+        "in": str(part["in_channels"]),
+        "out": str(part["out_channels"]),
+        "size": "x".join(map(str, part["out_size"])),
+        "params": f"{part['params']:,}",
+        "madds": f"{part['madds']:,}",
+    }
+
+
+def _layer_row(layer: dict[str, Any]) -> dict[str, str]:
+    return _row(layer) | {
+        "op": layer["op"],
+        "kernel": str(layer["kernel"]),
+        "stride": str(layer["stride"]),
+        "notes": ", ".join(_notes(layer)),
+    }
+
+
+def _notes(layer: dict[str, Any]) -> list[str]:
+    """What sets a layer apart: expansion or ratios, residual, endpoint."""
+    notes = []
+    if "expansion" in layer:
+        notes.append(f"expansion {layer['expansion']}")
+    if "in_ratio" in layer:
+        notes.append(f"ratios {layer['in_ratio']:g}/{layer['out_ratio']:g}")
+    if layer["residual"]:
+        notes.append("residual")
+    if layer["endpoint"]:
+        notes.append(layer["endpoint"])
+    return notes
+
+
+def _table(columns: Sequence[str], rows: list[dict[str, str]]) -> list[str]:
+    rows = [{column: column for column in columns}, *rows]
+    widths = {column: max(len(row.get(column, "")) for row in rows) for column in columns}
+    return ["  ".join(_cell(column, row, widths[column]) for column in columns).rstrip() for row in rows]
+
+
+def _cell(column: str, row: dict[str, str], width: int) -> str:
+    text = row.get(column, "")
+    return text.ljust(width) if column in _LEFT else text.rjust(width)
+
+
+def _totals(description: dict[str, Any]) -> list[str]:
+    height, width = description["image_size"]
+    se_ratio = description["se_ratio"]
+    maps = (f"{m['name']} {m['height']}x{m['width']}x{m['channels']}" for m in description["feature_maps"])
+    facts = {
+        "network": f"{description['name']}, {description['num_classes']} classes, {height}x{width} pixels",
+        "activation": description["activation"] + ("" if se_ratio is None else f", squeeze-excite {se_ratio:g}"),
+        "feature maps": ", ".join(maps),
+        "anchors": f"{description['anchors']:,}",
+        "parameters": f"{description['params']:,} ({description['trainable_params']:,} trainable)",
+        "multiply-adds": f"{description['madds']:,}",
+    }
+    return [f"{name:<14} {fact}" for name, fact in facts.items()]
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())
