@@ -24,6 +24,4 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> InputError:
     """An InputError for a name that is not in a closed list."""
     allowed = list(allowed)
-    return InputError(
-        f"unknown {what} {given!r}{nearest(given, allowed)}; allowed: {', '.join(allowed)}"
-    )
+    return InputError(f"unknown {what} {given!r}{nearest(given, allowed)}; allowed: {', '.join(allowed)}")

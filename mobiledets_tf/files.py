@@ -63,7 +63,8 @@ def read_json(path: str | os.PathLike, what: str = "file") -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{what} {str(path)!r} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"{what} {str(path)!r} is not valid JSON: {error.msg} at line {error.lineno}, "
+            f"column {error.colno}"
         ) from error
     except RecursionError as error:
         raise InputError(f"{what} {str(path)!r} is nested too deeply") from error

@@ -36,7 +36,9 @@ def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2:
-        raise InputError(f"image size {specs.shown(sides)} has {len(sides)} sides; allowed: one side, or (height, width)")
+        raise InputError(
+            f"image size {specs.shown(sides)} has {len(sides)} sides; allowed: one side, or (height, width)"
+        )
     for side in sides:
         if not specs.is_integer(side) or not MIN_IMAGE_SIDE <= side <= MAX_IMAGE_SIDE:
             raise InputError(
@@ -52,7 +54,9 @@ def check_num_classes(num_classes: int) -> None:
         raise InputError(f"number of classes is {specs.shown(num_classes)}; allowed: 1 to {MAX_CLASSES}")
 
 
-def feature_maps(architecture: specs.Architecture, image_size: int | tuple[int, int]) -> tuple[FeatureMap, ...]:
+def feature_maps(
+    architecture: specs.Architecture, image_size: int | tuple[int, int]
+) -> tuple[FeatureMap, ...]:
     """C4, C5 and the four extra levels, with their sizes."""
     size = image_hw(image_size)
     maps = []

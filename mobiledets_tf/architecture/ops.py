@@ -81,7 +81,9 @@ Op = ConvOp | SqueezeExciteOp
 
 
 @functools.singledispatch
-def lower(layer: specs.LayerSpec, in_channels: int, activation: str, se_ratio: float | None) -> tuple[Op, ...]:
+def lower(
+    layer: specs.LayerSpec, in_channels: int, activation: str, se_ratio: float | None
+) -> tuple[Op, ...]:
     """The operations of a layer, in order, without the residual addition.
 
     Args:
@@ -144,9 +146,7 @@ def tucker_ranks(layer: specs.TuckerSpec, in_channels: int) -> tuple[int, int]:
 
 
 def _depthwise(layer, channels, activation, se_ratio, se_base) -> tuple[Op, ...]:
-    depthwise = ConvOp(
-        "depthwise", layer.kernel_size, layer.strides, channels, channels, True, activation
-    )
+    depthwise = ConvOp("depthwise", layer.kernel_size, layer.strides, channels, channels, True, activation)
     if se_ratio is None:
         return (depthwise,)
     return depthwise, SqueezeExciteOp(channels, specs.scale_filters(se_base, se_ratio), activation)
@@ -187,7 +187,9 @@ class PlacedOp:
         return self.op.madds(*self.out_size)
 
 
-def place(layer_name: str, ops: tuple[Op, ...], size: tuple[int, int]) -> tuple[list[PlacedOp], tuple[int, int]]:
+def place(
+    layer_name: str, ops: tuple[Op, ...], size: tuple[int, int]
+) -> tuple[list[PlacedOp], tuple[int, int]]:
     """Runs sizes through a sequence of operations; returns them placed, and the last size."""
     placed = []
     for op in ops:

@@ -26,7 +26,9 @@ def _ibn(filters: int, expansion: int, kernel: int = 3, strides: int = 1, residu
     return InvertedBottleneckSpec(filters, kernel, strides, residual and strides == 1, expansion)
 
 
-def _fused(filters: int, expansion: int, kernel: int = 3, strides: int = 1, residual: bool = True) -> LayerSpec:
+def _fused(
+    filters: int, expansion: int, kernel: int = 3, strides: int = 1, residual: bool = True
+) -> LayerSpec:
     return FusedInvertedBottleneckSpec(filters, kernel, strides, residual and strides == 1, expansion)
 
 

@@ -25,7 +25,9 @@ def to_dict(architecture: specs.Architecture) -> dict[str, Any]:
         "stem": _layer_to_dict(architecture.stem),
         "blocks": [[_layer_to_dict(layer) for layer in block] for block in architecture.blocks],
         "extra_filters": list(architecture.extra_filters),
-        "origin": None if origin is None else dataclasses.asdict(origin) | {"decisions": list(origin.decisions)},
+        "origin": None
+        if origin is None
+        else dataclasses.asdict(origin) | {"decisions": list(origin.decisions)},
     }
 
 
@@ -39,7 +41,9 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
     try:
         _check_keys(data, specs.Architecture, {"schema_version"})
         if not specs.is_integer(data["schema_version"]) or data["schema_version"] != SCHEMA_VERSION:
-            raise InputError(f"schema_version is {specs.shown(data['schema_version'])}; allowed: {SCHEMA_VERSION}")
+            raise InputError(
+                f"schema_version is {specs.shown(data['schema_version'])}; allowed: {SCHEMA_VERSION}"
+            )
         return specs.Architecture(
             name=_name(data["name"], "name"),
             stem=_layer_from_dict(data["stem"], "stem", (specs.ConvSpec.op,)),
@@ -99,7 +103,9 @@ def _blocks(data: Any) -> tuple[tuple[specs.LayerSpec, ...], ...]:
         if len(layers) > specs.MAX_LAYERS_PER_BLOCK:
             raise InputError(f"block {b} has {len(layers)} layers; allowed: {specs.MAX_LAYERS_PER_BLOCK}")
         blocks.append(
-            tuple(_layer_from_dict(layer, f"block {b} layer {i}", allowed) for i, layer in enumerate(layers, 1))
+            tuple(
+                _layer_from_dict(layer, f"block {b} layer {i}", allowed) for i, layer in enumerate(layers, 1)
+            )
         )
     return tuple(blocks)
 
@@ -110,7 +116,9 @@ def _origin(data: Any) -> specs.Origin | None:
     _check_keys(data, specs.Origin, set())
     decisions = _list(data["decisions"], "decisions")
     if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
-        raise InputError(f"origin: decisions is {specs.shown(decisions)}; allowed: integers from 0 to {MAX_OPTION}")
+        raise InputError(
+            f"origin: decisions is {specs.shown(decisions)}; allowed: integers from 0 to {MAX_OPTION}"
+        )
     names = [_name(data[key], f"origin: {key}") for key in ("search_space", "space_hash")]
     return specs.Origin(*names, tuple(decisions))
 
@@ -130,7 +138,9 @@ def _check_keys(data: Any, cls: type, more: set[str]) -> None:
 def _name(value: Any, what: str) -> str:
     # Printable: a name goes into reports, onto terminals and into file names.
     if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
-        raise InputError(f"{what} is {specs.shown(value)}; allowed: a string of 1 to 200 printable characters")
+        raise InputError(
+            f"{what} is {specs.shown(value)}; allowed: a string of 1 to 200 printable characters"
+        )
     return value
 
 

@@ -45,7 +45,9 @@ def is_integer(value: Any) -> bool:
 
 def _require(condition: bool, spec: Any, field: str, allowed: str) -> None:
     if not condition:
-        raise InputError(f"{type(spec).__name__}: {field} is {shown(getattr(spec, field))}; allowed: {allowed}")
+        raise InputError(
+            f"{type(spec).__name__}: {field} is {shown(getattr(spec, field))}; allowed: {allowed}"
+        )
 
 
 def _require_one_of(spec: Any, field: str, *allowed: int) -> None:
@@ -210,10 +212,14 @@ class Architecture:
         if self.se_ratio is not None:
             _require_ratio(self, "se_ratio")
         if len(self.blocks) != NUM_BLOCKS:
-            raise InputError(f"architecture {self.name!r} has {len(self.blocks)} blocks; allowed: {NUM_BLOCKS}")
+            raise InputError(
+                f"architecture {self.name!r} has {len(self.blocks)} blocks; allowed: {NUM_BLOCKS}"
+            )
         for index, block in enumerate(self.blocks, 1):
             if not block:
-                raise InputError(f"block {index} of architecture {self.name!r} has no layer; allowed: at least 1")
+                raise InputError(
+                    f"block {index} of architecture {self.name!r} has no layer; allowed: at least 1"
+                )
         _check_extra_filters(self)
         _check_residuals(self)
         _check_strides(self)
@@ -232,9 +238,7 @@ class Architecture:
 
     def endpoints(self) -> dict[str, str]:
         """Endpoint name (C1..C5) -> name of the layer whose output it is."""
-        return {
-            name: f"block{index + 1}_layer{len(self.blocks[index])}" for name, index in ENDPOINTS.items()
-        }
+        return {name: f"block{index + 1}_layer{len(self.blocks[index])}" for name, index in ENDPOINTS.items()}
 
     def scaled(self, multiplier: float) -> "Architecture":
         """All widths times `multiplier`, each rounded half up to a multiple of 8.
@@ -260,9 +264,7 @@ class Architecture:
 
 def _check_extra_filters(architecture: Architecture) -> None:
     filters = architecture.extra_filters
-    valid = len(filters) == 4 and all(
-        is_integer(f) and 2 <= f <= MAX_FILTERS for f in filters
-    )
+    valid = len(filters) == 4 and all(is_integer(f) and 2 <= f <= MAX_FILTERS for f in filters)
     _require(valid, architecture, "extra_filters", f"four integers from 2 to {MAX_FILTERS}")
 
 

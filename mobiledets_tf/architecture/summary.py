@@ -15,7 +15,10 @@ def detector_ops(
 ) -> list[PlacedOp]:
     """Every operation of the whole detector, in order."""
     size = head.image_hw(image_size)
-    return [*backbone_ops(architecture, size), *head.head_ops(architecture, num_classes, size, anchors_per_location)]
+    return [
+        *backbone_ops(architecture, size),
+        *head.head_ops(architecture, num_classes, size, anchors_per_location),
+    ]
 
 
 def params(ops: list[PlacedOp]) -> int:
@@ -62,7 +65,8 @@ def describe(
             for m in head.feature_maps(architecture, image_size)
         ],
         "layers": [
-            _describe_layer(name, spec, by_layer[name]) | {"endpoint": endpoint_of.get(name)} for name, spec in named
+            _describe_layer(name, spec, by_layer[name]) | {"endpoint": endpoint_of.get(name)}
+            for name, spec in named
         ],
         "head": [_totals(name, by_layer[name]) for name in by_layer if name not in dict(named)],
     }
@@ -72,7 +76,9 @@ def _describe_layer(name: str, spec: specs.LayerSpec, placed: list[PlacedOp]) ->
     fields = dataclasses.asdict(spec)
     for standard in ("filters", "kernel_size", "strides"):
         del fields[standard]
-    return {"op": spec.op, "kernel": spec.kernel_size, "stride": spec.strides} | _totals(name, placed) | fields
+    return (
+        {"op": spec.op, "kernel": spec.kernel_size, "stride": spec.strides} | _totals(name, placed) | fields
+    )
 
 
 def _totals(name: str, placed: list[PlacedOp]) -> dict[str, Any]:

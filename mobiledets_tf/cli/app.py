@@ -52,8 +52,17 @@ def command(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR,
-                               errno.ENOTDIR, errno.EEXIST, errno.EPERM, errno.ENAMETOOLONG):
+            if error.errno in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EACCES,
+                errno.EROFS,
+                errno.EISDIR,
+                errno.ENOTDIR,
+                errno.EEXIST,
+                errno.EPERM,
+                errno.ENAMETOOLONG,
+            ):
                 return _say("error", f"{error.strerror}: {error.filename or 'while writing'}", 2)
             raise
 

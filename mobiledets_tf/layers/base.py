@@ -144,9 +144,7 @@ class TDBLayer(keras.layers.Layer):
         return config | {"bn_momentum": self.norm.momentum, "bn_epsilon": self.norm.epsilon}
 
     def _make_chain(self, in_channels: int) -> None:
-        self._chain = [
-            self._make(op) for op in lower(self.spec, in_channels, self.activation, self.se_ratio)
-        ]
+        self._chain = [self._make(op) for op in lower(self.spec, in_channels, self.activation, self.se_ratio)]
         # Keras finds sublayers in attributes and lists of layers, not inside helper objects.
         self._sublayers = [layer for part in self._chain for layer in _layers_of(part)]
         if self.spec.residual:

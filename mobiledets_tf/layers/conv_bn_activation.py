@@ -16,5 +16,7 @@ class ConvBNActivation(TDBLayer):
       **kwargs: of `TDBLayer`.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs
+    ):
         super().__init__(ConvSpec(filters, kernel_size, strides, residual), **kwargs)

@@ -21,6 +21,14 @@ class FusedInvertedBottleneck(TDBLayer):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, expansion: int = 4, **kwargs
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        residual: bool = False,
+        expansion: int = 4,
+        **kwargs,
     ):
-        super().__init__(FusedInvertedBottleneckSpec(filters, kernel_size, strides, residual, expansion), **kwargs)
+        super().__init__(
+            FusedInvertedBottleneckSpec(filters, kernel_size, strides, residual, expansion), **kwargs
+        )

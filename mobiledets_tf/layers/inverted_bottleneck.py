@@ -21,7 +21,13 @@ class InvertedBottleneck(TDBLayer):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, expansion: int = 4, **kwargs
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        residual: bool = False,
+        expansion: int = 4,
+        **kwargs,
     ):
         super().__init__(InvertedBottleneckSpec(filters, kernel_size, strides, residual, expansion), **kwargs)
 
@@ -33,5 +39,7 @@ class InvertedBottleneckNoExpansion(TDBLayer):
     Args: see `InvertedBottleneck`.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs
+    ):
         super().__init__(InvertedBottleneckNoExpansionSpec(filters, kernel_size, strides, residual), **kwargs)

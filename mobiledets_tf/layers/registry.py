@@ -32,5 +32,10 @@ def layer_for(
     """
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return LAYERS[type(spec)](
-        **fields, activation=activation, se_ratio=se_ratio, bn_momentum=norm.momentum, bn_epsilon=norm.epsilon, name=name
+        **fields,
+        activation=activation,
+        se_ratio=se_ratio,
+        bn_momentum=norm.momentum,
+        bn_epsilon=norm.epsilon,
+        name=name,
     )

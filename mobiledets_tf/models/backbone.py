@@ -5,7 +5,9 @@ from mobiledets_tf.compat import keras
 from mobiledets_tf.layers import BACKBONE_NORM, BatchNorm, layer_for
 
 
-def backbone_endpoints(architecture: Architecture, image, norm: BatchNorm = BACKBONE_NORM) -> dict[str, object]:
+def backbone_endpoints(
+    architecture: Architecture, image, norm: BatchNorm = BACKBONE_NORM
+) -> dict[str, object]:
     """Emits the backbone's plain layers onto `image`; returns C1..C5.
 
     Args:
@@ -42,7 +44,9 @@ def build_backbone(
     """
     architecture = architecture.scaled(depth_multiplier)
     image = keras.Input((*image_hw(image_size), 3), name="image")
-    return keras.Model(image, backbone_endpoints(architecture, image), name=f"mobiledet_{_word(architecture.name)}")
+    return keras.Model(
+        image, backbone_endpoints(architecture, image), name=f"mobiledet_{_word(architecture.name)}"
+    )
 
 
 def _word(name: str) -> str:

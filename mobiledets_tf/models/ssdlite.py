@@ -1,5 +1,7 @@
 """The SSDLite detector: one flat functional model from image to raw boxes and logits."""
 
+import itertools
+
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
 from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_num_classes
 from mobiledets_tf.architecture.ops import ConvOp, lower_extra_level, lower_predictor
@@ -61,8 +63,12 @@ def build_detector(
 def _six_maps(architecture: Architecture, endpoints, image_size, norm: BatchNorm) -> list:
     levels = feature_maps(architecture, image_size)
     maps = [endpoints["C4"], endpoints["C5"]]
-    for before, level in zip(levels[1:], levels[2:]):
-        maps.append(_chain(lower_extra_level(before.channels, level.channels), level.name, maps[-1], norm, _EXTRA_INIT))
+    for before, level in itertools.pairwise(levels[1:]):
+        maps.append(
+            _chain(
+                lower_extra_level(before.channels, level.channels), level.name, maps[-1], norm, _EXTRA_INIT
+            )
+        )
     return maps
 
 

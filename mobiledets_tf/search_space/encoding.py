@@ -41,7 +41,7 @@ def encode(space: SearchSpace, architecture: Architecture) -> np.ndarray:
     if architecture.stem != ConvSpec(architecture.stem.filters, strides=2):
         raise InputError(f"stem of {architecture.name!r} is not a 3x3 convolution with stride 2")
     decisions = [_index(space.stem_filters.choices, architecture.stem.filters, "stem filters")]
-    for number, (block, layers) in enumerate(zip(space.blocks, architecture.blocks), 1):
+    for number, (block, layers) in enumerate(zip(space.blocks, architecture.blocks, strict=True), 1):
         decisions += _encode_block(block, layers, f"block {number}")
     return np.array(decisions, np.int32)
 
@@ -49,7 +49,9 @@ def encode(space: SearchSpace, architecture: Architecture) -> np.ndarray:
 def _decode_block(block: SearchBlock) -> tuple[LayerSpec, ...]:
     """Of a block whose choices have been replaced by the chosen alternatives."""
     return tuple(
-        layer.op.to_spec(block.filters, layer.strides, layer.residual) for layer in block.layers if layer.op != SKIP
+        layer.op.to_spec(block.filters, layer.strides, layer.residual)
+        for layer in block.layers
+        if layer.op != SKIP
     )
 
 

@@ -26,6 +26,6 @@ def check_decisions(space: SearchSpace, decisions: Sequence[int]) -> None:
     nodes = space.decisions
     if len(decisions) != len(nodes):
         raise InputError(f"{len(decisions)} decisions given; space {space.name!r} has {len(nodes)}")
-    for index, (path, node) in zip(decisions, nodes):
+    for index, (path, node) in zip(decisions, nodes, strict=True):
         if not 0 <= index < len(node.choices):
             raise InputError(f"decision {path} is {index}; allowed: 0 to {len(node.choices) - 1}")

@@ -143,7 +143,9 @@ def _widths(base: int, depth_multiplier: float) -> OneOf:
     return OneOf(tuple(sorted({scale_filters(f, depth_multiplier) for f in grid})), "filters")
 
 
-def _layers(name: str, block: int, strides: int, layers: int, kernels: tuple[int, ...]) -> tuple[SearchLayer, ...]:
+def _layers(
+    name: str, block: int, strides: int, layers: int, kernels: tuple[int, ...]
+) -> tuple[SearchLayer, ...]:
     first = _first_block_options(name, kernels) if block == 0 else _options(name, kernels)
     rest = (*_options(name, kernels), options.SKIP)
     # The first layer of a block changes width or stride and is never residual, not even
