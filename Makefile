@@ -1,0 +1,28 @@
+# make setup       .venv with everything installed (again when setup.py or constraints.txt change)
+# make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder WORK_DIR=folder
+# make test        lint, then every test
+# make lint        ruff only
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORK_DIR ?= quickstart
+
+.PHONY: setup quickstart test lint
+
+setup: $(STAMP)
+
+$(STAMP): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/mobiledets-quickstart --work_dir=$(WORK_DIR) $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)')
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .

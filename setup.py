@@ -1,0 +1,66 @@
+"""Installs MobileDets-TF. Exact versions of everything beneath are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# The TensorFlow packages are pinned: compat.py repairs exactly these versions.
+REQUIRES = [
+    "tensorflow==2.20.0",
+    "tf_keras==2.20.1",
+    "tf-models-official==2.20.0",
+    "tf-models-research-object-detection==2.8.0.post1",
+    "tensorflow-model-optimization==0.8.1",
+    "ai-edge-litert==2.3.0",
+    "numpy>=2.0",
+    "absl-py",
+    "matplotlib",
+    "pillow",
+    "pycocotools>=2.0.8",
+    "scikit-learn",
+    "tqdm",
+]
+
+EXTRAS = {
+    "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
+    "ethos_u": ["ethos-u-vela==5.2.0"],
+    "dev": ["pytest", "ruff", "nbclient"],
+}
+
+COMMANDS = {
+    "mobiledets-data": "data",
+}
+
+
+def version() -> str:
+    text = (ROOT / "mobiledets_tf" / "version.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)[1]
+
+
+def long_description() -> str:
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="mobiledets-tf",
+    version=version(),
+    description="MobileDets in TensorFlow/Keras: from architecture search to the chip",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(
+        include=["mobiledets_tf", "mobiledets_tf.*", "tflite_export", "tflite_export.*",
+                 "object_detection_configs"]
+    ),
+    package_data={"object_detection_configs": ["*.config"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [f"{name} = mobiledets_tf.cli.{module}:run" for name, module in COMMANDS.items()]
+    },
+)
