@@ -113,14 +113,17 @@ def _blocks(data: Any) -> tuple[tuple[specs.LayerSpec, ...], ...]:
 def _origin(data: Any) -> specs.Origin | None:
     if data is None:
         return None
-    _check_keys(data, specs.Origin, set())
-    decisions = _list(data["decisions"], "decisions")
-    if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
-        raise InputError(
-            f"origin: decisions is {specs.shown(decisions)}; allowed: integers from 0 to {MAX_OPTION}"
+    try:
+        _check_keys(data, specs.Origin, set())
+        decisions = _list(data["decisions"], "decisions")
+        if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
+            allowed = f"integers from 0 to {MAX_OPTION}"
+            raise InputError(f"decisions is {specs.shown(decisions)}; allowed: {allowed}")
+        return specs.Origin(
+            _name(data["search_space"], "search_space"), _name(data["space_hash"], "space_hash"), tuple(decisions)
         )
-    names = [_name(data[key], f"origin: {key}") for key in ("search_space", "space_hash")]
-    return specs.Origin(*names, tuple(decisions))
+    except InputError as error:
+        raise InputError(f"origin: {error}") from error
 
 
 def _check_keys(data: Any, cls: type, more: set[str]) -> None:
