@@ -18,7 +18,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input image, in pixels.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths, rounded to multiples of 8.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "depth_multiplier", 1.0, "Scales all widths, each rounded to a multiple of 8.", flag_values=FLAGS
+)
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("architecture", flag_values=FLAGS)
 
@@ -96,9 +98,10 @@ def _totals(description: dict[str, Any]) -> list[str]:
     height, width = description["image_size"]
     se_ratio = description["se_ratio"]
     maps = (f"{m['name']} {m['height']}x{m['width']}x{m['channels']}" for m in description["feature_maps"])
+    squeeze_excite = "" if se_ratio is None else f", squeeze-excite {se_ratio:g}"
     facts = {
         "network": f"{description['name']}, {description['num_classes']} classes, {height}x{width} pixels",
-        "activation": description["activation"] + ("" if se_ratio is None else f", squeeze-excite {se_ratio:g}"),
+        "activation": f"{description['activation']}{squeeze_excite}",
         "feature maps": ", ".join(maps),
         "anchors": f"{description['anchors']:,}",
         "parameters": f"{description['params']:,} ({description['trainable_params']:,} trainable)",
