@@ -1,0 +1,56 @@
+"""Images as the network sees them: one path for calibration, evaluation and both runtimes."""
+
+import numpy as np
+
+from mobiledets_tf.compat import enable_object_detection, tf
+from mobiledets_tf.errors import InputError
+
+
+def decode(encoded: bytes, name: str) -> np.ndarray:
+    """Pixels of an encoded image: [height, width, 3] uint8.
+
+    Raises:
+      InputError: the bytes are not an image; `name` says which one.
+    """
+    try:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(f"image {name} cannot be decoded: {error.message.splitlines()[0]}") from error
+
+
+def resize(pixels: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Resizes to (height, width) as training does: [height, width, 3] float32 in 0..255.
+
+    It is the function behind the API's `fixed_shape_resizer`: bilinear on float pixels, with
+    the corner-aligned sampling grid of TF1. Another resize moves AP by itself.
+    """
+    enable_object_detection()
+    from object_detection.core import preprocessor
+
+    height, width = image_size
+    image = tf.constant(pixels, tf.float32)
+    return preprocessor.resize_image(image, new_height=height, new_width=width)[0].numpy()
+
+
+def normalize(pixels: np.ndarray) -> np.ndarray:
+    """0..255 to [-1, 1] float32, as the API's MobileDet extractors do."""
+    return np.asarray(pixels, np.float32) * np.float32(2 / 255) - np.float32(1)
+
+
+def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.ndarray:
+    """An encoded image as the float network takes it: [1, height, width, 3] in [-1, 1].
+
+    Raises:
+      InputError: the image cannot be decoded.
+    """
+    return normalize(resize(decode(encoded, name), image_size))[np.newaxis]
+
+
+def quantize(image: np.ndarray, dtype: np.dtype, scale: float, zero_point: int) -> np.ndarray:
+    """A float input as an integer tensor holds it: rounded half to even and clipped.
+
+    With the scale 2/255 of our files a uint8 tensor then holds the resized pixel itself, to
+    within one level.
+    """
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(image / scale) + zero_point, limits.min, limits.max).astype(dtype)

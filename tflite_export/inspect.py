@@ -1,0 +1,246 @@
+"""What is inside a .tflite file: operations, tensors, signatures. Reads any file, ours or not."""
+
+import collections
+import dataclasses
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from mobiledets_tf.errors import InputError
+
+FILE_IDENTIFIER = b"TFL3"
+_FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
+
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+_OPS, _TYPES = _names(schema.BuiltinOperator), _names(schema.TensorType)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a subgraph.
+
+    Attributes:
+      name: as the file has it; the converter joins names of fused layers with `;`.
+      dtype: `INT8`, `FLOAT32`, ... of the schema.
+      shape: as stored; empty for a scalar or where the file leaves it open.
+      is_dynamic: a dimension is open (-1 in the shape signature).
+      size: bytes of its constant data; 0 for an activation.
+      scales, zero_points: of its quantisation; empty where there is none.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    is_dynamic: bool
+    size: int
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+
+    @property
+    def is_constant(self) -> bool:
+        return self.size > 0
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in _FLOAT_TYPES
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One operation, with its tensors. `name` of a custom one is its custom code."""
+
+    index: int
+    name: str
+    version: int
+    is_custom: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    options: object = None
+
+    @property
+    def activations(self) -> tuple[Tensor, ...]:
+        """Inputs and outputs that are no constants."""
+        return tuple(t for t in (*self.inputs, *self.outputs) if not t.is_constant)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """A .tflite file. Operators, inputs and outputs are those of its first subgraph."""
+
+    size: int
+    subgraphs: int
+    operators: tuple[Operator, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    signatures: dict[str, dict[str, list[str]]]
+
+    def histogram(self) -> dict[str, int]:
+        """How many operations of each kind, the most frequent first."""
+        counts = collections.Counter(op.name for op in self.operators)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def float_operators(self) -> list[Operator]:
+        """Operations that compute in float.
+
+        Those that only change the type (QUANTIZE, DEQUANTIZE) are none.
+        """
+        changing = ("QUANTIZE", "DEQUANTIZE")
+        return [o for o in self.operators if o.name not in changing and any(t.is_float for t in o.activations)]
+
+    def constants_size(self) -> int:
+        """Bytes of all constants that operations read, each counted once."""
+        found = {id(t): t.size for op in self.operators for t in op.inputs}
+        return sum(found.values())
+
+    def summary(self) -> dict:
+        """What a report says of the file."""
+        return {
+            "bytes": self.size,
+            "subgraphs": self.subgraphs,
+            "operators": len(self.operators),
+            "histogram": self.histogram(),
+            "float_operators": dict(collections.Counter(op.name for op in self.float_operators())),
+            "inputs": [describe(t) for t in self.inputs],
+            "outputs": [describe(t) for t in self.outputs],
+            "signatures": self.signatures,
+        }
+
+
+def describe(tensor: Tensor) -> dict:
+    """A tensor in a report."""
+    fields = {"name": tensor.name, "dtype": tensor.dtype.lower(), "shape": list(tensor.shape)}
+    if len(tensor.scales) == 1:
+        fields |= {"scale": tensor.scales[0], "zero_point": tensor.zero_points[0]}
+    return fields
+
+
+def read(path: str | os.PathLike) -> ModelFile:
+    """Reads a .tflite file.
+
+    Raises:
+      InputError: the file is missing, no .tflite file, or damaged.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read model {str(path)!r}: {error.strerror}") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str = "model") -> ModelFile:
+    """Reads the bytes of a .tflite file; `name` is for messages.
+
+    Raises:
+      InputError: no .tflite file, or damaged.
+    """
+    if data[4:8] != FILE_IDENTIFIER:
+        raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
+    try:
+        return _Reader(data).model()
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
+
+
+class _Reader:
+    """Turns a flatbuffer into the classes above."""
+
+    def __init__(self, data: bytes):
+        self.data = data
+        self.root = schema.Model.GetRootAs(data, 0)
+        if not self._count(self.root.SubgraphsLength()):
+            raise ValueError("no subgraph")
+        self.graph = self.root.Subgraphs(0)
+        # One object for each tensor, so that operations share those between them.
+        self.tensors = [self._tensor(self.graph.Tensors(i)) for i in range(self._count(self.graph.TensorsLength()))]
+
+    def model(self) -> ModelFile:
+        return ModelFile(
+            size=len(self.data), subgraphs=self.root.SubgraphsLength(),
+            operators=tuple(self._operator(i) for i in range(self._count(self.graph.OperatorsLength()))),
+            inputs=self._pick(self.graph.InputsAsNumpy()), outputs=self._pick(self.graph.OutputsAsNumpy()),
+            signatures=self._signatures(),
+        )  # fmt: skip
+
+    def _count(self, length: int) -> int:
+        # A damaged length would make us loop for hours: an element takes four bytes at least.
+        if length * 4 > len(self.data):
+            raise ValueError(f"a list of {length} elements in {len(self.data)} bytes")
+        return length
+
+    def _operator(self, index: int) -> Operator:
+        op = self.graph.Operators(index)
+        if op.OpcodeIndex() >= self._count(self.root.OperatorCodesLength()):
+            raise IndexError("operator code out of range")
+        code = self.root.OperatorCodes(op.OpcodeIndex())
+        # Files from before 2020 have the code in the deprecated field alone.
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        is_custom = number == schema.BuiltinOperator.CUSTOM
+        name = _text(code.CustomCode()) if is_custom else _OPS.get(number, f"BUILTIN_{number}")
+        return Operator(
+            index, name, code.Version(), is_custom, self._pick(op.InputsAsNumpy()), self._pick(op.OutputsAsNumpy()),
+            _options(op),
+        )  # fmt: skip
+
+    def _pick(self, indices) -> tuple[Tensor, ...]:
+        # -1 stands for an optional tensor that is left out.
+        indices = [int(i) for i in _array(indices) if i >= 0]
+        return tuple(self.tensors[i] for i in indices)
+
+    def _tensor(self, tensor) -> Tensor:
+        signature = _array(tensor.ShapeSignatureAsNumpy())
+        quantization = tensor.Quantization()
+        scales = _array(quantization.ScaleAsNumpy()) if quantization else ()
+        return Tensor(
+            name=_text(tensor.Name()), dtype=_TYPES.get(tensor.Type(), f"TYPE_{tensor.Type()}"),
+            shape=tuple(int(n) for n in _array(tensor.ShapeAsNumpy())),
+            is_dynamic=any(n < 0 for n in signature), size=self._buffer_size(tensor.Buffer()),
+            scales=tuple(float(s) for s in scales),
+            zero_points=tuple(int(z) for z in _array(quantization.ZeroPointAsNumpy())) if len(scales) else (),
+        )  # fmt: skip
+
+    def _buffer_size(self, index: int) -> int:
+        if index >= self._count(self.root.BuffersLength()):
+            raise IndexError("buffer index out of range")
+        buffer = self.root.Buffers(index)
+        # Files above 2 GiB keep their data behind the flatbuffer.
+        size = max(buffer.DataLength(), buffer.Size())
+        if size > len(self.data):
+            raise ValueError(f"a buffer of {size} bytes in {len(self.data)}")
+        return size
+
+    def _signatures(self) -> dict[str, dict[str, list[str]]]:
+        found = {}
+        for i in range(self._count(self.root.SignatureDefsLength())):
+            definition = self.root.SignatureDefs(i)
+            inputs = [definition.Inputs(j) for j in range(self._count(definition.InputsLength()))]
+            outputs = [definition.Outputs(j) for j in range(self._count(definition.OutputsLength()))]
+            found[_text(definition.SignatureKey())] = {
+                "inputs": sorted(_text(t.Name()) for t in inputs),
+                "outputs": sorted(_text(t.Name()) for t in outputs),
+            }
+        return found
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode("utf-8", "replace")
+
+
+def _array(value) -> np.ndarray:
+    # The generated reader gives 0 for a list that is not there.
+    return np.empty(0) if isinstance(value, int) else np.asarray(value)
+
+
+def _options(op) -> object:
+    """The builtin options as the schema's object, or None."""
+    kind = op.BuiltinOptionsType()
+    table = op.BuiltinOptions()
+    if table is None:
+        return None
+    return schema.BuiltinOptionsCreator(kind, table)

@@ -1,0 +1,106 @@
+"""A detector as one exportable function: image, network, post-processing.
+
+`TFLite_Detection_PostProcess` has no TensorFlow implementation. It is written as a function
+with `experimental_implements`, which the converter replaces by the custom op.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.models import postprocess
+
+SIGNATURE = "serving_default"
+INPUT = "image"
+DETECTION_OUTPUTS = ("boxes", "classes", "scores", "count")
+RAW_OUTPUTS = ("raw_boxes", "class_scores")
+CUSTOM_OP = "TFLite_Detection_PostProcess"
+
+
+@dataclasses.dataclass(frozen=True)
+class Suppression:
+    """Settings of the post-processing, shared by the float and the .tflite path.
+
+    Attributes:
+      max_detections: kept for an image, and at most for one class.
+      iou_threshold: a box that overlaps a better one of its class by more is dropped.
+      score_threshold: lower scores are dropped.
+    """
+
+    max_detections: int = postprocess.MAX_DETECTIONS
+    iou_threshold: float = postprocess.IOU_THRESHOLD
+    score_threshold: float = postprocess.SCORE_THRESHOLD
+
+
+class ExportModule(tf.Module):
+    """A detector for one image.
+
+    Input `image` [1, height, width, 3] float32 in [-1, 1]. Outputs, all float32, by name:
+    with post-processing `boxes` [1, n, 4] (ymin, xmin, ymax, xmax; not clipped), `classes`
+    [1, n] counted from 0 without the background, `scores` [1, n], `count` [1]; without,
+    `raw_boxes` [1, anchors, 4] and `class_scores` [1, anchors, classes + 1] (sigmoid; slot 0
+    is the background).
+
+    Args:
+      detector: a model of `mobiledets_tf.models.build_detector`.
+      anchors: [anchors, 4] (ymin, xmin, ymax, xmax), or None for no post-processing.
+      suppression: settings of the post-processing.
+    """
+
+    def __init__(self, detector: keras.Model, anchors: np.ndarray | None, suppression: Suppression = Suppression()):
+        super().__init__(name="detector")
+        # The weights alone are tracked: saving the Keras object would trace every layer again.
+        self.weights = list(detector.weights)
+        self._anchors = anchors
+        self._suppression = suppression
+        self.detect = _function(detector, self._finish)
+
+    def _finish(self, raw_boxes, class_logits) -> dict:
+        scores = tf.sigmoid(class_logits)
+        if self._anchors is None:
+            return dict(zip(RAW_OUTPUTS, (raw_boxes, scores)))
+        op = _custom_op(self._suppression, num_classes=scores.shape[-1] - 1)
+        center_size = tf.constant(postprocess.to_center_size(self._anchors), name="anchors")
+        return dict(zip(DETECTION_OUTPUTS, op(raw_boxes, scores, center_size)))
+
+
+def _function(detector: keras.Model, finish):
+    shape = (1, *detector.input_shape[1:])
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT)])
+    def detect(image):
+        return finish(*detector(image, training=False))
+
+    return detect
+
+
+def _custom_op(suppression: Suppression, num_classes: int):
+    """The function that becomes the custom op.
+
+    The op reads scores with a background column when they have one column more than
+    `num_classes`, and numbers the classes from 0 without it. Regular suppression works on
+    each class alone, as the API's training metrics and `models.postprocess.detections` do.
+    """
+    y, x, h, w = postprocess.BOX_SCALES
+    attributes = {
+        "max_detections": f"i: {suppression.max_detections}",
+        "max_classes_per_detection": "i: 1",
+        "detections_per_class": f"i: {suppression.max_detections}",
+        "use_regular_nms": "b: true",
+        "nms_score_threshold": f"f: {suppression.score_threshold:.9g}",
+        "nms_iou_threshold": f"f: {suppression.iou_threshold:.9g}",
+        "y_scale": f"f: {y}", "x_scale": f"f: {x}", "h_scale": f"f: {h}", "w_scale": f"f: {w}",
+        "num_classes": f"i: {num_classes}",
+    }  # fmt: skip
+    words = [f'name: "{CUSTOM_OP}"', *(f'attr {{ key: "{k}" value {{ {v} }} }}' for k, v in attributes.items())]
+
+    @tf.function(experimental_implements=" ".join(words))
+    def detection_postprocess(raw_boxes, class_scores, anchors):
+        # Never run: the converter replaces the whole function and keeps the outputs' shapes.
+        del raw_boxes, class_scores, anchors
+        n = suppression.max_detections
+        shapes = {"boxes": (1, n, 4), "classes": (1, n), "scores": (1, n), "count": (1,)}
+        return tuple(tf.zeros(shapes[name], name=name) for name in DETECTION_OUTPUTS)
+
+    return detection_postprocess
