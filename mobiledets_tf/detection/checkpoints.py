@@ -129,14 +129,15 @@ def _check(
     if not given:
         raise InputError(f"checkpoint {prefix!r} holds no detector of this project (no {_ROOT}...)")
     wanted = {name: tuple(weight.shape) for name, weight in named_weights.items()}
-    faults = [
-        f"{name} is {given[name]} in the checkpoint and {shape} in the network"
-        for name, shape in wanted.items()
-        if name in given and given[name] != shape
-    ]
-    faults += [f"{name} {shape} is missing in the checkpoint" for name, shape in wanted.items() if name not in given]
+    faults = []
+    for name, shape in wanted.items():
+        if name not in given:
+            faults.append(f"{name} {shape} is missing in the checkpoint")
+        elif given[name] != shape:
+            faults.append(f"{name} is {given[name]} in the checkpoint and {shape} in the network")
     if exact:
-        faults += [f"{name} {shape} is not in the network" for name, shape in given.items() if name not in wanted]
+        left = [name for name in given if name not in wanted]
+        faults += [f"{name} {given[name]} is not in the network" for name in left]
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise InputError(f"checkpoint {prefix!r} is of another network: {'; '.join(faults[:_SHOWN])}{more}")
