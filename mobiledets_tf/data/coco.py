@@ -1,0 +1,355 @@
+"""COCO instance annotations: from untrusted JSON to small dataclasses, every fault named.
+
+A data folder holds `instances_SPLIT.json` and the images of that split in `SPLIT/`. Only
+boxes are read; segmentations and other keys are ignored. Gaps between ids, crowd boxes and
+images without boxes are normal.
+"""
+
+import math
+import os
+import re
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobiledets_tf import files
+from mobiledets_tf.errors import InputError
+
+# Annotation tools round: COCO's own boxes end up to a pixel outside the image. What sticks out
+# by no more than this is clipped on reading; what sticks out further is a fault.
+BORDER_TOLERANCE = 1.0
+# Boxes are trained on as logarithms of their sides; thinner ones are slips of the mouse.
+MIN_SIDE = 0.01
+MAX_ID = 2**63 - 1
+MAX_SIDE = 65535  # of a JPEG
+
+_SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where one split lies: its name, the folder of its images, its annotation file."""
+
+    name: str
+    images: Path
+    annotations: Path
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image; sizes in pixels, `file_name` relative to the folder of images."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One box: `bbox` is (x, y, width, height) in pixels, inside its image; `area` in pixels^2."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float
+    is_crowd: bool
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class, under the id it has in the annotation file."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is sound in an annotation file, in the order of the file; categories by id."""
+
+    images: tuple[Image, ...]
+    annotations: tuple[Annotation, ...]
+    categories: tuple[Category, ...]
+
+    def by_image(self) -> dict[int, list[Annotation]]:
+        """Image id -> its boxes; every image has an entry."""
+        boxes: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
+        for annotation in self.annotations:
+            boxes[annotation.image_id].append(annotation)
+        return boxes
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: the file, the entry in it, and why."""
+
+    file: str
+    entry: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.entry}: {self.reason}"
+
+
+def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None = None) -> list[Split]:
+    """The split that both paths name, or all splits of a data folder when only `images` is given.
+
+    Raises:
+      InputError: a path is missing, or the folder holds no `instances_*.json`.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise InputError(f"--images={str(images)!r} is not a folder")
+    if annotations is not None:
+        return [_split(Path(annotations), images)]
+    found = sorted(path for path in images.iterdir() if _SPLIT_FILE.fullmatch(path.name))
+    if not found:
+        raise InputError(
+            f"{str(images)!r} holds no instances_*.json; give a data folder, or the folder of images "
+            "with --annotations=FILE.json"
+        )
+    return [_split(path, images / _SPLIT_FILE.fullmatch(path.name)[1]) for path in found]
+
+
+def load(split: Split) -> tuple[Dataset, list[Fault]]:
+    """Reads and checks an annotation file; the images themselves are not opened.
+
+    Returns:
+      What is sound, and the faults of the rest.
+
+    Raises:
+      InputError: not a JSON object, or no images, categories or boxes in it at all.
+    """
+    path = str(split.annotations)
+    try:
+        value = files.read_json(path, "annotation file")
+    except InputError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"annotation file {path!r} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"annotation file {path!r} should be a JSON object, not {_kind(value)}")
+    for key in ("images", "categories", "annotations"):
+        if value.get(key) == []:
+            raise InputError(f"annotation file {path!r} is an empty data set: it has no {key}")
+    return _Reader(path).read(value)
+
+
+def _split(annotations: Path, images: Path) -> Split:
+    name = _SPLIT_FILE.fullmatch(annotations.name)
+    if not name:
+        raise InputError(
+            f"annotation file {str(annotations)!r} should be named instances_SPLIT.json, "
+            "for example instances_train.json"
+        )
+    if not annotations.is_file():
+        raise InputError(f"annotation file {str(annotations)!r} does not exist")
+    if not images.is_dir():
+        raise InputError(f"{str(images)!r}, the folder of images for {annotations.name}, does not exist")
+    return Split(name[1], images, annotations)
+
+
+class _Wrong(Exception):
+    """The reason why one entry cannot be used."""
+
+
+class _Reader:
+    """Reads one annotation file, collecting faults."""
+
+    def __init__(self, file: str):
+        self._file = file
+        self.faults: list[Fault] = []
+
+    def read(self, value: dict[str, Any]) -> tuple[Dataset, list[Fault]]:
+        categories = self._entries(value, "categories", "category", read_category, unique="name")
+        images = self._entries(value, "images", "image", read_image, unique="file_name")
+        annotations = self._entries(
+            value, "annotations", "annotation", lambda entry: read_annotation(entry, images, categories)
+        )
+        # A box of a faulty image or category is no fault of its own; it is left out with it.
+        whole = (a for a in _sound(annotations) if images[a.image_id] and categories[a.category_id])
+        ordered = sorted(_sound(categories), key=lambda category: category.id)
+        return Dataset(_sound(images), tuple(whole), tuple(ordered)), self.faults
+
+    def _entries(
+        self, value: dict[str, Any], key: str, noun: str, read: Callable[[dict], Any], unique: str = "id"
+    ) -> dict[int, Any]:
+        """Id -> entry, None for a faulty one; ids, and the field `unique`, may occur once only."""
+        found: dict[int, Any] = {}
+        seen: set[tuple[str, Any]] = set()
+        for index, entry in enumerate(self._list(value, key)):
+            try:
+                item = read(_object(entry))
+                for field in dict.fromkeys(("id", unique)):
+                    _first((field, _comparable(getattr(item, field))), seen)
+                found[item.id] = item
+            except _Wrong as wrong:
+                entry_id = _readable_id(entry)
+                if entry_id is not None:
+                    found.setdefault(entry_id, None)
+                name = f"{key}[{index}]" if entry_id is None else f"{noun} {entry_id}"
+                self.faults.append(Fault(self._file, name, str(wrong)))
+        return found
+
+    def _list(self, value: dict[str, Any], key: str) -> Iterator[Any]:
+        entries = value.get(key)
+        if isinstance(entries, list):
+            yield from entries
+        elif key in value:
+            self.faults.append(Fault(self._file, key, f"should be a list, not {_kind(entries)}"))
+        else:
+            self.faults.append(Fault(self._file, key, "this key is missing"))
+
+
+def read_category(entry: dict[str, Any]) -> Category:
+    category_id, name = _id(entry, "id"), _text(entry, "name")
+    # One label a line in labels.txt.
+    if not name.strip() or len(name.splitlines()) > 1 or any(ord(letter) < 32 for letter in name):
+        raise _Wrong(f"'name' {_show(name)} is empty or holds control characters")
+    return Category(category_id, name)
+
+
+def read_image(entry: dict[str, Any]) -> Image:
+    return Image(
+        id=_id(entry, "id"),
+        file_name=_text(entry, "file_name"),
+        width=_integer(entry, "width", 1, MAX_SIDE),
+        height=_integer(entry, "height", 1, MAX_SIDE),
+    )
+
+
+def read_annotation(
+    entry: dict[str, Any], images: dict[int, Image | None], categories: dict[int, Category | None]
+) -> Annotation:
+    annotation_id, image_id, category_id = (_id(entry, key) for key in ("id", "image_id", "category_id"))
+    if image_id not in images:
+        raise _Wrong(f"'image_id' {image_id} is unknown: no image has it")
+    if category_id not in categories:
+        raise _Wrong(f"'category_id' {category_id} is unknown: no category has it")
+    bbox = _box(entry, images[image_id])
+    area = _number(entry["area"], "'area'") if "area" in entry else bbox[2] * bbox[3]
+    if area < 0:
+        raise _Wrong(f"'area' {area:g} is negative")
+    return Annotation(annotation_id, image_id, category_id, bbox, area, _is_crowd(entry))
+
+
+def _box(entry: dict[str, Any], image: Image | None) -> tuple[float, float, float, float]:
+    """The box, clipped to its image (if that is known) where it sticks out within the tolerance."""
+    value = _required(entry, "bbox")
+    if not isinstance(value, list) or len(value) != 4:
+        raise _Wrong(f"'bbox' should be four numbers [x, y, width, height], not {_show(value)}")
+    x, y, width, height = (_number(number, "'bbox'") for number in value)
+    if width < MIN_SIDE or height < MIN_SIDE:
+        raise _Wrong(f"'bbox' {_show(value)} has no area")
+    return _clip((x, y, x + width, y + height), image) if image else (x, y, width, height)
+
+
+def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) -> (x, y, width, height) inside the image."""
+    bounds = (image.width, image.height) * 2
+    shown = ", ".join(f"{corner:g}" for corner in corners)
+    place = f"image {image.id} of {image.width}x{image.height}"
+    if any(
+        not -BORDER_TOLERANCE <= corner <= bound + BORDER_TOLERANCE
+        for corner, bound in zip(corners, bounds, strict=True)
+    ):
+        raise _Wrong(f"'bbox' with corners ({shown}) is outside {place}")
+    left, top, right, bottom = (
+        min(max(corner, 0.0), float(bound)) for corner, bound in zip(corners, bounds, strict=True)
+    )
+    if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
+        raise _Wrong(f"'bbox' with corners ({shown}) has no area inside {place}")
+    return left, top, right - left, bottom - top
+
+
+def _is_crowd(entry: dict[str, Any]) -> bool:
+    value = entry.get("iscrowd", 0)
+    if not isinstance(value, int) or value not in (0, 1):
+        raise _Wrong(f"'iscrowd' should be 0 or 1, not {_show(value)}")
+    return bool(value)
+
+
+def _first(key: tuple[str, Any], seen: set[tuple[str, Any]]) -> None:
+    if key in seen:
+        raise _Wrong(f"'{key[0]}' {_show(key[1])} is used before")
+    seen.add(key)
+
+
+def _comparable(value: Any) -> Any:
+    """a.jpg and ./a.jpg are one file; ids and names are compared as they are."""
+    return os.path.normpath(value) if isinstance(value, str) and "/" in value else value
+
+
+def _object(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise _Wrong(f"should be an object, not {_kind(entry)}")
+    return entry
+
+
+def _required(entry: dict[str, Any], key: str) -> Any:
+    if key not in entry:
+        raise _Wrong(f"'{key}' is missing")
+    return entry[key]
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = _required(entry, key)
+    if not isinstance(value, str):
+        raise _Wrong(f"'{key}' should be text, not {_show(value)}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _Wrong(f"'{key}' {_show(value)} is not valid Unicode") from None
+    return value
+
+
+def _id(entry: dict[str, Any], key: str) -> int:
+    return _integer(entry, key, 0, MAX_ID)
+
+
+def _integer(entry: dict[str, Any], key: str, low: int, high: int) -> int:
+    value = _required(entry, key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _Wrong(f"'{key}' should be a whole number, not {_show(value)}")
+    if not low <= value <= high:
+        raise _Wrong(f"'{key}' should be from {low} to {high}, not {_show(value)}")
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise _Wrong(f"{what} should hold numbers only, not {_show(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _Wrong(f"{what} holds {_show(value)}, which is not a finite number")
+    return number
+
+
+def _readable_id(entry: Any) -> int | None:
+    try:
+        return _id(_object(entry), "id")
+    except _Wrong:
+        return None
+
+
+def _sound(entries: dict[int, Any]) -> tuple[Any, ...]:
+    return tuple(entry for entry in entries.values() if entry is not None)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _show(value: Any) -> str:
+    """A short, printable form of any JSON value."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 120
+    return short.repr(value)

@@ -1,0 +1,70 @@
+"""The twelve COCO detection numbers, by pycocotools."""
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def coco_metrics(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Scores boxes against ground truth.
+
+    Args:
+      ground_truth: a COCO dictionary with `images`, `annotations` (`image_id`, `category_id`,
+        `bbox` [x, y, width, height] in pixels, `area`, `iscrowd`) and `categories`.
+      detections: dictionaries with `image_id`, `category_id`, `bbox` and `score`.
+
+    Returns:
+      NAMES -> value from 0 to 1, or -1 where there is nothing to measure (no box of that size).
+
+    Raises:
+      ValueError: a detection on an image that the ground truth does not have, or a box or score
+        that is not finite.
+    """
+    # Imported here: it loads matplotlib's parts, which commands that only read flags don't need.
+    from pycocotools.cocoeval import COCOeval
+
+    _validate(ground_truth, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_index(ground_truth, ground_truth["annotations"]),
+                              _index(ground_truth, detections), "bbox")  # fmt: skip
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+
+
+def _index(ground_truth: dict[str, Any], boxes: Sequence[dict[str, Any]]) -> Any:
+    """A COCO object over copies of the boxes, numbered from 1 (pycocotools takes id 0 for 'no match')."""
+    from pycocotools.coco import COCO
+
+    index = COCO()
+    index.dataset = {
+        "images": ground_truth["images"],
+        "categories": ground_truth["categories"],
+        "annotations": [_box(number, box) for number, box in enumerate(boxes, start=1)],
+    }
+    index.createIndex()
+    return index
+
+
+def _box(number: int, box: dict[str, Any]) -> dict[str, Any]:
+    _, _, width, height = box["bbox"]
+    # A detection is as large as its box and never a crowd, whatever its file says.
+    own = {"area": width * height, "iscrowd": 0} if "score" in box else {}
+    return {"iscrowd": 0, "area": width * height, **box, **own, "id": number}
+
+
+def _validate(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> None:
+    known = {image["id"] for image in ground_truth["images"]}
+    for detection in detections:
+        if detection["image_id"] not in known:
+            raise ValueError(f"detection on image {detection['image_id']}, which is not in the ground truth")
+        if not all(math.isfinite(number) for number in (*detection["bbox"], detection["score"])):
+            raise ValueError(
+                f"detection on image {detection['image_id']} is not finite: "
+                f"box {detection['bbox']}, score {detection['score']}"
+            )

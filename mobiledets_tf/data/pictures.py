@@ -1,0 +1,89 @@
+"""Image files on disk: safe paths, real decoding, RGB JPEG bytes."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+# What converts to 8-bit RGB without loss of meaning; 16-bit and float pixels do not.
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_EXIF_ORIENTATION = 0x0112
+_JPEG_QUALITY = 95
+
+
+# PIL warns of large images and refuses those of twice the size; the refusal is enough.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class PictureError(Exception):
+    """Why an image file cannot be used."""
+
+
+def locate(folder: Path, file_name: str) -> Path:
+    """The path of an image inside `folder`.
+
+    Raises:
+      PictureError: the name leads out of the folder (absolute, `..`, a link), or no file is there.
+    """
+    try:
+        if os.path.isabs(file_name) or ".." in Path(file_name).parts:
+            raise PictureError(f"path {file_name!r} leaves the folder of images")
+        path = folder / file_name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise PictureError(f"path {file_name!r} leaves the folder of images through a link")
+        if not path.exists():
+            raise PictureError(f"file {file_name!r} is missing")
+        if not path.is_file():
+            raise PictureError(f"{file_name!r} is not a file")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL inside, a loop of links
+        raise PictureError(f"path {file_name!r} cannot be used: {error}") from error
+    return path
+
+
+def decode(data: bytes, size: tuple[int, int]) -> Image.Image:
+    """Decodes every pixel of an upright image file of the given (width, height).
+
+    Raises:
+      PictureError: unreadable, truncated, of another size, format or pixel type, or stored rotated.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.size == size:
+            image.load()
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except UnidentifiedImageError:
+        raise PictureError(f"is not a readable image; formats: {', '.join(FORMATS)}") from None
+    # Damaged files make PIL raise almost anything (OSError, SyntaxError, struct.error, ...).
+    except Exception as error:
+        raise PictureError(f"cannot be decoded: {error}") from error
+    if image.size != size:
+        given, expected = (f"{width}x{height}" for width, height in (image.size, size))
+        raise PictureError(f"is {given}, the annotations say {expected}")
+    if image.mode not in _MODES:
+        raise PictureError(f"has pixels of type {image.mode}; save it with 8 bits a channel")
+    if orientation not in (0, 1):
+        # Some tools draw boxes on the stored pixels, others on the rotated ones.
+        raise PictureError(f"is stored rotated (EXIF orientation {orientation}); save it upright, untagged")
+    return image
+
+
+def as_jpeg(data: bytes, size: tuple[int, int]) -> bytes:
+    """The same file if it is an RGB JPEG; else its pixels as one, alpha dropped, quality 95.
+
+    Raises:
+      PictureError: as `decode`.
+    """
+    image = decode(data, size)
+    if image.format in ("JPEG", "MPO") and image.mode == "RGB":
+        return data
+    return encode(image.convert("RGB"), _JPEG_QUALITY)
+
+
+def encode(image: Image.Image, quality: int) -> bytes:
+    """JPEG bytes of an RGB image."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

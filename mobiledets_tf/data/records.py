@@ -1,0 +1,278 @@
+"""A converted folder: TFRecord shards with the Object Detection API's keys, and their label map.
+
+  train-00000-of-00004.tfrecord ...   val-00000-of-00001.tfrecord   label_map.pbtxt   dataset.json
+"""
+
+import functools
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledets_tf import files as text_files
+from mobiledets_tf.errors import InputError
+
+LABEL_MAP = "label_map.pbtxt"
+_BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its N boxes.
+
+    Attributes:
+      image_id: `image/source_id`; the COCO image id in digits.
+      encoded: the JPEG file.
+      height, width: in pixels.
+      boxes: float32 [N, 4], (ymin, xmin, ymax, xmax), from 0 to 1.
+      classes: int64 [N], ids of the label map.
+      names: the N class names.
+      is_crowd: bool [N].
+      area: float32 [N], pixels^2.
+    """
+
+    image_id: str
+    encoded: bytes
+    height: int
+    width: int
+    boxes: np.ndarray
+    classes: np.ndarray
+    names: tuple[str, ...]
+    is_crowd: np.ndarray
+    area: np.ndarray
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def resolve(pattern_or_folder: str, split: str) -> list[str]:
+    """The sorted TFRecord files of a glob pattern, or of one split of a converted folder.
+
+    Raises:
+      InputError: no file matches, or shards of a set are missing or of two different sets.
+    """
+    pattern = str(pattern_or_folder)
+    if _is_folder(pattern):
+        pattern = os.path.join(_glob_escape(pattern), f"{split}-*.tfrecord")
+    found = sorted(_glob(pattern))
+    if not found:
+        raise InputError(
+            f"no TFRecord files match {pattern!r}; give a glob pattern or a folder made by "
+            "mobiledets-data --mode=convert"
+        )
+    _require_whole_sets(found)
+    return found
+
+
+def label_map_path(files: Sequence[str]) -> str:
+    """The label map beside the shards.
+
+    Raises:
+      InputError: there is none, or the files lie in different folders.
+    """
+    folders = {os.path.dirname(file) for file in files}
+    if len(folders) != 1:
+        raise InputError(f"TFRecord files lie in several folders: {', '.join(sorted(folders))}")
+    path = os.path.join(folders.pop(), LABEL_MAP)
+    if not _exists(path):
+        raise InputError(f"no {LABEL_MAP} beside the TFRecord files: {path!r} does not exist")
+    return path
+
+
+def read_label_map(path: str | os.PathLike) -> dict[int, str]:
+    """Class id -> name (the display name, where there is one), by id.
+
+    Raises:
+      InputError: unreadable, not a label map, or an id below 1 or used twice.
+    """
+    from google.protobuf import text_format
+
+    message = _label_map_class()()
+    try:
+        # Label maps may also hold keypoints, ancestors, ...
+        text_format.Parse(_read_text(str(path)), message, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise InputError(f"label map {str(path)!r} cannot be parsed: {error}") from error
+    names = {item.id: item.display_name or item.name for item in message.item}
+    if not names or min(names) < 1 or len(names) != len(message.item):
+        raise InputError(f"label map {str(path)!r} needs items with different ids from 1 on")
+    return dict(sorted(names.items()))
+
+
+def write_label_map(path: str | os.PathLike, names: dict[int, str]) -> None:
+    """Writes class id -> name as the Object Detection API's label map, atomically."""
+    from google.protobuf import text_format
+
+    message = _label_map_class()()
+    for class_id, name in names.items():
+        message.item.add(id=class_id, name=name)
+    text_files.write_text(path, text_format.MessageToString(message, as_utf8=True))
+
+
+def read_examples(files: Sequence[str]) -> Iterator[Example]:
+    """Every example, in the order of the files.
+
+    Raises:
+      InputError: a file is damaged, or an example lacks one of the keys.
+    """
+    from mobiledets_tf.compat import tf
+
+    for file in files:
+        try:
+            for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+                yield _parse(tf.train.Example.FromString(record).features.feature)
+        except tf.errors.OpError as error:
+            raise InputError(f"TFRecord file {file!r} cannot be read: {error.message}") from error
+        # DecodeError is protobuf's, of which each implementation has its own.
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(f"TFRecord file {file!r} holds no detection examples: {error}") from error
+
+
+def ground_truth(files: Sequence[str]) -> dict[str, Any]:
+    """The boxes of the files as a COCO dictionary: ids of the label map, pixels.
+
+    Raises:
+      InputError: as `read_examples` and `label_map_path`; or an image id is no number or comes twice.
+    """
+    names = read_label_map(label_map_path(files))
+    images: dict[int, dict[str, int]] = {}
+    annotations: list[dict[str, Any]] = []
+    for example in read_examples(files):
+        image_id = _numeric_id(example.image_id, images)
+        images[image_id] = {"id": image_id, "width": example.width, "height": example.height}
+        annotations += _annotations(example, image_id, len(annotations))
+    categories = [{"id": class_id, "name": name} for class_id, name in names.items()]
+    return {"images": list(images.values()), "annotations": annotations, "categories": categories}
+
+
+def _annotations(example: Example, image_id: int, before: int) -> list[dict[str, Any]]:
+    size = np.array([example.height, example.width] * 2, np.float64)
+    return [
+        {
+            "id": before + index + 1,
+            "image_id": image_id,
+            "category_id": int(class_id),
+            "bbox": [left, top, right - left, bottom - top],
+            "area": float(area),
+            "iscrowd": int(crowd),
+        }
+        for index, ((top, left, bottom, right), class_id, area, crowd) in enumerate(
+            zip((example.boxes * size).tolist(), example.classes, example.area, example.is_crowd, strict=True)
+        )
+    ]
+
+
+def _numeric_id(text: str, seen: dict[int, Any]) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"image/source_id {text!r} should be a number in digits, to score the image by")
+    if int(text) in seen:
+        raise InputError(f"image/source_id {text} comes twice; are the same files given twice?")
+    return int(text)
+
+
+def _parse(feature: Any) -> Example:
+    classes = np.array(feature["image/object/class/label"].int64_list.value, np.int64)
+    sides = [np.array(feature[key].float_list.value, np.float32) for key in _BOX_KEYS]
+    if any(len(side) != len(classes) for side in sides):
+        raise ValueError("boxes and classes differ in number")
+    boxes = np.stack(sides, axis=-1)
+    height, width = (feature[key].int64_list.value[0] for key in ("image/height", "image/width"))
+    crowd = feature["image/object/is_crowd"].int64_list.value
+    area = feature["image/object/area"].float_list.value
+    names = feature["image/object/class/text"].bytes_list.value
+    return Example(
+        image_id=feature["image/source_id"].bytes_list.value[0].decode(),
+        encoded=feature["image/encoded"].bytes_list.value[0],
+        height=height,
+        width=width,
+        boxes=boxes,
+        classes=classes,
+        names=tuple(name.decode() for name in names),
+        # Both are optional in the API: no crowds, and the area of the box.
+        is_crowd=np.array(crowd, bool) if crowd else np.zeros(len(classes), bool),
+        area=np.array(area, np.float32) if area else _box_areas(boxes, height, width),
+    )
+
+
+def _box_areas(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * np.float32(height * width)
+
+
+def _require_whole_sets(found: Sequence[str]) -> None:
+    """Shards `-KKKKK-of-NNNNN` of one name must be all there, and of one N."""
+    sets: dict[str, set[str]] = {}
+    for file in found:
+        stem, of, tail = file.rpartition("-of-")
+        if of and stem[-5:].isdigit():
+            sets.setdefault(stem[:-6], set()).add(tail)
+    for name, tails in sets.items():
+        expected = int(next(iter(tails)).partition(".")[0] or 0)
+        count = sum(file.startswith(f"{name}-") for file in found)
+        if len(tails) > 1 or count != expected:
+            raise InputError(f"{count} shards match {name}-*, their names say {' and '.join(sorted(tails))}")
+
+
+# --- paths: local ones without TensorFlow, so that a wrong path is answered at once ----------
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def _gfile() -> Any:
+    from mobiledets_tf.compat import tf
+
+    return tf.io.gfile
+
+
+def _is_folder(path: str) -> bool:
+    return _gfile().isdir(path) if _is_remote(path) else os.path.isdir(path)
+
+
+def _exists(path: str) -> bool:
+    return _gfile().exists(path) if _is_remote(path) else os.path.exists(path)
+
+
+def _glob(pattern: str) -> list[str]:
+    return _gfile().glob(pattern) if _is_remote(pattern) else glob.glob(pattern)
+
+
+def _glob_escape(folder: str) -> str:
+    return folder if _is_remote(folder) else glob.escape(folder)
+
+
+def _read_text(path: str) -> str:
+    try:
+        if _is_remote(path):
+            with _gfile().GFile(path) as file:
+                return file.read()
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read label map {path!r}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _label_map_class() -> Any:
+    """The API's StringIntLabelMap message, without importing the API (and so TensorFlow)."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="label_map.proto", package="mobiledets", syntax="proto2")
+    item = file.message_type.add(name="Item")
+    for number, (name, kind) in enumerate(
+        (("name", field.TYPE_STRING), ("id", field.TYPE_INT32), ("display_name", field.TYPE_STRING)), start=1
+    ):
+        item.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
+    label_map = file.message_type.add(name="LabelMap")
+    label_map.field.add(
+        name="item", number=1, type=field.TYPE_MESSAGE, type_name=".mobiledets.Item",
+        label=field.LABEL_REPEATED,
+    )  # fmt: skip
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mobiledets.LabelMap"))
