@@ -119,9 +119,8 @@ def _origin(data: Any) -> specs.Origin | None:
         if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
             allowed = f"integers from 0 to {MAX_OPTION}"
             raise InputError(f"decisions is {specs.shown(decisions)}; allowed: {allowed}")
-        return specs.Origin(
-            _name(data["search_space"], "search_space"), _name(data["space_hash"], "space_hash"), tuple(decisions)
-        )
+        names = [_name(data[key], key) for key in ("search_space", "space_hash")]
+        return specs.Origin(*names, tuple(decisions))
     except InputError as error:
         raise InputError(f"origin: {error}") from error
 
