@@ -24,6 +24,7 @@ BORDER_TOLERANCE = 1.0
 MIN_SIDE = 0.01
 MAX_ID = 2**63 - 1
 MAX_SIDE = 65535  # of a JPEG
+MAX_AREA = 1e10  # larger boxes are in no COCO measure
 
 _SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
 
@@ -232,8 +233,8 @@ def read_annotation(
         raise _Wrong(f"'category_id' {category_id} is unknown: no category has it")
     bbox = _box(entry, images[image_id])
     area = _number(entry["area"], "'area'") if "area" in entry else bbox[2] * bbox[3]
-    if area < 0:
-        raise _Wrong(f"'area' {area:g} is negative")
+    if not 0 <= area <= MAX_AREA:
+        raise _Wrong(f"'area' should be from 0 to {MAX_AREA:g}, not {area:g}")
     return Annotation(annotation_id, image_id, category_id, bbox, area, _is_crowd(entry))
 
 

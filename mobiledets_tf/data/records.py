@@ -54,10 +54,11 @@ def resolve(pattern_or_folder: str, split: str) -> list[str]:
     """The sorted TFRecord files of a glob pattern, or of one split of a converted folder.
 
     Raises:
-      InputError: no file matches, or shards of a set are missing or of two different sets.
+      InputError: no file matches, or the folder lacks shards of the split.
     """
     pattern = str(pattern_or_folder)
-    if _is_folder(pattern):
+    is_folder = _is_folder(pattern)
+    if is_folder:
         pattern = os.path.join(_glob_escape(pattern), f"{split}-*.tfrecord")
     found = sorted(_glob(pattern))
     if not found:
@@ -65,7 +66,8 @@ def resolve(pattern_or_folder: str, split: str) -> list[str]:
             f"no TFRecord files match {pattern!r}; give a glob pattern or a folder made by "
             "mobiledets-data --mode=convert"
         )
-    _require_whole_sets(found)
+    if is_folder:
+        _require_whole_set(found, split)
     return found
 
 
@@ -120,6 +122,8 @@ def read_examples(files: Sequence[str]) -> Iterator[Example]:
     Raises:
       InputError: a file is damaged, or an example lacks one of the keys.
     """
+    from google.protobuf.message import DecodeError
+
     from mobiledets_tf.compat import tf
 
     for file in files:
@@ -128,8 +132,7 @@ def read_examples(files: Sequence[str]) -> Iterator[Example]:
                 yield _parse(tf.train.Example.FromString(record).features.feature)
         except tf.errors.OpError as error:
             raise InputError(f"TFRecord file {file!r} cannot be read: {error.message}") from error
-        # DecodeError is protobuf's, of which each implementation has its own.
-        except (KeyError, IndexError, ValueError) as error:
+        except (DecodeError, ValueError) as error:
             raise InputError(f"TFRecord file {file!r} holds no detection examples: {error}") from error
 
 
@@ -177,17 +180,16 @@ def _numeric_id(text: str, seen: dict[int, Any]) -> int:
 
 def _parse(feature: Any) -> Example:
     classes = np.array(feature["image/object/class/label"].int64_list.value, np.int64)
-    sides = [np.array(feature[key].float_list.value, np.float32) for key in _BOX_KEYS]
-    if any(len(side) != len(classes) for side in sides):
-        raise ValueError("boxes and classes differ in number")
-    boxes = np.stack(sides, axis=-1)
-    height, width = (feature[key].int64_list.value[0] for key in ("image/height", "image/width"))
+    boxes = np.stack([np.array(feature[key].float_list.value, np.float32) for key in _BOX_KEYS], axis=-1)
+    if len(boxes) != len(classes):
+        raise ValueError(f"{len(boxes)} boxes and {len(classes)} classes")
+    height, width = (_one(feature[f"image/{key}"].int64_list.value, key) for key in ("height", "width"))
     crowd = feature["image/object/is_crowd"].int64_list.value
     area = feature["image/object/area"].float_list.value
     names = feature["image/object/class/text"].bytes_list.value
     return Example(
-        image_id=feature["image/source_id"].bytes_list.value[0].decode(),
-        encoded=feature["image/encoded"].bytes_list.value[0],
+        image_id=_one(feature["image/source_id"].bytes_list.value, "source_id").decode(),
+        encoded=_one(feature["image/encoded"].bytes_list.value, "encoded"),
         height=height,
         width=width,
         boxes=boxes,
@@ -199,22 +201,23 @@ def _parse(feature: Any) -> Example:
     )
 
 
+def _one(values: Sequence[Any], key: str) -> Any:
+    if len(values) != 1:
+        raise ValueError(f"image/{key} should hold one value, not {len(values)}")
+    return values[0]
+
+
 def _box_areas(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * np.float32(height * width)
 
 
-def _require_whole_sets(found: Sequence[str]) -> None:
-    """Shards `-KKKKK-of-NNNNN` of one name must be all there, and of one N."""
-    sets: dict[str, set[str]] = {}
-    for file in found:
-        stem, of, tail = file.rpartition("-of-")
-        if of and stem[-5:].isdigit():
-            sets.setdefault(stem[:-6], set()).add(tail)
-    for name, tails in sets.items():
-        expected = int(next(iter(tails)).partition(".")[0] or 0)
-        count = sum(file.startswith(f"{name}-") for file in found)
-        if len(tails) > 1 or count != expected:
-            raise InputError(f"{count} shards match {name}-*, their names say {' and '.join(sorted(tails))}")
+def _require_whole_set(found: Sequence[str], split: str) -> None:
+    """The shards of a split are all there, and of one conversion."""
+    names = {os.path.basename(file) for file in found}
+    if names != {shard_name(split, index, len(names)) for index in range(len(names))}:
+        raise InputError(
+            f"shards of {split!r} are missing or of two sets: {', '.join(sorted(names)[:4])}..."
+        )
 
 
 # --- paths: local ones without TensorFlow, so that a wrong path is answered at once ----------

@@ -1,0 +1,105 @@
+"""`mobiledets-data`: the built-in sample set, checks of a data folder, conversion to TFRecords."""
+
+import sys
+
+from absl import flags
+
+from mobiledets_tf.cli import app
+from mobiledets_tf.errors import CheckFailed, InputError
+
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_enum("mode", None, ["sample", "check", "convert"], "What to do.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "images", None,
+    "A data folder (instances_SPLIT.json beside SPLIT/), or with --annotations the images of one split.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "annotations", None, "COCO file instances_SPLIT.json of one split.", flag_values=FLAGS
+)
+flags.DEFINE_string("output_dir", None, "Folder to write (sample, convert).", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "num_shards", None, "convert: TFRecord files a split, at most one an image; default one per 250 images.",
+    lower_bound=1, upper_bound=99999, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("num_train", 1000, "sample: training images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("num_val", 200, "sample: validation images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "image_size", 160, "sample: side of the images, in pixels.", lower_bound=64, upper_bound=2048,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
+flags.mark_flag_as_required("mode", flag_values=FLAGS)
+
+DESCRIPTION = """
+Makes the sample set, checks images with COCO boxes, converts them to TFRecords.
+
+  mobiledets-data --mode=sample --output_dir=sample
+  mobiledets-data --mode=check --images=sample
+  mobiledets-data --mode=convert --images=sample --output_dir=records
+  mobiledets-data --mode=convert --images=train --annotations=instances_train.json --output_dir=records
+
+A check prints every fault, one a line, and exits with 1 if there is any.
+"""
+
+
+def main() -> None:
+    """Runs one mode; prints faults and one line of counts a split to stdout."""
+    {"sample": _sample, "check": _check, "convert": _convert}[FLAGS.mode]()
+
+
+def _sample() -> None:
+    # Imported here, as below: a wrong flag is answered before anything heavy is loaded.
+    from mobiledets_tf.data import sample
+
+    output_dir = _required("output_dir")
+    sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, FLAGS.image_size, FLAGS.seed)
+    print(f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
+          f"{FLAGS.image_size}x{FLAGS.image_size}, seed {FLAGS.seed}")  # fmt: skip
+
+
+def _check() -> None:
+    _checked()
+
+
+def _convert() -> None:
+    from mobiledets_tf.data import convert
+
+    output_dir = _required("output_dir")
+    dataset = convert.convert(_checked(), output_dir, FLAGS.num_shards)
+    shards = sum(len(split["shards"]) for split in dataset["splits"].values())
+    print(f"{output_dir}: {shards} shards, splits {', '.join(dataset['splits'])}")
+
+
+def _checked() -> list:
+    """Checks what the flags name, prints faults and counts.
+
+    Raises:
+      CheckFailed: there are faults.
+    """
+    from mobiledets_tf.data import check, coco
+
+    checked = check.check(coco.find_splits(_required("images"), FLAGS.annotations))
+    for each in checked:
+        for fault in each.faults:
+            print(fault)
+    for each in checked:
+        print(each.summary())
+    faults = sum(len(each.faults) for each in checked)
+    if faults:
+        raise CheckFailed(f"{faults} faults in {FLAGS.images!r}")
+    return checked
+
+
+def _required(flag: str) -> str:
+    value = FLAGS[flag].value
+    if not value:
+        raise InputError(f"--mode={FLAGS.mode} needs --{flag}")
+    return value
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())

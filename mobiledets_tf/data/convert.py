@@ -1,0 +1,203 @@
+"""A checked data folder -> TFRecord shards with exactly the Object Detection API's keys."""
+
+import contextlib
+import errno
+import hashlib
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mobiledets_tf import files
+from mobiledets_tf.data import coco, folders, pictures, records
+from mobiledets_tf.data.check import Checked
+from mobiledets_tf.errors import CheckFailed, InputError
+
+SCHEMA_VERSION = 1
+DATASET = "dataset.json"
+# A few hundred images a shard lets readers and replicas work side by side; COCO gets 100 shards.
+_IMAGES_PER_SHARD = 250
+_MAX_SHARDS = 100
+_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\.tfrecord")
+
+
+def convert(
+    checked: Sequence[Checked], output_dir: str | os.PathLike, num_shards: int | None = None
+) -> dict[str, Any]:
+    """Writes the splits to `output_dir`, whole or not at all.
+
+    Other splits that were converted to the same folder stay; the same splits are replaced.
+
+    Args:
+      checked: splits without faults, as from `check.check`.
+      output_dir: gets the shards, `label_map.pbtxt` and `dataset.json`.
+      num_shards: shards a split, at most one an image; None for one per 250 images.
+
+    Returns:
+      What `dataset.json` says: categories, and the counts and shards of each split.
+
+    Raises:
+      CheckFailed: a split has faults.
+      InputError: the folder holds other splits with another label map.
+    """
+    faults = sum(len(each.faults) for each in checked)
+    if faults:
+        raise CheckFailed(f"nothing was converted: {faults} faults in the data")
+    output_dir = Path(output_dir)
+    categories = _numbered(checked[0].dataset.categories)
+    kept = _kept_splits(output_dir, categories, {each.split.name for each in checked})
+    with folders.staging_folder(output_dir) as staging:
+        written = {each.split.name: _write_split(each, staging, categories, num_shards) for each in checked}
+        dataset = {
+            "schema_version": SCHEMA_VERSION,
+            "categories": categories,
+            "splits": dict(sorted({**kept, **written}.items())),
+        }
+        records.write_label_map(staging / records.LABEL_MAP, _names(categories))
+        files.write_json(staging / DATASET, dataset)
+        _publish(staging, output_dir, set(written))
+    return dataset
+
+
+def _numbered(categories: Sequence[coco.Category]) -> list[dict[str, Any]]:
+    """Ids 1..C in the order of the COCO ids, which may have gaps."""
+    return [
+        {"id": number, "name": category.name, "coco_id": category.id}
+        for number, category in enumerate(categories, start=1)
+    ]
+
+
+def _names(categories: list[dict[str, Any]]) -> dict[int, str]:
+    return {category["id"]: category["name"] for category in categories}
+
+
+def _kept_splits(output_dir: Path, categories: list[dict[str, Any]], written: set[str]) -> dict[str, Any]:
+    """The records of the splits in `output_dir` that stay; their label map has to be ours."""
+    others = {split for split, _ in _shards(output_dir)} - written
+    if not others:
+        return {}
+    existing = records.read_label_map(output_dir / records.LABEL_MAP)
+    if existing != _names(categories):
+        ours, theirs = set(_names(categories).items()), set(existing.items())
+        raise InputError(
+            f"the label map in {str(output_dir)!r} (of {', '.join(sorted(others))}) differs: "
+            f"it alone has {sorted(theirs - ours)}, the data alone has {sorted(ours - theirs)}"
+        )
+    dataset = files.read_json(output_dir / DATASET, "data set record")
+    splits = dataset.get("splits") if isinstance(dataset, dict) else None
+    if not isinstance(splits, dict) or not others <= set(splits):
+        path = str(output_dir / DATASET)
+        raise InputError(f"{path!r} does not list the shards beside it; use a new folder")
+    return {name: splits[name] for name in others}
+
+
+def _shards(folder: Path) -> list[tuple[str, str]]:
+    """(split, file name) of every shard in a folder."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [(match[1], name) for name in names if (match := _SHARD.fullmatch(name))]
+
+
+def _publish(staging: Path, output_dir: Path, written: set[str]) -> None:
+    if not output_dir.exists() or folders.is_empty_folder(output_dir):
+        os.rename(staging, output_dir)
+    else:
+        outdated = [name for split, name in _shards(output_dir) if split in written]
+        folders.replace_files(staging, output_dir, outdated)
+
+
+def _write_split(
+    checked: Checked, folder: Path, categories: list[dict[str, Any]], num_shards: int | None
+) -> dict[str, Any]:
+    """Writes the shards of one split; returns its counts."""
+    images = checked.dataset.images
+    count = min(num_shards or _default_shards(len(images)), len(images))
+    shards = [records.shard_name(checked.split.name, index, count) for index in range(count)]
+    with _tfrecord_writers([folder / shard for shard in shards]) as writers:
+        for index, example in enumerate(_examples(checked, categories)):
+            writers[index % count].write(example)
+    return _counts(checked.dataset, categories) | {"shards": shards}
+
+
+def _default_shards(images: int) -> int:
+    return min(math.ceil(images / _IMAGES_PER_SHARD), _MAX_SHARDS)
+
+
+def _counts(dataset: coco.Dataset, categories: list[dict[str, Any]]) -> dict[str, Any]:
+    per_category = Counter(annotation.category_id for annotation in dataset.annotations)
+    return {
+        "images": len(dataset.images),
+        "images_without_boxes": sum(not boxes for boxes in dataset.by_image().values()),
+        "boxes": len(dataset.annotations),
+        "crowd_boxes": sum(annotation.is_crowd for annotation in dataset.annotations),
+        "boxes_per_category": {each["name"]: per_category[each["coco_id"]] for each in categories},
+    }
+
+
+@contextlib.contextmanager
+def _tfrecord_writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
+    """Opens all shards; a full disk is an OSError here too."""
+    from mobiledets_tf.compat import tf
+
+    try:
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0].parent)) from error
+
+
+def _examples(checked: Checked, categories: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Serialised tf.train.Example protos, in the order of the annotation file."""
+    numbers = {category["coco_id"]: category for category in categories}
+    boxes = checked.dataset.by_image()
+    split = checked.split
+    for image in tqdm(checked.dataset.images, desc=f"convert {split.name}", unit="image", leave=False):
+        try:
+            data = pictures.locate(split.images, image.file_name).read_bytes()
+            encoded = pictures.as_jpeg(data, (image.width, image.height))
+        except pictures.PictureError as error:  # it was sound when it was checked
+            raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
+        yield _example(image, encoded, boxes[image.id], numbers)
+
+
+def _example(
+    image: coco.Image, encoded: bytes, boxes: Sequence[coco.Annotation], categories: dict[int, dict[str, Any]]
+) -> bytes:
+    """One serialised example; keys and types as in the API's `tf_example_decoder.py`."""
+    from mobiledets_tf.compat import tf
+
+    corners = [(x, y, x + width, y + height) for x, y, width, height in (box.bbox for box in boxes)]
+    classes = [categories[box.category_id] for box in boxes]
+    texts = {
+        "image/encoded": [encoded],
+        "image/format": [b"jpeg"],
+        "image/filename": [image.file_name.encode()],
+        "image/source_id": [str(image.id).encode()],
+        "image/key/sha256": [hashlib.sha256(encoded).hexdigest().encode()],
+        "image/object/class/text": [each["name"].encode() for each in classes],
+    }
+    integers = {
+        "image/height": [image.height],
+        "image/width": [image.width],
+        "image/object/class/label": [each["id"] for each in classes],
+        "image/object/is_crowd": [int(box.is_crowd) for box in boxes],
+    }
+    reals = {
+        "image/object/bbox/xmin": [left / image.width for left, _, _, _ in corners],
+        "image/object/bbox/xmax": [right / image.width for _, _, right, _ in corners],
+        "image/object/bbox/ymin": [top / image.height for _, top, _, _ in corners],
+        "image/object/bbox/ymax": [bottom / image.height for _, _, _, bottom in corners],
+        "image/object/area": [box.area for box in boxes],
+    }
+    train = tf.train
+    feature = {
+        **{key: train.Feature(bytes_list=train.BytesList(value=value)) for key, value in texts.items()},
+        **{key: train.Feature(int64_list=train.Int64List(value=value)) for key, value in integers.items()},
+        **{key: train.Feature(float_list=train.FloatList(value=value)) for key, value in reals.items()},
+    }
+    example = train.Example(features=train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)

@@ -1,0 +1,210 @@
+"""The built-in sample set: scanned handwritten digits on photos, both shipped with scikit-learn.
+
+Real pixels without a download: `load_digits` (1,797 scans of 8x8 pixels, ten classes; UCI
+Optical Recognition of Handwritten Digits) and `load_sample_images` (two photos). A scan is
+drawn as the opacity of one colour over a crop of a photo. Scale, place, contrast and overlap
+vary; some images are empty. Train and val share no scan.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mobiledets_tf import files
+from mobiledets_tf.data import folders, pictures
+
+CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+_JPEG_QUALITY = 90
+_EMPTY_IMAGES = 0.06
+_MAX_DIGITS = 5
+# Sides as parts of the image side: 28 to 72 pixels in an image of 160.
+_MIN_DIGIT, _MAX_DIGIT = 0.175, 0.45
+_MIN_CONTRAST = 70  # grey levels between the ink and most of the photo beneath it
+_MAX_OVERLAP = 0.12  # of the smaller box
+_PLACING_TRIALS = 30
+_INK = 0.3  # opacity from which a pixel belongs to the box
+_SCANS_PER_VAL_SCAN = 5
+
+
+@dataclass(frozen=True)
+class _Digit:
+    """A drawn digit: class index and box (left, top, right, bottom) in pixels."""
+
+    label: int
+    box: tuple[int, int, int, int]
+
+
+def write_sample(
+    output_dir: str | os.PathLike,
+    num_train: int = 1000,
+    num_val: int = 200,
+    image_size: int = 160,
+    seed: int = 0,
+) -> None:
+    """Writes a data folder with the splits `train` and `val`, whole or not at all.
+
+    The same arguments give the same files; image number n does not depend on how many there are.
+
+    Args:
+      output_dir: must not exist yet, or be empty.
+      num_train, num_val: images a split.
+      image_size: side of the square images, in pixels.
+      seed: chooses scans, crops, places and colours.
+
+    Raises:
+      InputError: the folder exists and is not empty.
+    """
+    with folders.new_folder(output_dir) as folder:
+        first_id = 1
+        for stream, (split, count) in enumerate((("train", num_train), ("val", num_val))):
+            (folder / split).mkdir()
+            drawn = [
+                _write_image(folder / split / _file_name(number), split, image_size, (seed, stream, number))
+                for number in tqdm(range(count), desc=f"sample {split}", unit="image", leave=False)
+            ]
+            files.write_json(folder / f"instances_{split}.json", _instances(drawn, image_size, first_id))
+            first_id += count
+
+
+def _file_name(number: int) -> str:
+    return f"{number:06d}.jpg"
+
+
+def _write_image(path: Path, split: str, size: int, seed: tuple[int, ...]) -> list[_Digit]:
+    random = np.random.default_rng(seed)
+    canvas = _background(random, size)
+    digits = _draw_digits(random, canvas, split)
+    image = Image.fromarray(canvas.round().astype(np.uint8))
+    path.write_bytes(pictures.encode(image, _JPEG_QUALITY))
+    return digits
+
+
+def _instances(drawn: list[list[_Digit]], size: int, first_id: int) -> dict[str, Any]:
+    """The COCO dictionary of one split; image ids are unique over both splits."""
+    boxes = [(first_id + number, digit) for number, digits in enumerate(drawn) for digit in digits]
+    return {
+        "info": {"description": "Handwritten digits on photos, made of the data sets of scikit-learn"},
+        "images": [
+            {"id": first_id + number, "file_name": _file_name(number), "width": size, "height": size}
+            for number in range(len(drawn))
+        ],
+        "annotations": [
+            _annotation(index, image_id, digit) for index, (image_id, digit) in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(CLASS_NAMES, start=1)],
+    }
+
+
+def _annotation(index: int, image_id: int, digit: _Digit) -> dict[str, Any]:
+    left, top, right, bottom = digit.box
+    width, height = right - left, bottom - top
+    return {
+        "id": index,
+        "image_id": image_id,
+        "category_id": digit.label + 1,
+        "bbox": [left, top, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _photos() -> list[Image.Image]:
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(photo) for photo in load_sample_images().images]
+
+
+@functools.lru_cache(maxsize=2)
+def _scans(split: str) -> list[np.ndarray]:
+    """Per class, the scans of a split: float32 [N, 8, 8] from 0 to 1; every fifth is for val."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    scans = (digits.images / 16.0).astype(np.float32)
+    wanted = np.arange(len(scans)) % _SCANS_PER_VAL_SCAN == 0
+    wanted = wanted if split == "val" else ~wanted
+    return [scans[wanted & (digits.target == label)] for label in range(len(CLASS_NAMES))]
+
+
+def _background(random: np.random.Generator, size: int) -> np.ndarray:
+    """A crop of a photo, resized, perhaps mirrored, of other brightness: float32 [size, size, 3]."""
+    photos = _photos()
+    photo = photos[random.integers(len(photos))]
+    side = int(random.integers(120, min(photo.size) + 1))
+    left, top = (int(random.integers(0, extent - side + 1)) for extent in photo.size)
+    crop = photo.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    pixels = np.asarray(crop, np.float32)
+    if random.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    contrast, brightness = random.uniform(0.6, 1.0), random.uniform(-25, 25)
+    return np.clip((pixels - 128) * contrast + 128 + brightness, 0, 255)
+
+
+def _draw_digits(random: np.random.Generator, canvas: np.ndarray, split: str) -> list[_Digit]:
+    """Draws up to five digits on the canvas, in place."""
+    wanted = 0 if random.random() < _EMPTY_IMAGES else int(random.integers(1, _MAX_DIGITS + 1))
+    digits: list[_Digit] = []
+    for _ in range(wanted):
+        label = int(random.integers(len(CLASS_NAMES)))
+        scans = _scans(split)[label]
+        opacity = _opacity(random, scans[random.integers(len(scans))], canvas.shape[0])
+        for left, top in _places(random, canvas.shape[0], opacity.shape):
+            box = (left, top, left + opacity.shape[1], top + opacity.shape[0])
+            if all(_overlap(box, other.box) <= _MAX_OVERLAP for other in digits):
+                _blend(random, canvas[top : box[3], left : box[2]], opacity)
+                digits.append(_Digit(label, box))
+                break
+    return digits
+
+
+def _opacity(random: np.random.Generator, scan: np.ndarray, size: int) -> np.ndarray:
+    """The scan, enlarged smoothly and cut to its ink: float32 [height, width] from 0 to 1."""
+    side = size * random.uniform(_MIN_DIGIT, _MAX_DIGIT)
+    stretch = random.uniform(0.85, 1.15)
+    # The ink of a scan fills its height and about three quarters of its width.
+    shape = (max(8, round(side * stretch)), max(8, round(side)))
+    enlarged = np.asarray(Image.fromarray(scan).resize(shape, Image.Resampling.BICUBIC))
+    sharpened = np.clip((enlarged - 0.15) / 0.5, 0, 1)
+    rows, columns = (np.flatnonzero((sharpened > _INK).any(axis=axis)) for axis in (1, 0))
+    return sharpened[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _places(random: np.random.Generator, size: int, shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Corners (left, top) to try, wholly inside the image."""
+    for _ in range(_PLACING_TRIALS):
+        yield int(random.integers(0, size - shape[1] + 1)), int(random.integers(0, size - shape[0] + 1))
+
+
+def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """Shared area over the area of the smaller box."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    areas = ((each[2] - each[0]) * (each[3] - each[1]) for each in (box, other))
+    return max(width, 0) * max(height, 0) / min(areas)
+
+
+def _blend(random: np.random.Generator, patch: np.ndarray, opacity: np.ndarray) -> None:
+    """Draws the ink over a patch of the canvas, lighter or darker than what lies beneath."""
+    low, high = _ink_range(random, patch.mean(axis=-1)[opacity > _INK])
+    colour = np.clip(random.uniform(low, high) + random.uniform(-30, 30, size=3), 0, 255)
+    alpha = (opacity * random.uniform(0.85, 1.0))[..., np.newaxis]
+    patch[:] = patch * (1 - alpha) + colour * alpha
+
+
+def _ink_range(random: np.random.Generator, below: np.ndarray) -> tuple[float, float]:
+    """Grey levels that stand out from the pixels below: darker or lighter, by chance where both can be."""
+    dark, light = np.percentile(below, (15, 85))
+    ranges = [(0.0, dark - _MIN_CONTRAST), (light + _MIN_CONTRAST, 255.0)]
+    possible = [(low, high) for low, high in ranges if low <= high]
+    # Above a patch of both dark and light, the extreme that is farther from its mean.
+    extreme = 0.0 if below.mean() > 127.5 else 255.0
+    return possible[random.integers(len(possible))] if possible else (extreme, extreme)
