@@ -1,18 +1,14 @@
 """A Keras detector to the bytes of a .tflite file."""
 
-import contextlib
 import dataclasses
-import os
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.errors import InputError
 from tflite_export import quantize
+from tflite_export.native_output import held_back
 from tflite_export.postprocess import SIGNATURE, ExportModule, Suppression
 
 
@@ -55,11 +51,11 @@ def convert(
 
     Raises:
       InputError: a calibration image cannot be decoded.
-      RuntimeError: the converter failed; its own words are in the message.
+      RuntimeError: the converter failed; what it printed is in the message.
     """
     raw_outputs = options.postprocess == "none"
     module = ExportModule(detector, None if raw_outputs else anchors, options.suppression)
-    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder, _quiet() as stream:
+    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder, held_back() as stream:
         tf.saved_model.save(module, folder, signatures={SIGNATURE: module.detect})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.allow_custom_ops = not raw_outputs
@@ -67,28 +63,3 @@ def convert(
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
             quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
         return converter.convert()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[object]:
-    """Keeps the converter's chatter off the terminal, and shows it when something raises.
-
-    Half of it is printed by native code, past Python's `sys.stderr`. Yields a stream to the
-    real standard error, for progress.
-    """
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as chatter, os.fdopen(real, "w") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(chatter.fileno(), 2)
-        try:
-            yield stream
-        except (InputError, KeyboardInterrupt, OSError):
-            raise
-        except Exception as error:
-            chatter.seek(0)
-            words = chatter.read().decode("utf-8", "replace")
-            raise RuntimeError(f"the TFLite converter failed: {error}\n{words[-4000:]}") from error
-        finally:
-            sys.stderr.flush()
-            os.dup2(stream.fileno(), 2)

@@ -91,8 +91,8 @@ class ModelFile:
 
         Those that only change the type (QUANTIZE, DEQUANTIZE) are none.
         """
-        changing = ("QUANTIZE", "DEQUANTIZE")
-        return [o for o in self.operators if o.name not in changing and any(t.is_float for t in o.activations)]
+        computing = (op for op in self.operators if op.name not in ("QUANTIZE", "DEQUANTIZE"))
+        return [op for op in computing if any(t.is_float for t in op.activations)]
 
     def constants_size(self) -> int:
         """Bytes of all constants that operations read, each counted once."""
@@ -144,7 +144,7 @@ def parse(data: bytes, name: str = "model") -> ModelFile:
         raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
     try:
         return _Reader(data).model()
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+    except (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
 
 
@@ -158,7 +158,8 @@ class _Reader:
             raise ValueError("no subgraph")
         self.graph = self.root.Subgraphs(0)
         # One object for each tensor, so that operations share those between them.
-        self.tensors = [self._tensor(self.graph.Tensors(i)) for i in range(self._count(self.graph.TensorsLength()))]
+        count = self._count(self.graph.TensorsLength())
+        self.tensors = [self._tensor(self.graph.Tensors(i)) for i in range(count)]
 
     def model(self) -> ModelFile:
         return ModelFile(
@@ -183,10 +184,8 @@ class _Reader:
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         is_custom = number == schema.BuiltinOperator.CUSTOM
         name = _text(code.CustomCode()) if is_custom else _OPS.get(number, f"BUILTIN_{number}")
-        return Operator(
-            index, name, code.Version(), is_custom, self._pick(op.InputsAsNumpy()), self._pick(op.OutputsAsNumpy()),
-            _options(op),
-        )  # fmt: skip
+        inputs, outputs = self._pick(op.InputsAsNumpy()), self._pick(op.OutputsAsNumpy())
+        return Operator(index, name, code.Version(), is_custom, inputs, outputs, _options(op))
 
     def _pick(self, indices) -> tuple[Tensor, ...]:
         # -1 stands for an optional tensor that is left out.

@@ -48,7 +48,7 @@ class ExportModule(tf.Module):
       suppression: settings of the post-processing.
     """
 
-    def __init__(self, detector: keras.Model, anchors: np.ndarray | None, suppression: Suppression = Suppression()):
+    def __init__(self, detector: keras.Model, anchors: np.ndarray | None, suppression: Suppression):
         super().__init__(name="detector")
         # The weights alone are tracked: saving the Keras object would trace every layer again.
         self.weights = list(detector.weights)
@@ -59,10 +59,10 @@ class ExportModule(tf.Module):
     def _finish(self, raw_boxes, class_logits) -> dict:
         scores = tf.sigmoid(class_logits)
         if self._anchors is None:
-            return dict(zip(RAW_OUTPUTS, (raw_boxes, scores)))
+            return dict(zip(RAW_OUTPUTS, (raw_boxes, scores), strict=True))
         op = _custom_op(self._suppression, num_classes=scores.shape[-1] - 1)
         center_size = tf.constant(postprocess.to_center_size(self._anchors), name="anchors")
-        return dict(zip(DETECTION_OUTPUTS, op(raw_boxes, scores, center_size)))
+        return dict(zip(DETECTION_OUTPUTS, op(raw_boxes, scores, center_size), strict=True))
 
 
 def _function(detector: keras.Model, finish):
@@ -93,9 +93,9 @@ def _custom_op(suppression: Suppression, num_classes: int):
         "y_scale": f"f: {y}", "x_scale": f"f: {x}", "h_scale": f"f: {h}", "w_scale": f"f: {w}",
         "num_classes": f"i: {num_classes}",
     }  # fmt: skip
-    words = [f'name: "{CUSTOM_OP}"', *(f'attr {{ key: "{k}" value {{ {v} }} }}' for k, v in attributes.items())]
+    words = " ".join(f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
 
-    @tf.function(experimental_implements=" ".join(words))
+    @tf.function(experimental_implements=f'name: "{CUSTOM_OP}" {words}')
     def detection_postprocess(raw_boxes, class_scores, anchors):
         # Never run: the converter replaces the whole function and keeps the outputs' shapes.
         del raw_boxes, class_scores, anchors

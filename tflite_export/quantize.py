@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mobiledets_tf.compat import tf
+from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
 from tflite_export import images
 from tflite_export.postprocess import INPUT
@@ -67,8 +68,6 @@ def from_records(files: list[str], image_size: tuple[int, int], count: int, seed
     Raises:
       InputError: the shards hold no image, or a damaged record.
     """
-    from mobiledets_tf.data import records
-
     rng = np.random.default_rng(seed)
     order = [files[i] for i in rng.permutation(len(files))]
     examples = itertools.islice(records.read_examples(order), READ_AHEAD * count)

@@ -88,15 +88,36 @@ def detections(
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
 ):
-    """Detections after sigmoid and non-maximum suppression of each class on its own.
-
-    `tf.image.combined_non_max_suppression` traces and runs in milliseconds where the API's
-    own post-processing needs a minute to trace, at the same AP.
+    """Detections of a network: decoded boxes, sigmoid scores, then `suppress`.
 
     Args:
       raw_boxes: [batch, anchors, 4] float32 (ty, tx, th, tw).
       class_logits: [batch, anchors, classes + 1] float32; slot 0, the background, is unused.
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
+      max_detections, iou_threshold, score_threshold: as in `suppress`.
+
+    Returns:
+      What `suppress` returns.
+    """
+    scores = tf.sigmoid(tf.cast(class_logits, tf.float32))
+    return suppress(decode(raw_boxes, anchors), scores, max_detections, iou_threshold, score_threshold)
+
+
+def suppress(
+    boxes,
+    scores,
+    max_detections: int = MAX_DETECTIONS,
+    iou_threshold: float = IOU_THRESHOLD,
+    score_threshold: float = SCORE_THRESHOLD,
+):
+    """Non-maximum suppression of each class on its own.
+
+    `tf.image.combined_non_max_suppression` traces and runs in milliseconds where the API's
+    own post-processing needs a minute to trace, at the same AP.
+
+    Args:
+      boxes: [batch, anchors, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image.
+      scores: [batch, anchors, classes + 1] float32; slot 0, the background, is unused.
       max_detections: kept for an image, and at most for one class.
       iou_threshold: a box that overlaps a better one of its class by more is dropped.
       score_threshold: lower scores are dropped.
@@ -108,8 +129,7 @@ def detections(
       count [batch] int32; what follows the count is zero (class 1).
     """
     boxes, scores, classes, count = tf.image.combined_non_max_suppression(
-        decode(raw_boxes, anchors)[:, :, tf.newaxis],
-        tf.sigmoid(tf.cast(class_logits, tf.float32)[..., 1:]),
+        boxes[:, :, tf.newaxis], scores[..., 1:],
         max_output_size_per_class=max_detections, max_total_size=max_detections,
         iou_threshold=iou_threshold, score_threshold=score_threshold, clip_boxes=True,
     )  # fmt: skip

@@ -1,0 +1,186 @@
+"""`mobiledets-export`: a checkpoint to a measured .tflite detector."""
+
+import os
+import sys
+
+from absl import flags
+
+from mobiledets_tf.cli import app
+from mobiledets_tf.errors import InputError
+
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_string(
+    "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json); "
+    "default: that of --checkpoint_dir.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "checkpoint_dir", None, "Training folder, or a checkpoint in one. Without it fresh weights are exported, "
+    "for timing only.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "num_classes", None, "Classes without the background; default: of the training, or 90.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "image_size", None, "Side of the square input image, in pixels; default: of the training, or 320.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "depth_multiplier", None, "Scales all widths; default: of the training, or 1.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "calibration_data", None, "Training images that set the int8 ranges: a converted folder (its train "
+    "shards) or a TFRecord pattern. Needed for int8 with a checkpoint.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("calibration_images", 100, "How many of them.", 1, 10_000, flag_values=FLAGS)
+flags.DEFINE_string(
+    "eval_data", None, "Images to measure AP on: a converted folder (its val shards) or a TFRecord pattern.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "max_eval_images", None, "Only the first so many; default: all.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "max_ap_drop", None, "Fails (exit code 1) when the file's AP is lower than the float model's by more.",
+    lower_bound=0, upper_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum("quantization", "int8", ["float", "int8"], "int8 is post-training.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "input_type", None, ["int8", "uint8", "float"], "uint8 takes raw pixels, float and int8 take [-1, 1]; "
+    "default: uint8 for int8, float for float.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "postprocess", "tflite", ["tflite", "none"], "tflite: boxes after TFLite_Detection_PostProcess; none: "
+    "raw boxes and class scores.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "score_threshold", 1e-8, "Lower scores are dropped. AP needs a low one; a higher one is faster in use.",
+    lower_bound=0, upper_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("max_detections", 100, "Kept for an image.", 1, 1000, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output_dir", None, "Folder for detector.tflite, labels.txt, report.json, architecture.json and "
+    "detections.png.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
+
+DESCRIPTION = """
+Exports a detector to TFLite and measures the file: AP against the float model on the same images,
+operations, host latency, readiness for accelerators.
+
+  mobiledets-export --checkpoint_dir=runs/train --calibration_data=tfrecords --eval_data=tfrecords \\
+      --output_dir=runs/export
+  mobiledets-export --architecture=edgetpu --output_dir=timing   # fresh weights, for timing
+"""
+
+
+def main() -> None:
+    """Exports, and prints the result in a few lines."""
+    settings = _settings()
+    from tflite_export import export
+
+    if settings.source.checkpoint is None:
+        _say(f"no --checkpoint_dir: {export.FRESH_WEIGHTS}")
+    if settings.options.quantization == "int8" and not settings.calibration_files:
+        _say("no --calibration_data: calibrating on noise")
+    report = export.export(settings, FLAGS.output_dir, _progress)
+    print("\n".join(summary_lines(report, FLAGS.output_dir)))
+
+
+def _settings():
+    """Everything that can be checked without TensorFlow is checked first."""
+    from tflite_export import source
+
+    calibration, evaluation = _files("calibration_data", "train"), _files("eval_data", "val")
+    network = source.resolve(
+        FLAGS.architecture, FLAGS.checkpoint_dir, FLAGS.num_classes, FLAGS.image_size, FLAGS.depth_multiplier,
+        evaluation or calibration,
+    )  # fmt: skip
+    input_type = FLAGS.input_type or ("uint8" if FLAGS.quantization == "int8" else "float")
+    _check_flags(input_type, calibration, evaluation)
+    _check_data(network, evaluation)
+    _check_output(FLAGS.output_dir)
+
+    from tflite_export import convert, export
+    from tflite_export.postprocess import Suppression
+
+    suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold)
+    return export.Settings(
+        source=network,
+        options=convert.Options(FLAGS.quantization, input_type, FLAGS.postprocess, suppression),
+        calibration_files=calibration,
+        eval_files=evaluation,
+        calibration_images=FLAGS.calibration_images,
+        max_eval_images=FLAGS.max_eval_images,
+        max_ap_drop=FLAGS.max_ap_drop,
+        seed=FLAGS.seed,
+    )
+
+
+def _files(flag: str, split: str) -> tuple[str, ...]:
+    from mobiledets_tf.data import records
+
+    pattern = FLAGS[flag].value
+    return () if pattern is None else tuple(records.resolve(pattern, split))
+
+
+def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tuple[str, ...]) -> None:
+    if FLAGS.quantization == "float" and input_type != "float":
+        raise InputError(f"--input_type={input_type} with --quantization=float; allowed: float")
+    if FLAGS.quantization == "int8" and FLAGS.checkpoint_dir and not calibration:
+        raise InputError("--calibration_data is needed: the int8 ranges of a trained network come from it")
+    if FLAGS.max_ap_drop is not None and not evaluation:
+        raise InputError("--max_ap_drop needs --eval_data")
+
+
+def _check_data(network, evaluation: tuple[str, ...]) -> None:
+    from mobiledets_tf.data import records
+    from tflite_export import source
+
+    if evaluation:
+        source.check_categories(network.labels, records.label_map_path(evaluation))
+
+
+def _check_output(output_dir: str) -> None:
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+        raise InputError(f"--output_dir={output_dir} is a file; a folder is needed")
+
+
+def summary_lines(report: dict, output_dir: str) -> list[str]:
+    """The result of an export as text."""
+    lines = []
+    for name in ("float", "float_tflite", "int8"):
+        if report.get(name):
+            lines.append(f"{name:<14} AP {report[name]['AP']:.4f}  AP50 {report[name]['AP50']:.4f}")
+    operators = ", ".join(f"{count} {name}" for name, count in report["file"]["histogram"].items())
+    latency, ready = report["latency"], report["readiness"]["edgetpu"]
+    verdict = "ready" if ready["ready"] else f"not ready, {len(ready['findings'])} findings"
+    return [
+        *lines,
+        f"{'network':<14} {report['params']:,} parameters, {report['madds']:,} multiply-adds",
+        f"{'operations':<14} {operators}",
+        f"{'file':<14} {os.path.join(output_dir, 'detector.tflite')}, {report['file']['bytes']:,} bytes",
+        f"{'host latency':<14} {latency['median_ms']:.2f} ms, {latency['threads']} thread",
+        f"{'edgetpu':<14} {verdict} (static check)",
+    ]
+
+
+def _progress(iterable, total, what, stream=None):
+    from tqdm import tqdm
+
+    return tqdm(iterable, total=total, desc=what, file=stream or sys.stderr)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())
