@@ -78,7 +78,7 @@ class Evaluator:
         checkpoints.restore(self._network, checkpoint, self._model.named_weights)
         step = checkpoints.step(checkpoint)
         batches = _Counted(self._dataset, self._batches, f"evaluate step {step}")
-        with self._writer.as_default(), contextlib.redirect_stdout(io.StringIO()):
+        with self._writer.as_default(), contextlib.redirect_stdout(io.StringIO()), compat.quiet():
             raw = model_lib_v2.eager_eval_loop(
                 self._model, self._configs, batches, global_step=tf.Variable(step, dtype=tf.int64)
             )

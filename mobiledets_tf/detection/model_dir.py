@@ -102,7 +102,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
     if not path.exists():
         if checkpoints.kept(folder):
-            raise InputError(f"model_dir {str(folder)!r} holds checkpoints but no {SETTINGS}; choose another one")
+            raise InputError(f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another one")
         return
     before = _flat(files.read_json(path, "settings file"))
     now = _flat(settings)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def train(folder: str | os.PathLike, seed: int) -> int:
 
 
 def _run(folder: str, leg: Leg, start: int, steps: int, batch_size: int) -> None:
-    with _progress(leg, start, steps, batch_size), _disk_errors():
+    with _progress(leg, start, steps, batch_size), compat.quiet(), _disk_errors():
         model_lib_v2.train_loop(
             pipeline_config_path=str(Path(folder) / model_dir.CONFIG),
             model_dir=folder,
@@ -123,14 +124,19 @@ def _progress(leg: Leg, start: int, steps: int, batch_size: int) -> Iterator[Non
     The loop formats its losses with `pprint.pformat` every `LOG_EVERY` steps: that call is
     where the numbers can be had without a copy of the loop.
     """
+    every = leg.steps_per_iteration
     bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
+    bar.set_postfix_str("building the graph")
+    last = time.perf_counter()
 
     def show(losses: dict[str, np.ndarray], **_) -> str:
-        bar.update(leg.steps_per_iteration)
+        nonlocal last
+        now, before = time.perf_counter(), last
+        last = now
+        bar.update(every)
         _check_finite(losses, bar.n)
-        rate = bar.format_dict["rate"] or 0.0
         bar.set_postfix_str(
-            f"{rate * batch_size:.0f} images/s, loss {losses['Loss/total_loss']:.3f} "
+            f"{every * batch_size / (now - before):.0f} images/s, loss {losses['Loss/total_loss']:.3f} "
             f"(class {losses['Loss/classification_loss']:.3f}, box {losses['Loss/localization_loss']:.3f}), "
             f"rate {losses['learning_rate']:.3g}"
         )
@@ -138,7 +144,7 @@ def _progress(leg: Leg, start: int, steps: int, batch_size: int) -> Iterator[Non
 
     with (
         bar,
-        compat.replaced(model_lib_v2, "LOG_EVERY", leg.steps_per_iteration),
+        compat.replaced(model_lib_v2, "LOG_EVERY", every),
         compat.replaced(model_lib_v2, "pprint", types.SimpleNamespace(pformat=show)),
     ):
         yield

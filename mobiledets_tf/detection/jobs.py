@@ -1,0 +1,168 @@
+"""From what a user gives (an architecture or a config, data, a folder) to a checked config."""
+
+import dataclasses
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledets_tf.data import records
+from mobiledets_tf.detection import model_dir, network_settings, pipeline_config
+from mobiledets_tf.detection.pipeline_config import Overrides, PipelineConfig
+from mobiledets_tf.errors import InputError
+
+# Enough to find labels that don't match, without reading a large data set twice.
+_EXAMPLES_CHECKED = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is asked to do.
+
+    Attributes:
+      model_dir: folder of the training; a config in it is gone on with.
+      pipeline_config: a config file to start from, or None.
+      train_data: converted folder or pattern; None takes what the config names.
+      eval_data: the same; None takes the folder of `train_data`, or what the config names.
+      needs_eval: whether evaluation data has to be there.
+      overrides: settings over the config; its files and label map are ignored.
+    """
+
+    model_dir: str
+    pipeline_config: str | None = None
+    train_data: str | None = None
+    eval_data: str | None = None
+    needs_eval: bool = True
+    overrides: Overrides = dataclasses.field(default_factory=Overrides)
+
+
+def train_config(job: Job) -> tuple[PipelineConfig, str]:
+    """The whole config of a training, checked, and the path of its label map.
+
+    Raises:
+      InputError: anything doesn't fit: data, label map, network, sizes.
+    """
+    base = _base(job)
+    train_files = _files(job.train_data, "train", base and base.train_input_reader)
+    if not train_files:
+        raise InputError("--train_data is needed: a converted data folder or a pattern of TFRecord files")
+    eval_files = _eval_files(job, base)
+    label_map = _label_map(base, train_files, job.train_data)
+    names = records.read_label_map(label_map)
+    overrides = dataclasses.replace(
+        job.overrides,
+        train_files=train_files,
+        eval_files=eval_files,
+        label_map=label_map,
+        num_classes=len(names) if base is None else None,
+    )
+    if base is None:
+        config = pipeline_config.generate(overrides)
+    else:
+        config = pipeline_config.override(base, overrides)
+    check(config, names, label_map)
+    check_examples(train_files, config.model.ssd.num_classes, "training")
+    if job.needs_eval:
+        check_examples(eval_files, config.model.ssd.num_classes, "evaluation")
+    return config, label_map
+
+
+def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> PipelineConfig:
+    """The config of a training folder, with other evaluation data where it is given.
+
+    Raises:
+      InputError: the folder holds no training, or the data doesn't fit its network.
+    """
+    config = model_dir.load(folder)
+    if eval_data is not None:
+        config = pipeline_config.override(config, Overrides(eval_files=records.resolve(eval_data, "val")))
+    files = list(config.eval_input_reader[0].tf_record_input_reader.input_path)
+    if not files:
+        raise InputError("--eval_data is needed: this training was started without evaluation data")
+    check_examples(files, config.model.ssd.num_classes, "evaluation")
+    return config
+
+
+def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None:
+    """Checks what can be checked without reading images.
+
+    Args:
+      config: the whole config.
+      names: class names by id.
+      label_map: where they come from.
+
+    Raises:
+      InputError: the network is not one of ours, the classes don't match, or the optimizer
+        keeps averages that the evaluation can't use.
+    """
+    extractor = config.model.ssd.feature_extractor.type
+    if config.model.WhichOneof("model") != "ssd" or network_settings.architecture_name(extractor) is None:
+        raise InputError(
+            f"feature_extractor.type is {extractor!r}; allowed: ssd_mobiledet_cpu, _edgetpu, _dsp, _gpu "
+            "or ssd_mobiledet:FILE"
+        )
+    settings = network_settings.read(config.model.ssd)
+    if sorted(names) != list(range(1, settings.num_classes + 1)):
+        raise InputError(
+            f"categories don't match the head: {label_map!r} has {len(names)} classes with ids "
+            f"{_span(names)}; num_classes {settings.num_classes} needs ids 1 to {settings.num_classes}"
+        )
+    if config.train_config.optimizer.use_moving_average:
+        raise InputError("optimizer.use_moving_average is true; allowed: false")
+    if not config.train_config.num_steps:
+        raise InputError("train_config.num_steps is 0: give --steps")
+
+
+def check_examples(files: list[str], num_classes: int, what: str) -> None:
+    """Raises InputError when there is no example, or one whose class the head doesn't have."""
+    empty = True
+    for example in itertools.islice(records.read_examples(files), _EXAMPLES_CHECKED):
+        empty = False
+        wrong = [int(c) for c in example.classes if not 1 <= c <= num_classes]
+        if wrong:
+            raise InputError(
+                f"{what} image {example.image_id!r} has class {wrong[0]}; "
+                f"the head has classes 1 to {num_classes}"
+            )
+    if empty:
+        raise InputError(f"{what} data {files[0]!r} holds no examples")
+
+
+def _base(job: Job) -> PipelineConfig | None:
+    """The config to start from: the one given, the folder's own, or none (one is generated)."""
+    if job.pipeline_config is not None:
+        return pipeline_config.load(job.pipeline_config)
+    if job.overrides.architecture is None and (Path(job.model_dir) / model_dir.CONFIG).exists():
+        return model_dir.load(job.model_dir)
+    return None
+
+
+def _files(data: str | None, split: str, reader) -> list[str]:
+    if data is not None:
+        return records.resolve(data, split)
+    patterns = reader.tf_record_input_reader.input_path if reader else []
+    return [file for pattern in patterns for file in records.resolve(pattern, split)]
+
+
+def _eval_files(job: Job, base: PipelineConfig | None) -> list[str]:
+    reader = base.eval_input_reader[0] if base and base.eval_input_reader else None
+    data = job.eval_data
+    if data is None and job.train_data is not None and os.path.isdir(job.train_data):
+        data = job.train_data
+    if data is None and not job.needs_eval:
+        return []
+    files = _files(data, "val", reader)
+    if not files:
+        raise InputError("--eval_data is needed: a converted data folder or a pattern of TFRecord files")
+    return files
+
+
+def _label_map(base: PipelineConfig | None, train_files: list[str], train_data: str | None) -> str:
+    """The label map beside the shards; the config's own where the data is the config's own."""
+    if base is not None and train_data is None and base.train_input_reader.label_map_path:
+        return base.train_input_reader.label_map_path
+    return records.label_map_path(train_files)
+
+
+def _span(names: dict[int, str]) -> str:
+    return f"{min(names)} to {max(names)}" if names else "none"
