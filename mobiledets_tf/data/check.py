@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mobiledets_tf.data import coco, pictures
+from mobiledets_tf.data.text import show
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _category_faults(
     only = [(f"is not in {first.annotations.name}", c) for c in sorted(ours - theirs)]
     only += [(f"of {first.annotations.name} is missing here", c) for c in sorted(theirs - ours)]
     return [
-        coco.Fault(str(split.annotations), f"category {category_id}", f"{name!r} {reason}")
+        coco.Fault(str(split.annotations), f"category {category_id}", f"{show(name)} {reason}")
         for reason, (category_id, name) in only
     ]
 
@@ -66,8 +67,9 @@ def _image_faults(split: coco.Split, data: coco.Dataset) -> list[coco.Fault]:
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
         reasons = pool.map(lambda image: _image_fault(split, image), data.images)
-        shown = tqdm(reasons, desc=f"check {split.name}", total=len(data.images), unit="image", leave=False)
-        return list(_named(split, data.images, shown))
+        progress = {"desc": f"check {split.name}", "total": len(data.images), "unit": "image"}
+        with tqdm(reasons, leave=False, **progress) as shown:
+            return list(_named(split, data.images, shown))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -89,5 +91,5 @@ def _image_fault(split: coco.Split, image: coco.Image) -> str | None:
     try:
         pictures.decode(path.read_bytes(), (image.width, image.height))
     except (pictures.PictureError, OSError) as error:
-        return f"file {image.file_name!r} {error}"
+        return f"file {show(image.file_name)} {error}"
     return None

@@ -8,13 +8,13 @@ images without boxes are normal.
 import math
 import os
 import re
-import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobiledets_tf import files
+from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
 # Annotation tools round: COCO's own boxes end up to a pixel outside the image. What sticks out
@@ -210,7 +210,7 @@ def read_category(entry: dict[str, Any]) -> Category:
     category_id, name = _id(entry, "id"), _text(entry, "name")
     # One label a line in labels.txt.
     if not name.strip() or len(name.splitlines()) > 1 or any(ord(letter) < 32 for letter in name):
-        raise _Wrong(f"'name' {_show(name)} is empty or holds control characters")
+        raise _Wrong(f"'name' {show(name)} is empty or holds control characters")
     return Category(category_id, name)
 
 
@@ -242,10 +242,10 @@ def _box(entry: dict[str, Any], image: Image | None) -> tuple[float, float, floa
     """The box, clipped to its image (if that is known) where it sticks out within the tolerance."""
     value = _required(entry, "bbox")
     if not isinstance(value, list) or len(value) != 4:
-        raise _Wrong(f"'bbox' should be four numbers [x, y, width, height], not {_show(value)}")
+        raise _Wrong(f"'bbox' should be four numbers [x, y, width, height], not {show(value)}")
     x, y, width, height = (_number(number, "'bbox'") for number in value)
     if width < MIN_SIDE or height < MIN_SIDE:
-        raise _Wrong(f"'bbox' {_show(value)} has no area")
+        raise _Wrong(f"'bbox' {show(value)} has no area")
     return _clip((x, y, x + width, y + height), image) if image else (x, y, width, height)
 
 
@@ -270,13 +270,13 @@ def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[flo
 def _is_crowd(entry: dict[str, Any]) -> bool:
     value = entry.get("iscrowd", 0)
     if not isinstance(value, int) or value not in (0, 1):
-        raise _Wrong(f"'iscrowd' should be 0 or 1, not {_show(value)}")
+        raise _Wrong(f"'iscrowd' should be 0 or 1, not {show(value)}")
     return bool(value)
 
 
 def _first(key: tuple[str, Any], seen: set[tuple[str, Any]]) -> None:
     if key in seen:
-        raise _Wrong(f"'{key[0]}' {_show(key[1])} is used before")
+        raise _Wrong(f"'{key[0]}' {show(key[1])} is used before")
     seen.add(key)
 
 
@@ -300,11 +300,11 @@ def _required(entry: dict[str, Any], key: str) -> Any:
 def _text(entry: dict[str, Any], key: str) -> str:
     value = _required(entry, key)
     if not isinstance(value, str):
-        raise _Wrong(f"'{key}' should be text, not {_show(value)}")
+        raise _Wrong(f"'{key}' should be text, not {show(value)}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _Wrong(f"'{key}' {_show(value)} is not valid Unicode") from None
+        raise _Wrong(f"'{key}' {show(value)} is not valid Unicode") from None
     return value
 
 
@@ -315,21 +315,21 @@ def _id(entry: dict[str, Any], key: str) -> int:
 def _integer(entry: dict[str, Any], key: str, low: int, high: int) -> int:
     value = _required(entry, key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _Wrong(f"'{key}' should be a whole number, not {_show(value)}")
+        raise _Wrong(f"'{key}' should be a whole number, not {show(value)}")
     if not low <= value <= high:
-        raise _Wrong(f"'{key}' should be from {low} to {high}, not {_show(value)}")
+        raise _Wrong(f"'{key}' should be from {low} to {high}, not {show(value)}")
     return value
 
 
 def _number(value: Any, what: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Wrong(f"{what} should hold numbers only, not {_show(value)}")
+        raise _Wrong(f"{what} should hold numbers only, not {show(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _Wrong(f"{what} holds {_show(value)}, which is not a finite number")
+        raise _Wrong(f"{what} holds {show(value)}, which is not a finite number")
     return number
 
 
@@ -347,10 +347,3 @@ def _sound(entries: dict[int, Any]) -> tuple[Any, ...]:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def _show(value: Any) -> str:
-    """A short, printable form of any JSON value."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 120
-    return short.repr(value)

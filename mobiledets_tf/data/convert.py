@@ -117,9 +117,15 @@ def _write_split(
     images = checked.dataset.images
     count = min(num_shards or _default_shards(len(images)), len(images))
     shards = [records.shard_name(checked.split.name, index, count) for index in range(count)]
-    with _tfrecord_writers([folder / shard for shard in shards]) as writers:
-        for index, example in enumerate(_examples(checked, categories)):
-            writers[index % count].write(example)
+    boxes = checked.dataset.by_image()
+    by_coco_id = {category["coco_id"]: category for category in categories}
+    with (
+        _tfrecord_writers([folder / shard for shard in shards]) as writers,
+        tqdm(images, desc=f"convert {checked.split.name}", unit="image", leave=False) as shown,
+    ):
+        for index, image in enumerate(shown):
+            encoded = _encoded(checked.split, image)
+            writers[index % count].write(_example(image, encoded, boxes[image.id], by_coco_id))
     return _counts(checked.dataset, categories) | {"shards": shards}
 
 
@@ -150,18 +156,13 @@ def _tfrecord_writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0].parent)) from error
 
 
-def _examples(checked: Checked, categories: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Serialised tf.train.Example protos, in the order of the annotation file."""
-    numbers = {category["coco_id"]: category for category in categories}
-    boxes = checked.dataset.by_image()
-    split = checked.split
-    for image in tqdm(checked.dataset.images, desc=f"convert {split.name}", unit="image", leave=False):
-        try:
-            data = pictures.locate(split.images, image.file_name).read_bytes()
-            encoded = pictures.as_jpeg(data, (image.width, image.height))
-        except pictures.PictureError as error:  # it was sound when it was checked
-            raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
-        yield _example(image, encoded, boxes[image.id], numbers)
+def _encoded(split: coco.Split, image: coco.Image) -> bytes:
+    """The JPEG file of an image."""
+    try:
+        data = pictures.locate(split.images, image.file_name).read_bytes()
+        return pictures.as_jpeg(data, (image.width, image.height))
+    except pictures.PictureError as error:  # it was sound when it was checked
+        raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
 
 
 def _example(

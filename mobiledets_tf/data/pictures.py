@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from mobiledets_tf.data.text import show
+
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 # What converts to 8-bit RGB without loss of meaning; 16-bit and float pixels do not.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -28,18 +30,21 @@ def locate(folder: Path, file_name: str) -> Path:
     Raises:
       PictureError: the name leads out of the folder (absolute, `..`, a link), or no file is there.
     """
+    name = show(file_name)
+    path = folder / file_name
+    if os.path.isabs(file_name) or ".." in path.parts[len(folder.parts) :]:
+        raise PictureError(f"path {name} leaves the folder of images")
     try:
-        if os.path.isabs(file_name) or ".." in Path(file_name).parts:
-            raise PictureError(f"path {file_name!r} leaves the folder of images")
-        path = folder / file_name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise PictureError(f"path {file_name!r} leaves the folder of images through a link")
-        if not path.exists():
-            raise PictureError(f"file {file_name!r} is missing")
-        if not path.is_file():
-            raise PictureError(f"{file_name!r} is not a file")
+        inside = path.resolve().is_relative_to(folder.resolve())
+        exists, is_file = path.exists(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL inside, a loop of links
-        raise PictureError(f"path {file_name!r} cannot be used: {error}") from error
+        raise PictureError(f"path {name} cannot be used: {getattr(error, 'strerror', error)}") from error
+    if not inside:
+        raise PictureError(f"path {name} leaves the folder of images through a link")
+    if not exists:
+        raise PictureError(f"file {name} is missing")
+    if not is_file:
+        raise PictureError(f"{name} is not a file")
     return path
 
 

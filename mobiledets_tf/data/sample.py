@@ -65,11 +65,13 @@ def write_sample(
     with folders.new_folder(output_dir) as folder:
         first_id = 1
         for stream, (split, count) in enumerate((("train", num_train), ("val", num_val))):
-            (folder / split).mkdir()
-            drawn = [
-                _write_image(folder / split / _file_name(number), split, image_size, (seed, stream, number))
-                for number in tqdm(range(count), desc=f"sample {split}", unit="image", leave=False)
-            ]
+            images = folder / split
+            images.mkdir()
+            with tqdm(range(count), desc=f"sample {split}", unit="image", leave=False) as numbers:
+                drawn = [
+                    _write_image(images / _file_name(number), split, image_size, (seed, stream, number))
+                    for number in numbers
+                ]
             files.write_json(folder / f"instances_{split}.json", _instances(drawn, image_size, first_id))
             first_id += count
 
