@@ -20,8 +20,11 @@ compat.enable_object_detection()
 
 from object_detection import model_lib_v2  # noqa: E402
 
-# Steps inside one compiled loop; the progress bar moves once for all of them.
-_STEPS_PER_ITERATION = 10
+# Losses are fetched and shown once for so many steps.
+_LOG_INTERVAL = 10
+# A compiled loop over several steps holds the step twice, which costs half a minute of tracing:
+# not worth it for a short training.
+_LONG_TRAINING = 10_000
 _MAX_CHECKPOINT_INTERVAL = 1000
 # The first of them holds the fresh weights.
 CHECKPOINTS_KEPT = 6
@@ -32,26 +35,26 @@ class Leg:
     """A part of a training that ends with a checkpoint: `goal` is a step of the whole."""
 
     goal: int
-    steps_per_iteration: int
+    log_interval: int
     checkpoint_interval: int
 
 
 def plan(start: int, steps: int) -> list[Leg]:
     """Splits a training so that its last step is checkpointed.
 
-    The API's loop runs whole iterations of n steps and saves every m steps, nothing at the
-    end: both have to divide the steps that a leg has. An odd rest becomes a leg of its own.
+    The API's loop logs every n steps and saves every m steps, nothing at the end: both have to
+    divide the steps that a leg has. An odd rest becomes a leg of its own.
     """
     if steps <= start:
         return []
     interval = min(_MAX_CHECKPOINT_INTERVAL, max(1, steps // (CHECKPOINTS_KEPT - 1)))
-    if interval > _STEPS_PER_ITERATION:
-        interval -= interval % _STEPS_PER_ITERATION
+    if interval > _LOG_INTERVAL:
+        interval -= interval % _LOG_INTERVAL
     whole = (steps - start) // interval * interval
     legs = []
     for goal, every in ((start + whole, interval), (steps, steps - start - whole)):
         if every and goal > start:
-            legs.append(Leg(goal, _largest_divisor(every, _STEPS_PER_ITERATION), every))
+            legs.append(Leg(goal, _largest_divisor(every, _LOG_INTERVAL), every))
     return legs
 
 
@@ -97,7 +100,7 @@ def _run(folder: str, leg: Leg, start: int, steps: int, batch_size: int) -> None
             train_steps=leg.goal,
             checkpoint_every_n=leg.checkpoint_interval,
             checkpoint_max_to_keep=CHECKPOINTS_KEPT,
-            num_steps_per_iteration=leg.steps_per_iteration,
+            num_steps_per_iteration=leg.log_interval if steps >= _LONG_TRAINING else 1,
             # Images of every iteration would cost more disk than the checkpoints.
             record_summaries=False,
         )
@@ -124,7 +127,7 @@ def _progress(leg: Leg, start: int, steps: int, batch_size: int) -> Iterator[Non
     The loop formats its losses with `pprint.pformat` every `LOG_EVERY` steps: that call is
     where the numbers can be had without a copy of the loop.
     """
-    every = leg.steps_per_iteration
+    every = leg.log_interval
     bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
     bar.set_postfix_str("building the graph")
     last = time.perf_counter()

@@ -1,0 +1,259 @@
+"""`mobiledets-doctor`: what of the stack works here, and the one command that fixes the rest."""
+
+import importlib
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+
+from absl import flags
+
+from mobiledets_tf.cli import app
+
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+
+DESCRIPTION = """
+Shows versions, repairs, whether the stack imports, and which devices can be reached.
+Exits with 0 when the core works, with 1 otherwise.
+
+  mobiledets-doctor
+  mobiledets-doctor --format=json
+"""
+
+DISTRIBUTION = "mobiledets-tf"
+_REINSTALL = "make setup"
+# What the core needs, where the distribution's own metadata cannot say (a bare checkout).
+_CORE = (
+    "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",
+    "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "matplotlib", "pillow",
+    "pycocotools", "scikit-learn", "tqdm",
+)  # fmt: skip
+_OBJECT_DETECTION_MODULES = (
+    "object_detection.builders.model_builder",
+    "object_detection.model_lib_v2",
+    "object_detection.inputs",
+    "object_detection.metrics.coco_evaluation",
+    "object_detection.eval_util",
+)
+_OTHER_MODULES = (
+    "tensorflow_model_optimization",
+    "ai_edge_litert.interpreter",
+    "pycocotools.cocoeval",
+    "sklearn",
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """An installed package against its pin ('' where there is none)."""
+
+    package: str
+    installed: str | None
+    pin: str
+    ok: bool
+    fix: str | None
+
+
+@dataclass(frozen=True)
+class Import:
+    """A module that the core needs, and the first line of its error where it fails."""
+
+    module: str
+    ok: bool
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A target: whether it can be reached, what was found, and what would make it reachable."""
+
+    name: str
+    reachable: bool
+    detail: str
+    fix: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the doctor found. `ok` is about the core, not about devices."""
+
+    python: str
+    versions: list[Version]
+    imports: list[Import]
+    repairs: list[dict[str, str]] = field(default_factory=list)
+    devices: list[Device] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(item.ok for item in self.imports)
+
+    @property
+    def verdict(self) -> str:
+        broken = [item.module for item in self.imports if not item.ok]
+        if broken:
+            return f"the core does not work: {', '.join(broken)} cannot be imported; run: {_REINSTALL}"
+        reached = ", ".join(device.name for device in self.devices if device.reachable) or "none"
+        wrong = sum(not version.ok for version in self.versions)
+        note = f"; {wrong} package(s) differ from their pins" if wrong else ""
+        return f"the core works; devices reached: {reached}{note}"
+
+
+def examine() -> Report:
+    """Examines this machine; takes some ten seconds, most of it importing TensorFlow."""
+    repairs, imports = _import_core()
+    return Report(
+        python=sys.version.split()[0],
+        versions=_versions(),
+        imports=imports,
+        repairs=repairs,
+        devices=[_host_cpu(), _gpu(imports), _edgetpu(), _hexagon(), _ethos_u(), _android()],
+    )
+
+
+def main() -> int:
+    """Prints the report; returns the exit code."""
+    report = examine()
+    print(_as_json(report) if FLAGS.format == "json" else _as_text(report))
+    return 0 if report.ok else 1
+
+
+def _import_core() -> tuple[list[dict[str, str]], list[Import]]:
+    first = _try_import("mobiledets_tf.compat")
+    if not first.ok:
+        return [], [first]
+    from mobiledets_tf import compat
+
+    repairs: list[dict[str, str]] = []
+    imports = [first]
+    try:
+        repairs = [asdict(repair) for repair in compat.enable_object_detection()]
+    except ImportError as error:
+        imports.append(Import("object_detection", False, _first_line(error)))
+    else:
+        with compat.quiet():
+            imports += [_try_import(module) for module in _OBJECT_DETECTION_MODULES]
+    return repairs, imports + [_try_import(module) for module in _OTHER_MODULES]
+
+
+def _try_import(module: str) -> Import:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # A broken package can fail with anything: that is what we report.
+        return Import(module, False, _first_line(error))
+    return Import(module, True)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _versions() -> list[Version]:
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
+    except importlib.metadata.PackageNotFoundError:
+        requirements = [Requirement(name) for name in _CORE]
+    return [_version(requirement) for requirement in requirements if requirement.marker is None]
+
+
+def _version(requirement) -> Version:
+    pin, installed = str(requirement.specifier), _installed(requirement.name)
+    ok = installed is not None and requirement.specifier.contains(installed, prereleases=True)
+    fix = None if ok else f'{sys.executable} -m pip install "{requirement.name}{pin}"'
+    return Version(requirement.name, installed, pin, ok, fix)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _host_cpu() -> Device:
+    version = _installed("ai-edge-litert")
+    return _package_device("host_cpu", "LiteRT", version, "ai-edge-litert")
+
+
+def _hexagon() -> Device:
+    version = _installed("onnxruntime-qnn")
+    return _package_device("hexagon", "onnxruntime-qnn (simulated)", version, f"{DISTRIBUTION}[hexagon]")
+
+
+def _package_device(name: str, what: str, version: str | None, package: str) -> Device:
+    if version is not None:
+        return Device(name, True, f"{what} {version}", None)
+    return Device(name, False, f"{what} is not installed", f'{sys.executable} -m pip install "{package}"')
+
+
+def _ethos_u() -> Device:
+    version = _installed("ethos-u-vela")
+    return _package_device("ethos_u", "Vela compiler", version, f"{DISTRIBUTION}[ethos_u]")
+
+
+def _gpu(imports: list[Import]) -> Device:
+    if not imports[0].ok:
+        return Device("gpu", False, "TensorFlow cannot be imported", _REINSTALL)
+    from mobiledets_tf.compat import tf
+
+    found = tf.config.list_physical_devices("GPU")
+    if found:
+        return Device("gpu", True, f"{len(found)} seen by TensorFlow", None)
+    fix = f'{sys.executable} -m pip install "tensorflow[and-cuda]=={tf.__version__}"'
+    return Device("gpu", False, "TensorFlow sees none", fix)
+
+
+def _edgetpu() -> Device:
+    path = shutil.which("edgetpu_compiler")
+    if path:
+        return Device("edgetpu", True, path, None)
+    missing = "edgetpu_compiler is not on PATH (from Coral's own repository, coral.ai/docs/edgetpu/compiler)"
+    return Device("edgetpu", False, missing, "sudo apt-get install edgetpu-compiler")
+
+
+def _android() -> Device:
+    path = shutil.which("adb")
+    if not path:
+        return Device("android", False, "adb is not on PATH", "sudo apt-get install adb")
+    try:
+        ran = subprocess.run([path, "devices"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Device("android", False, f"adb does not answer: {_first_line(error)}", "adb kill-server")
+    phones = [line.split()[0] for line in ran.stdout.splitlines()[1:] if line.strip().endswith("device")]
+    if phones:
+        return Device("android", True, f"adb: {', '.join(phones)}", None)
+    return Device("android", False, "adb sees no phone", "adb devices")
+
+
+def _as_json(report: Report) -> str:
+    return json.dumps({"ok": report.ok, "verdict": report.verdict} | asdict(report), indent=1)
+
+
+def _as_text(report: Report) -> str:
+    lines = [f"Python {report.python}", "", "packages"]
+    for v in report.versions:
+        given = v.installed or "missing"
+        lines.append(_line(v.ok, f"{v.package} {given}", "" if v.ok else f"pinned {v.pin or 'any'}", v.fix))
+    lines += ["", "repairs in memory"]
+    lines += [f"  {repair['name']}: {repair['reason']}" for repair in report.repairs] or ["  none needed"]
+    lines += ["", "imports"]
+    lines += [_line(item.ok, item.module, item.error or "", None) for item in report.imports]
+    lines += ["", "devices"]
+    lines += [_line(device.reachable, device.name, device.detail, device.fix) for device in report.devices]
+    return "\n".join([*lines, "", report.verdict])
+
+
+def _line(ok: bool, what: str, detail: str, fix: str | None) -> str:
+    text = f"  {'ok' if ok else '--'}  {what}" + (f": {detail}" if detail else "")
+    return text + (f"\n      fix: {fix}" if fix else "")
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())
