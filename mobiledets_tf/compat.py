@@ -38,7 +38,8 @@ if tf.keras.Model is not keras.Model:
     )
 
 __all__ = [
-    "Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "replaced", "tf",
+    "Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "quiet",
+    "replaced", "tf",
 ]  # fmt: skip
 
 
@@ -87,6 +88,20 @@ def enable_slim_oracle() -> tuple[Repair, ...]:
         _alias_legacy_tf_layers,
     )
     return applied_repairs()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides warnings, among them the deprecation notes that go through the TensorFlow logger."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -251,7 +266,7 @@ def _add_font_getsize() -> None:
 def _import_fails(name: str) -> Callable[[], bool]:
     def test() -> bool:
         try:
-            with _quiet():
+            with quiet():
                 importlib.import_module(name)
         except Exception:  # A binary package can fail with any error: NotFoundError, OSError, ...
             return True
@@ -270,20 +285,6 @@ def _stub_lvis() -> None:
         _add_absent_module(name, reason)
     for name in ("lvis", "eval", "results"):
         setattr(sys.modules["lvis"], name, sys.modules[f"lvis.{name}"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides warnings of an import, among them those that go through the TensorFlow logger."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 _OBJECT_DETECTION_REPAIRS: tuple[tuple[Repair, Callable[[], bool], Callable[[], None]], ...] = (
