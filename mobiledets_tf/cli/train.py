@@ -39,6 +39,7 @@ flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=FL
 # None leaves what the config says; the number is the one of a generated config.
 flags.DEFINE_integer("steps", None, "Training steps (2000).", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", None, "Images a step (16).", flag_values=FLAGS)
+flags.DEFINE_integer("num_classes", None, "Classes of the head (those of the label map).", flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", None, "Base learning rate (0.2).", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", None, "Side of the square input, in pixels (320).", flag_values=FLAGS)
 flags.DEFINE_float("depth_multiplier", None, "Scales all widths (1).", flag_values=FLAGS)
@@ -87,7 +88,7 @@ def _check_flags() -> None:
         architecture.load(FLAGS.architecture)
     if FLAGS.image_size is not None:
         architecture.image_hw(FLAGS.image_size)
-    for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0)):
+    for name, low in (("steps", 1), ("batch_size", 1), ("num_classes", 1), ("seed", 0)):
         if FLAGS[name].value is not None and FLAGS[name].value < low:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are {low} and more")
     for name in ("learning_rate", "depth_multiplier"):
@@ -116,6 +117,7 @@ def _job():
         needs_eval=FLAGS.mode != "train",
         overrides=pipeline_config.Overrides(
             architecture=FLAGS.architecture,
+            num_classes=FLAGS.num_classes,
             image_size=None if side is None else (side, side),
             depth_multiplier=FLAGS.depth_multiplier,
             batch_size=FLAGS.batch_size,

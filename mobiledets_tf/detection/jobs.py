@@ -54,7 +54,7 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
         train_files=train_files,
         eval_files=eval_files,
         label_map=label_map,
-        num_classes=len(names) if base is None else None,
+        num_classes=job.overrides.num_classes or (max(names) if base is None else None),
     )
     if base is None:
         config = pipeline_config.generate(overrides)
@@ -75,7 +75,7 @@ def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> Pipe
     """
     config = model_dir.load(folder)
     if eval_data is not None:
-        config = pipeline_config.override(config, Overrides(eval_files=records.resolve(eval_data, "val")))
+        config = pipeline_config.override(config, Overrides(eval_files=_files(eval_data, "val", None)))
     files = list(config.eval_input_reader[0].tf_record_input_reader.input_path)
     if not files:
         raise InputError("--eval_data is needed: this training was started without evaluation data")
@@ -102,10 +102,11 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
             "or ssd_mobiledet:FILE"
         )
     settings = network_settings.read(config.model.ssd)
-    if sorted(names) != list(range(1, settings.num_classes + 1)):
+    # Ids may have gaps, as those of COCO have; then some outputs are never trained.
+    if max(names) != settings.num_classes:
         raise InputError(
             f"categories don't match the head: {label_map!r} has {len(names)} classes with ids "
-            f"{_span(names)}; num_classes {settings.num_classes} needs ids 1 to {settings.num_classes}"
+            f"up to {max(names)}, the model has num_classes {settings.num_classes}"
         )
     if config.train_config.optimizer.use_moving_average:
         raise InputError("optimizer.use_moving_average is true; allowed: false")
@@ -139,9 +140,14 @@ def _base(job: Job) -> PipelineConfig | None:
 
 def _files(data: str | None, split: str, reader) -> list[str]:
     if data is not None:
-        return records.resolve(data, split)
+        return _absolute(records.resolve(data, split))
     patterns = reader.tf_record_input_reader.input_path if reader else []
-    return [file for pattern in patterns for file in records.resolve(pattern, split)]
+    return _absolute([file for pattern in patterns for file in records.resolve(pattern, split)])
+
+
+def _absolute(files: list[str]) -> list[str]:
+    """The model folder's config has to work from any other folder; URLs stay as they are."""
+    return [file if "://" in file else os.path.abspath(file) for file in files]
 
 
 def _eval_files(job: Job, base: PipelineConfig | None) -> list[str]:
@@ -162,7 +168,3 @@ def _label_map(base: PipelineConfig | None, train_files: list[str], train_data: 
     if base is not None and train_data is None and base.train_input_reader.label_map_path:
         return base.train_input_reader.label_map_path
     return records.label_map_path(train_files)
-
-
-def _span(names: dict[int, str]) -> str:
-    return f"{min(names)} to {max(names)}" if names else "none"

@@ -1,0 +1,1 @@
+"""Pipeline configs that ship with the project."""
