@@ -17,6 +17,8 @@ _ROOT = "model/named_weights/"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = "step" + _SUFFIX
 _SHOWN = 3
+# The reader turns TensorFlow's status codes into these, by the kind of damage.
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
 def find(path: str | os.PathLike) -> str:
@@ -84,8 +86,8 @@ def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, An
     _check(named_weights, {name: tuple(shape) for name, (_, shape) in entries.items()}, prefix, exact=True)
     try:
         values = {name: reader.get_tensor(entries[name][0]) for name in named_weights}
-    except tf.errors.OpError as error:
-        raise InputError(f"checkpoint {prefix!r} is damaged: {error.message.splitlines()[0]}") from error
+    except _READ_ERRORS as error:
+        raise InputError(f"checkpoint {prefix!r} is damaged: {_first_line(error)}") from error
     for name, weight in named_weights.items():
         weight.assign(values[name])
     return prefix
@@ -103,10 +105,12 @@ def save(
 def _open(prefix: str):
     try:
         return tf.train.load_checkpoint(prefix)
-    # TensorFlow raises ValueError or RuntimeError for some damaged files.
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"checkpoint {prefix!r} cannot be read: {text}") from error
+    except _READ_ERRORS as error:
+        raise InputError(f"checkpoint {prefix!r} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _entries(reader) -> dict[str, tuple[str, list[int]]]:
