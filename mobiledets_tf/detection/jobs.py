@@ -155,10 +155,13 @@ def _eval_files(job: Job, base: PipelineConfig | None) -> list[str]:
     data = job.eval_data
     if data is None and job.train_data is not None and os.path.isdir(job.train_data):
         data = job.train_data
-    if data is None and not job.needs_eval:
+    try:
+        files = _files(data, "val", reader)
+    except InputError:
+        if job.eval_data is not None or job.needs_eval:
+            raise
         return []
-    files = _files(data, "val", reader)
-    if not files:
+    if not files and job.needs_eval:
         raise InputError("--eval_data is needed: a converted data folder or a pattern of TFRecord files")
     return files
 

@@ -85,8 +85,10 @@ def _settings(config, network: network_settings.NetworkSettings, seed: int) -> d
     pipeline = json_format.MessageToDict(config, preserving_proto_field_name=True)
     # The files are compared by what is in them, not by where they are.
     pipeline["model"]["ssd"]["feature_extractor"].pop("type")
-    for reader in (pipeline["train_input_reader"], *pipeline["eval_input_reader"]):
-        reader.pop("label_map_path", None)
+    pipeline["train_input_reader"].pop("label_map_path", None)
+    # A training may be evaluated on anything.
+    for part in ("eval_config", "eval_input_reader"):
+        pipeline.pop(part, None)
     return {
         "schema_version": SCHEMA_VERSION,
         "num_classes": network.num_classes,
@@ -109,7 +111,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
     free = {f"pipeline.{field}" for field in pipeline_config.schedule_fields()}
     different = [
         f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted(before.keys() | now.keys(), key=lambda key: (key.count("."), key))
         if before.get(key) != now.get(key) and key not in free
     ]
     if different:
@@ -122,6 +124,8 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries and lists as one dictionary of dotted keys."""
+    if value in ({}, []):  # `random_horizontal_flip { }` is a setting, too.
+        return {prefix: value}
     if isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, list):

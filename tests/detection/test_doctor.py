@@ -1,0 +1,45 @@
+"""The doctor: JSON, a verdict, and an exit code about the core alone."""
+
+import dataclasses
+import json
+
+from mobiledets_tf.cli import doctor
+
+
+def test_report_of_this_machine(capsys):
+    assert doctor.run(["mobiledets-doctor", "--format=json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] and report["verdict"].startswith("the core works")
+    assert {"tensorflow", "tf_keras"} <= {item["package"] for item in report["versions"]}
+    assert {device["name"] for device in report["devices"]} == {
+        "host_cpu", "gpu", "edgetpu", "hexagon", "ethos_u", "android",
+    }  # fmt: skip
+    for item in report["versions"]:
+        assert item["ok"] == (item["fix"] is None)
+    for device in report["devices"]:
+        assert device["reachable"] == (device["fix"] is None) and device["detail"]
+
+
+def test_a_core_that_fails_is_exit_1(monkeypatch, capsys):
+    broken = [doctor.Import("object_detection", False, "ImportError: no such thing")]
+    monkeypatch.setattr(doctor, "_import_core", lambda: ([], broken))
+    assert doctor.run(["mobiledets-doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "--  object_detection: ImportError: no such thing" in text
+    assert "the core does not work: object_detection cannot be imported; run: make setup" in text
+
+
+def test_pins():
+    from packaging.requirements import Requirement
+
+    assert doctor._version(Requirement("numpy>=1")).ok
+    other = doctor._version(Requirement("numpy==1.0"))
+    assert not other.ok and other.fix.endswith('pip install "numpy==1.0"')
+    missing = doctor._version(Requirement("no-such-package-here==1"))
+    assert missing.installed is None and not missing.ok
+
+
+def test_text_gives_each_fix():
+    report = doctor.Report("3.11", [], [], [], [doctor.Device("gpu", False, "none", "do this")])
+    assert "fix: do this" in doctor._as_text(report)
+    assert dataclasses.replace(report, devices=[]).verdict == "the core works; devices reached: none"
