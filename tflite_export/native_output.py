@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.errors import CheckFailed, InputError
 
 _SHOWN = 4000
 
@@ -24,8 +24,8 @@ def held_back() -> Iterator[TextIO]:
       A stream on the real standard error, for progress.
 
     Raises:
-      RuntimeError: for an error inside, with the last of what was printed. InputError,
-        OSError and KeyboardInterrupt pass as they are.
+      RuntimeError: for an error inside, with the last of what was printed. The project's own
+        errors, OSError and KeyboardInterrupt pass as they are.
     """
     sys.stderr.flush()
     with os.fdopen(os.dup(2), "w") as stream, tempfile.TemporaryFile() as chatter:
@@ -34,7 +34,7 @@ def held_back() -> Iterator[TextIO]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield stream
-        except (InputError, OSError):
+        except (InputError, CheckFailed, OSError):
             raise
         except Exception as error:
             raise RuntimeError(f"{error}\n{_tail(chatter)}".strip()) from error

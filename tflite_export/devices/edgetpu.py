@@ -6,9 +6,11 @@ would refuse, and why. Sources: Coral's table of supported operations, and statu
 failures in compiler logs of versions 2 to 16.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -174,13 +176,28 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
 def _run(command: list[str]) -> tuple[str, str]:
     """(why it failed or '', what it printed)."""
     try:
-        done = subprocess.run(
+        # A session of its own: the compiler starts a child, which has to go with it.
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=COMPILER_TIMEOUT_S, check=False,
+            start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"{COMPILER} did not end within {COMPILER_TIMEOUT_S} s", ""
     except OSError as error:
         return f"{COMPILER} cannot be started: {error.strerror}", ""
-    log = done.stdout.decode("utf-8", "replace")
-    return (f"{COMPILER} ended with code {done.returncode}" if done.returncode else ""), log
+    reason = ""
+    try:
+        printed, _ = process.communicate(timeout=COMPILER_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        reason = f"{COMPILER} did not end within {COMPILER_TIMEOUT_S} s"
+        _end(process)
+        printed, _ = process.communicate()
+    except BaseException:
+        _end(process)
+        raise
+    if process.returncode and not reason:
+        reason = f"{COMPILER} ended with code {process.returncode}"
+    return reason, printed.decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
