@@ -30,9 +30,8 @@ EXTRAS = {
     "dev": ["pytest", "ruff", "nbclient"],
 }
 
-COMMANDS = {
-    "mobiledets-data": "data",
-}
+# Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
+COMMANDS = ["benchmark", "compile", "data", "describe", "doctor", "export", "train"]
 
 
 def version() -> str:
@@ -61,6 +60,6 @@ setup(
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": [f"{name} = mobiledets_tf.cli.{module}:run" for name, module in COMMANDS.items()]
+        "console_scripts": [f"mobiledets-{name} = mobiledets_tf.cli.{name}:run" for name in COMMANDS]
     },
 )

@@ -1,0 +1,48 @@
+"""The installation files agree with the tree."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+from mobiledets_tf import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _setup_value(name):
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise KeyError(name)
+
+
+def _canonical(requirement):
+    return re.sub(r"[-_.]+", "-", re.split(r"[=<>]", requirement)[0]).lower()
+
+
+def test_every_command_has_a_run_function():
+    for name in _setup_value("COMMANDS"):
+        assert callable(importlib.import_module(f"mobiledets_tf.cli.{name}").run)
+
+
+def test_every_cli_module_is_a_command():
+    modules = {path.stem for path in (ROOT / "mobiledets_tf" / "cli").glob("*.py")}
+    assert modules - {"__init__", "app"} == set(_setup_value("COMMANDS"))
+
+
+def test_constraints_fix_what_setup_asks_for():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    fixed = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    fixed = {_canonical(name): version for name, version in fixed.items()}
+    asked = [*_setup_value("REQUIRES"), *sum(_setup_value("EXTRAS").values(), [])]
+    for requirement in asked:
+        assert _canonical(requirement) in fixed, requirement
+        if "==" in requirement:
+            assert fixed[_canonical(requirement)] == requirement.split("==")[1]
+    assert not any("@" in line or "://" in line for line in lines)
+
+
+def test_there_is_one_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    assert (ROOT / "setup.py").read_text().count(__version__) == 0
