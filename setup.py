@@ -31,7 +31,7 @@ EXTRAS = {
 }
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
-COMMANDS = ["benchmark", "compile", "data", "describe", "doctor", "export", "latency", "train"]
+COMMANDS = ["benchmark", "compile", "data", "describe", "doctor", "export", "latency", "quickstart", "train"]
 
 
 def version() -> str:

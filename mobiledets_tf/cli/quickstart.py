@@ -1,0 +1,137 @@
+"""`mobiledets-quickstart`: images with boxes in, a searched, trained int8 detector out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from mobiledets_tf import architecture, quickstart
+from mobiledets_tf.cli import app
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.quickstart import Stage
+
+FLAGS = flags.FlagValues()
+
+flags.DEFINE_string("work_dir", "quickstart", "Folder for everything that is written.", flag_values=FLAGS)
+flags.DEFINE_string("data", None, "Data folder (COCO format); default: built-in sample.", flag_values=FLAGS)
+flags.DEFINE_string("device", "madds", "What the search optimises for; only madds now.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Of data, search and training.", 0, 2**31 - 1, flag_values=FLAGS)
+
+DESCRIPTION = """
+Runs data, latency, search, train and export one after the other; called again, it goes on.
+
+  mobiledets-quickstart --work_dir=quickstart
+  mobiledets-quickstart --work_dir=cards --data=path/to/data_folder
+"""
+
+IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
+
+
+def main() -> int:
+    """Runs the stages, prints the table."""
+    if FLAGS.device != "madds":
+        raise InputError(f"--device={FLAGS.device}: allowed is madds")
+    work = Path(FLAGS.work_dir)
+    data = Path(FLAGS.data) if FLAGS.data else work / "data"
+    if FLAGS.data and not data.is_dir():
+        raise InputError(f"--data={FLAGS.data}: no such folder")
+    inputs = quickstart.signature(data) if FLAGS.data else []
+    code = quickstart.run_stages(work, _prepare(work, data), inputs)
+    if code:
+        return code
+    classes, images = _counts(work / "records")
+    code = quickstart.run_stages(work, _prepare(work, data) + _learn(work, classes, images), inputs)
+    return code or _summary(work, classes)
+
+
+def _prepare(work: Path, data: Path) -> list[Stage]:
+    stages = []
+    if not FLAGS.data:
+        size = f"--image_size={IMAGE_SIZE}"
+        sample = ("--mode=sample", f"--output_dir={data}", size, f"--seed={FLAGS.seed}")
+        stages.append(Stage("sample", "data", sample, "data"))
+    convert = ("--mode=convert", f"--images={data}", f"--output_dir={work / 'records'}")
+    stages.append(Stage("check", "data", ("--mode=check", f"--images={data}")))
+    return [*stages, Stage("convert", "data", convert, "records")]
+
+
+def _counts(records: Path) -> tuple[int, int]:
+    """Classes and training images of the converted folder."""
+    dataset = read_json(records / "dataset.json", "data set record")
+    return len(dataset["categories"]), dataset["splits"]["train"]["images"]
+
+
+def _learn(work: Path, classes: int, images: int) -> list[Stage]:
+    epochs = 30 * images // BATCH
+    steps = min(1200, max(200, epochs)) if FLAGS.data else 1200
+    search_steps = min(240, max(60, epochs)) if FLAGS.data else 240
+    reference = architecture.load("edgetpu").scaled(DEPTH)
+    target = architecture.describe(reference, classes, IMAGE_SIZE)["madds"]
+    model, records = work / "latency_model.json", f"--train_data={work / 'records'}"
+    space = (f"--search_space={SPACE}", f"--image_size={IMAGE_SIZE}", f"--depth_multiplier={DEPTH}")
+    seed, batch = f"--seed={FLAGS.seed}", f"--batch_size={BATCH}"
+    fit = ("--mode=fit", "--device=madds", *space, f"--num_classes={classes}", f"--output={model}")
+    search = (
+        *space, records, f"--latency_model={model}", f"--latency_target={target}",
+        f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed,
+    )  # fmt: skip
+    # The searched network has its final widths, so training doesn't scale it.
+    train = (
+        f"--architecture={work / 'search' / 'architecture.json'}", records,
+        f"--model_dir={work / 'train'}", f"--image_size={IMAGE_SIZE}", f"--steps={steps}", batch,
+        "--learning_rate=0.2", "--norandom_flip", "--norandom_crop", seed,
+    )  # fmt: skip
+    export = (
+        f"--checkpoint_dir={work / 'train'}", f"--calibration_data={work / 'records'}",
+        f"--eval_data={work / 'records'}", "--quantization=int8", "--input_type=uint8",
+        "--postprocess=tflite", f"--output_dir={work / 'export'}",
+    )  # fmt: skip
+    return [
+        Stage("latency", "latency", fit, "latency_model.json"),
+        Stage("search", "search", search, "search"),
+        Stage("train", "train", train, "train"),
+        Stage("export", "export", export, "export"),
+    ]
+
+
+def _summary(work: Path, classes: int) -> int:
+    """Prints the table and writes `summary.json`."""
+    detector = work / "export" / "detector.tflite"
+    timing = [sys.executable, "-m", "mobiledets_tf.cli.benchmark", f"--model={detector}", "--format=json"]
+    timed = subprocess.run(timing, stdout=subprocess.PIPE, text=True, check=False)
+    if timed.returncode:
+        return timed.returncode
+    report = read_json(work / "export" / "report.json", "export report")
+    network = architecture.load(str(work / "search" / "architecture.json"))
+    figures = architecture.describe(network, classes, IMAGE_SIZE)
+    pictures = (work / "search" / "search_report.png", work / "export" / "detections.png")
+    summary = {
+        "float_AP": report["float"]["AP"],
+        "float_AP50": report["float"]["AP50"],
+        "int8_AP": report["int8"]["AP"],
+        "int8_AP50": report["int8"]["AP50"],
+        "parameters": figures["params"],
+        "multiply_adds": figures["madds"],
+        "file_bytes": detector.stat().st_size,
+        "host_ms": json.loads(timed.stdout)["median_ms"],
+        "pictures": [str(path) for path in pictures if path.exists()],
+    }
+    write_json(work / "summary.json", summary)
+    for name, value in summary.items():
+        print(f"{name:<14} {_text(value)}")
+    return 0
+
+
+def _text(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())
