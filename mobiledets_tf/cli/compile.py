@@ -36,7 +36,7 @@ def main() -> int:
     device = devices.load(FLAGS.target)
     model = inspect.read(FLAGS.model)
     findings = device.check(model)
-    # A file that the check refuses would only be compiled in part.
+    # Also where the check found faults: the compiler may still map a part of the file.
     compilation = device.compile_model(FLAGS.model, FLAGS.output_dir or os.path.dirname(FLAGS.model) or ".")
     verdict = {
         "model": FLAGS.model,

@@ -50,6 +50,28 @@ def test_files_have_the_metrics_of_the_keras_model(files, tflite, detector, anch
     assert drawings.detections_png(result.shown, ["a", "b", "$c$"]).startswith(b"\x89PNG")
 
 
+def test_a_detector_that_knows_the_truth_is_perfect_on_real_photos(shared, tmp_path):
+    """Decoding, sizes, clipping, class ids and image ids, from COCO files to AP 1."""
+    from mobiledets_tf.cli import data
+
+    flags = {"mode": "convert", "images": shared / "data" / "cards_tiny", "output_dir": tmp_path / "r"}
+    assert data.run(["x", *(f"--{name}={value}" for name, value in flags.items())]) == 0
+    cards = records.resolve(str(tmp_path / "r"), "val")
+    truth = iter(list(records.read_examples(cards)))
+    seen = []
+
+    def oracle(image):
+        example = next(truth)
+        seen.append((image.shape, float(image.min()), float(image.max())))
+        return Detections(example.boxes, np.ones(len(example.boxes), np.float32), example.classes)
+
+    result = evaluate.evaluate({"oracle": oracle}, cards, (SIZE, SIZE))
+    assert result.metrics["oracle"]["AP"] == pytest.approx(1)
+    assert result.metrics["oracle"]["AR100"] == pytest.approx(1)
+    assert len(seen) == result.images == 16
+    assert all(shape == (1, SIZE, SIZE, 3) and -1 <= low < high <= 1 for shape, low, high in seen)
+
+
 def test_only_the_first_images_on_request(files):
     result = evaluate.evaluate({"none": nothing}, files, (SIZE, SIZE), max_images=2)
     assert result.images == 2
