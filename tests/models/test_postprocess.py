@@ -69,7 +69,9 @@ def test_detections_are_the_apis():
     anchors = postprocess.anchors(load("edgetpu"), 96)
     raw_boxes, logits = _random_outputs(len(anchors), 3)
     logits[:, (anchors.min(1) < 0.1) | (anchors.max(1) > 0.9)] = -30
-    boxes, scores, classes, count = postprocess.detections(raw_boxes, logits, anchors, 20, score_threshold=1e-6)
+    boxes, scores, classes, count = postprocess.detections(
+        raw_boxes, logits, anchors, 20, score_threshold=1e-6
+    )
     expected = batch_multiclass_non_max_suppression(
         postprocess.decode(raw_boxes, anchors)[:, :, None], tf.sigmoid(logits[..., 1:]), 1e-6, 0.6, 20, 20,
         clip_window=tf.constant([0.0, 0.0, 1.0, 1.0]),
