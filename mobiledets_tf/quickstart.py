@@ -52,20 +52,17 @@ def run_stages(
     Returns:
       0, or the exit code of the stage that failed.
     """
-    work_dir, changed = Path(work_dir), False
-    for stage in stages:
-        marker = work_dir / "stages" / f"{stage.name}.json"
+    work_dir = Path(work_dir)
+    for number, stage in enumerate(stages):
+        marker = _marker(work_dir, stage)
         record = {"arguments": stage.arguments[1:], "inputs": inputs}
         before = read_json(marker, "stage marker") if marker.exists() else None
-        finished = before is not None and before == record | {"done": True}
-        if finished and not changed and _present(work_dir, stage):
+        if before == record | {"done": True} and _present(work_dir, stage):
             print(f"{stage.name}: done before", flush=True)
             continue
-        same_started = before is not None and {**before, "done": True} == record | {"done": True}
-        if changed or (before is not None and not same_started):
-            _remove(work_dir, stage)
-        changed = changed or before is None or finished or not same_started
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        # An unfinished run with the same arguments goes on; anything else starts afresh.
+        if before != record | {"done": False}:
+            _forget(work_dir, stages[number:])
         write_json(marker, record | {"done": False})
         print(f"{stage.name}: {' '.join(stage.arguments)}", flush=True)
         code = runner(stage.arguments)
@@ -73,6 +70,20 @@ def run_stages(
             return code
         write_json(marker, record | {"done": True})
     return 0
+
+
+def _marker(work_dir: Path, stage: Stage) -> Path:
+    return work_dir / "stages" / f"{stage.name}.json"
+
+
+def _forget(work_dir: Path, stages: Sequence[Stage]) -> None:
+    """Drops markers and outputs before the run, so that an interrupted one leaves none that is stale."""
+    (work_dir / "stages").mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        marker = _marker(work_dir, stage)
+        if marker.exists():
+            marker.unlink()
+            _remove(work_dir, stage)
 
 
 def _present(work_dir: Path, stage: Stage) -> bool:

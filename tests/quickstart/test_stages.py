@@ -35,6 +35,12 @@ def test_failure_stops_and_resumes(tmp_path):
     assert _run(tmp_path, _stages()) == (0, ["train", "export"])
 
 
+def test_nothing_stale_after_a_changed_stage_failed(tmp_path):
+    _run(tmp_path, _stages())
+    assert _run(tmp_path, _stages(2), fail="train") == (3, ["train"])
+    assert _run(tmp_path, _stages(2)) == (0, ["train", "export"])
+
+
 def test_wrong_device_and_folder_exit_2(tmp_path):
     assert command.run(["x", "--device=toaster"]) == 2
     assert command.run(["x", f"--work_dir={tmp_path}", f"--data={tmp_path / 'none'}"]) == 2
