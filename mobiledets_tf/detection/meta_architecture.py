@@ -13,7 +13,7 @@ from typing import Any
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat
-from mobiledets_tf.compat import tf
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.detection import network_settings
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.models import build_detector
@@ -140,6 +140,11 @@ def is_predictor(name: str) -> bool:
     return name.startswith("predictor")
 
 
+def is_head(name: str) -> bool:
+    """Whether a canonical weight name belongs to an extra level or a predictor."""
+    return is_predictor(name) or name.startswith("extra")
+
+
 def is_kernel(name: str) -> bool:
     """Whether a canonical weight name is that of a convolution kernel, depthwise or not."""
     return name.split("/")[-1].removesuffix(":0") in ("kernel", "depthwise_kernel")
@@ -154,7 +159,7 @@ def fine_tune_weights(named_weights: Mapping[str, Any], kind: str) -> dict[str, 
     kept = {
         "full": lambda name: True,
         "detection": lambda name: not is_predictor(name),
-        "classification": lambda name: not is_predictor(name) and not name.startswith("extra"),
+        "classification": lambda name: not is_head(name),
     }
     if kind not in kept:
         raise ValueError(f"fine_tune_checkpoint_type is {kind!r}; allowed: {', '.join(kept)}")
@@ -212,9 +217,9 @@ def _build_mobiledet(ssd, is_training, add_summaries, network=None, named_weight
     return model
 
 
-def build_network(settings: NetworkSettings):
-    """The flat Keras model that the settings describe."""
-    return build_detector(
+def build_network(settings: NetworkSettings) -> keras.Model:
+    """The flat Keras model that the settings describe, with fresh weights."""
+    network = build_detector(
         settings.architecture,
         settings.num_classes,
         image_size=settings.image_size,
@@ -223,3 +228,10 @@ def build_network(settings: NetworkSettings):
         head_norm=settings.head_norm,
         class_bias=settings.class_bias,
     )
+    if settings.backbone_stddev is not None:
+        for weight in network.weights:
+            if is_kernel(weight.name) and not is_head(weight.name):
+                # One object each: an initialiser that is used twice may draw equal values.
+                draw = keras.initializers.TruncatedNormal(stddev=settings.backbone_stddev)
+                weight.assign(draw(weight.shape, weight.dtype))
+    return network

@@ -36,6 +36,9 @@ class NetworkSettings:
       class_bias: initial bias of the class logits.
       l2: weight of the L2 loss (half the sum of squares) of backbone and extra levels.
       predictor_l2: the same for the predictors.
+      backbone_stddev: of the backbone's initial kernels where the config overrides the base
+        extractor's hyperparameters; None leaves He initialisation. Its batch normalisation
+        stays, since an exported network is built from the architecture alone.
     """
 
     architecture: Architecture
@@ -47,6 +50,7 @@ class NetworkSettings:
     class_bias: float
     l2: float
     predictor_l2: float
+    backbone_stddev: float | None = None
 
 
 def extractor_type(architecture: str) -> str:
@@ -99,6 +103,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
         class_bias=_rounded([predictor.class_prediction_bias_init])[0],
         l2=_l2(extractor.conv_hyperparams, "feature_extractor"),
         predictor_l2=_l2(predictor.conv_hyperparams, "box_predictor"),
+        backbone_stddev=_STDDEV if extractor.override_base_feature_extractor_hyperparams else None,
     )
 
 
@@ -115,8 +120,6 @@ def _check_fixed_fields(ssd: ssd_pb2.Ssd) -> None:
     _check_boxes(ssd)
     for name, given, allowed in (
         ("feature_extractor.use_depthwise", ssd.feature_extractor.use_depthwise, True),
-        ("feature_extractor.override_base_feature_extractor_hyperparams",
-         ssd.feature_extractor.override_base_feature_extractor_hyperparams, False),
         ("feature_extractor.use_explicit_padding", ssd.feature_extractor.use_explicit_padding, False),
         ("feature_extractor.num_layers", ssd.feature_extractor.num_layers, 6),
         ("box_predictor.use_depthwise", predictor.use_depthwise, True),

@@ -25,8 +25,12 @@ _WARMUP_SHARE = 1 / 20
 _WARMUP_FACTOR = 1 / 6
 
 # The recipe of the published configs (`ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`),
-# without what depends on the data. `use_combined_nms` is ours: the API's own loop over
-# images and classes gives the same detections and takes minutes to trace.
+# without what depends on the data. Two fields are ours. `use_combined_nms`: the API's own loop
+# over images and classes gives the same detections and takes minutes to trace.
+# `override_base_feature_extractor_hyperparams`: the backbone starts from the head's small
+# kernels. Under batch normalisation a kernel learns at its rate over its squared norm; from He
+# initialisation most backbone kernels moved by less than their own length in 1,200 steps, and
+# the sample set's AP50 was 0.13 in place of 0.29.
 _RECIPE = """
 model { ssd {
   inplace_batchnorm_update: true
@@ -53,7 +57,7 @@ model { ssd {
     }
   } }
   feature_extractor {
-    min_depth: 16 use_depthwise: true override_base_feature_extractor_hyperparams: false
+    min_depth: 16 use_depthwise: true override_base_feature_extractor_hyperparams: true
     conv_hyperparams {
       activation: RELU_6
       regularizer { l2_regularizer { weight: 0.00004 } }

@@ -134,9 +134,27 @@ def test_settings_are_read_exactly():
     assert dataclasses.asdict(settings) | {"architecture": None} == {
         "architecture": None, "num_classes": 7, "image_size": (192, 320), "depth_multiplier": 0.35,
         "anchors_per_location": (3, 6, 6, 6, 6, 6), "head_norm": {"momentum": 0.97, "epsilon": 0.001},
-        "class_bias": -4.6, "l2": 4e-5, "predictor_l2": 4e-5,
+        "class_bias": -4.6, "l2": 4e-5, "predictor_l2": 4e-5, "backbone_stddev": 0.03,
     }  # fmt: skip
     assert settings.architecture.name == "dsp"
+
+
+def test_backbone_starts_as_the_config_says():
+    stddevs = {}
+    for override in (False, True):
+        ssd = pipeline_config.generate(Overrides("edgetpu", 3, (160, 160), depth_multiplier=0.25)).model.ssd
+        ssd.feature_extractor.override_base_feature_extractor_hyperparams = override
+        network = meta_architecture.build_network(network_settings.read(ssd))
+        stddevs[override] = {w.name: float(w.numpy().std()) for w in network.weights if "kernel" in w.name}
+    project = "block6_layer1_project/kernel:0"  # 8 * 24 -> 32: He gives sqrt(2 / 192)
+    assert stddevs[False][project] == pytest.approx((2 / 192) ** 0.5, rel=0.05)
+    # A normal of 0.03 cut at two deviations.
+    assert stddevs[True][project] == pytest.approx(0.03 * 0.88, rel=0.05)
+    # Kernels of one shape are drawn apart.
+    kernels = [w.numpy() for w in network.weights if w.name.startswith("block5") and "_project/" in w.name]
+    assert kernels[1].shape == kernels[2].shape and not np.array_equal(kernels[1], kernels[2])
+    predictor = "predictor0_class_conv/kernel:0"
+    assert stddevs[True][predictor] == pytest.approx(stddevs[False][predictor], rel=0.2)
 
 
 REFUSED = {

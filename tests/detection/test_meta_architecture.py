@@ -182,8 +182,8 @@ def test_checkpoint_of_the_api_restores_identical_outputs(config, model, tmp_pat
     """What training saves, a flat detector reads: names, all 429 weights, outputs."""
     images = tf.random.stateless_uniform((1, 160, 160, 3), (1, 2), -1, 1)
     for weight in model.network.weights:
-        if "moving" in weight.name:
-            weight.assign(weight + 0.25)
+        if "moving_variance" in weight.name:  # of small kernels: outputs that are not all bias
+            weight.assign(weight * 0.01)
     optimizer = tf.keras.optimizers.legacy.SGD(0.1, momentum=0.9)
     optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.trainable_variables])
     step = tf.Variable(17, dtype=tf.int64)
@@ -196,7 +196,7 @@ def test_checkpoint_of_the_api_restores_identical_outputs(config, model, tmp_pat
     outputs = (network(images, training=False) for network in (model.network, fresh))
     for ours, restored in zip(*outputs, strict=True):
         np.testing.assert_array_equal(ours, restored)
-    assert np.abs(before - restored.numpy()).max() > 1e-3
+    assert not np.array_equal(before, restored)
 
 
 def test_checkpoint_of_another_network_is_refused_whole(config, model, tmp_path):
