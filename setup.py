@@ -31,7 +31,10 @@ EXTRAS = {
 }
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
-COMMANDS = ["benchmark", "compile", "data", "describe", "doctor", "export", "latency", "quickstart", "train"]
+COMMANDS = [
+    "benchmark", "compile", "data", "describe", "doctor", "export", "latency", "quickstart", "search",
+    "train",
+]
 
 
 def version() -> str:

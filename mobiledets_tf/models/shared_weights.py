@@ -64,7 +64,7 @@ class SharedOp(tf.Module):
         self.label = name
         draw = initializer or keras.initializers.HeNormal()
         if isinstance(op, SqueezeExciteOp):
-            self.weights = self._make_squeeze_excite(draw)
+            self.weights = self._make_squeeze_excite()
         else:
             self.weights = self._make_conv(draw, depthwise_initializer or DepthwiseHeNormal(), bias)
 
@@ -86,12 +86,12 @@ class SharedOp(tf.Module):
             weights += [self._variable("bias", tf.fill([op.out_channels], bias))]
         return weights
 
-    def _make_squeeze_excite(self, draw) -> list[tf.Variable]:
-        op = self.op
+    def _make_squeeze_excite(self) -> list[tf.Variable]:
+        op, he_normal = self.op, keras.initializers.HeNormal
         return [
-            self._variable("reduce_kernel", draw((1, 1, op.channels, op.hidden))),
+            self._variable("reduce_kernel", he_normal()((1, 1, op.channels, op.hidden))),
             self._variable("reduce_bias", tf.zeros(op.hidden)),
-            self._variable("expand_kernel", draw((1, 1, op.hidden, op.channels))),
+            self._variable("expand_kernel", he_normal()((1, 1, op.hidden, op.channels))),
             self._variable("expand_bias", tf.zeros(op.channels)),
         ]
 

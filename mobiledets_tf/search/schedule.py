@@ -1,0 +1,87 @@
+"""When what happens in a search: warm-ups, the delay of the controller, learning rates.
+
+Source: released TuNAS code; see `Schedule` for its values.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.search_space import SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Settings that depend on the step.
+
+    Attributes:
+      steps: of the whole search.
+      op_warmup, filter_warmup: shares of the search in which an op decision becomes the mix
+        of all options, a width its largest, with a probability that falls from 1 to 0.
+      rl_delay: share of the search before the controller learns.
+      controller_rate: learning rate of the controller at the end of the delay; grows
+        exponentially to ten times that at the end.
+      weight_rate: learning rate of the shared weights after a linear warm-up of 5 % of the
+        steps, then cosine to 0.
+    """
+
+    steps: int
+    op_warmup: float = 0.25
+    filter_warmup: float = 0.25
+    rl_delay: float = 0.25
+    controller_rate: float = 4.8e-3
+    weight_rate: float = 0.1
+
+    def __post_init__(self):
+        for name in ("op_warmup", "filter_warmup", "rl_delay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; allowed: from 0 to below 1")
+        for name in ("op_warmup", "filter_warmup"):
+            if getattr(self, name) > self.rl_delay:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; allowed: at most rl_delay, {self.rl_delay}, "
+                    "or the controller learns from mixtures"
+                )
+
+    def op_warmup_probability(self, step: int) -> float:
+        return self._falling(step, self.op_warmup)
+
+    def filter_warmup_probability(self, step: int) -> float:
+        return self._falling(step, self.filter_warmup)
+
+    def _falling(self, step: int, share: float) -> float:
+        return max(0.0, 1.0 - step / (share * self.steps)) if share else 0.0
+
+    def controller_learning_rate(self, step: int) -> float:
+        """0 during the delay."""
+        start = self.rl_delay * self.steps
+        if step < start:
+            return 0.0
+        return self.controller_rate * 10 ** ((step - start) / max(1.0, self.steps - start))
+
+    def weight_learning_rate(self, step: int) -> float:
+        warmup = max(1.0, 0.05 * self.steps)
+        if step < warmup:
+            return self.weight_rate * (step + 1) / warmup
+        return (
+            self.weight_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, self.steps - warmup)))
+        )
+
+
+def warm_up(
+    space: SearchSpace, decisions: np.ndarray, schedule: Schedule, step: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Decisions with some ops replaced by the mix and some widths by the largest.
+
+    The mix of an op decision is its number of options; see `models.supernet.mix_option`.
+    """
+    warmed = decisions.copy()
+    draws = rng.random(len(decisions))
+    for index, (_, node) in enumerate(space.decisions):
+        if node.tag == "op" and draws[index] < schedule.op_warmup_probability(step):
+            warmed[index] = len(node.choices)
+        if node.tag == "filters" and draws[index] < schedule.filter_warmup_probability(step):
+            warmed[index] = len(node.choices) - 1
+    return warmed
