@@ -77,6 +77,8 @@ def _learn(work: Path, classes: int, images: int) -> list[Stage]:
     search = (
         *space, records, f"--latency_model={model}", f"--latency_target={target}",
         f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed,
+        # A mixed step runs every option of a layer, and so few steps need a quicker policy.
+        "--op_warmup_fraction=0.05", "--controller_learning_rate=0.05", "--quality=AP50",
     )  # fmt: skip
     # The searched network has its final widths, so training doesn't scale it.
     train = (
