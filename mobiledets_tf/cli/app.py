@@ -35,10 +35,10 @@ def command(
 
     def run(argv: Sequence[str] | None = None) -> int:
         argv = list(sys.argv if argv is None else argv)
-        if any(argument in HELP_FLAGS for argument in argv[1:]):
-            print(f"{description.strip()}\n\nFlags:\n{_flags_help(flag_values)}")
-            return 0
         try:
+            if any(argument in HELP_FLAGS for argument in argv[1:]):
+                print(f"{description.strip()}\n\nFlags:\n{_flags_help(flag_values)}", flush=True)
+                return 0
             _parse(flag_values, argv)
             return main() or 0
         except InputError as error:
@@ -97,7 +97,8 @@ def _explain(message: str, flag_values: flags.FlagValues) -> str:
     if value:
         allowed = value[3].split("|")
         return f"--{value[1]}={value[2]}{nearest(value[2], allowed)}: allowed are {', '.join(allowed)}"
-    return message
+    missing = re.match(r"flag --(\w+)=None: Flag --\w+ must have a value other than None", message)
+    return f"--{missing[1]} is required; see --help" if missing else message
 
 
 def _flags_help(flag_values: flags.FlagValues) -> str:
