@@ -17,6 +17,7 @@ MIN_C5_SIDE = 3
 MIN_IMAGE_SIDE = 32 * (MIN_C5_SIDE - 1) + 1
 MAX_IMAGE_SIDE = 4096
 MAX_CLASSES = 10000
+MAX_ANCHORS_PER_LOCATION = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,17 @@ def check_num_classes(num_classes: int) -> None:
         raise InputError(f"number of classes is {specs.shown(num_classes)}; allowed: 1 to {MAX_CLASSES}")
 
 
+def check_anchors_per_location(anchors_per_location: tuple[int, ...]) -> None:
+    """Raises InputError unless there is one count in range for each of the six maps."""
+    counts = tuple(anchors_per_location)
+    in_range = all(specs.is_integer(n) and 1 <= n <= MAX_ANCHORS_PER_LOCATION for n in counts)
+    if len(counts) != len(ANCHORS_PER_LOCATION) or not in_range:
+        raise InputError(
+            f"anchors per location are {specs.shown(counts)}; allowed: {len(ANCHORS_PER_LOCATION)} integers "
+            f"from 1 to {MAX_ANCHORS_PER_LOCATION}"
+        )
+
+
 def feature_maps(
     architecture: specs.Architecture, image_size: int | tuple[int, int]
 ) -> tuple[FeatureMap, ...]:
@@ -78,6 +90,7 @@ def head_ops(
 ) -> list[PlacedOp]:
     """All operations of extra levels and predictors, in the order the model has them."""
     check_num_classes(num_classes)
+    check_anchors_per_location(anchors_per_location)
     maps = feature_maps(architecture, image_size)
     ops = []
     for before, level in itertools.pairwise(maps[1:]):
@@ -95,5 +108,6 @@ def num_anchors(
     anchors_per_location: tuple[int, ...] = ANCHORS_PER_LOCATION,
 ) -> int:
     """Anchors of all six maps; 2034 at 320x320."""
+    check_anchors_per_location(anchors_per_location)
     maps = feature_maps(architecture, image_size)
     return sum(m.size[0] * m.size[1] * n for m, n in zip(maps, anchors_per_location, strict=True))

@@ -3,7 +3,7 @@
 import itertools
 
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
-from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_num_classes
+from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_anchors_per_location, check_num_classes
 from mobiledets_tf.architecture.ops import ConvOp, lower_extra_level, lower_predictor
 from mobiledets_tf.compat import keras
 from mobiledets_tf.layers import HEAD_NORM, BatchNorm
@@ -45,9 +45,10 @@ def build_detector(
       unique and stable: they are the names in checkpoints.
 
     Raises:
-      InputError: image size, class count or multiplier is out of range.
+      InputError: image size, class count, multiplier or anchors per location are out of range.
     """
     check_num_classes(num_classes)
+    check_anchors_per_location(anchors_per_location)
     architecture = architecture.scaled(depth_multiplier)
     image = keras.Input((*image_hw(image_size), 3), name="image")
     endpoints = backbone_endpoints(architecture, image)

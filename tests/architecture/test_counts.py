@@ -96,3 +96,11 @@ def test_class_count_touches_the_class_predictors_alone():
     assert few["layers"] == many["layers"]
     changed = [a["name"] for a, b in zip(few["head"], many["head"], strict=True) if a != b]
     assert changed == [f"predictor{i}_class" for i in range(6)]
+
+
+@pytest.mark.parametrize("anchors", [
+    (), (3, 6), (3, 6, 6, 6, 6, 0), (3, 6, 6, 6, 6, 6.0), (1,) * 7, (101,) * 6,
+])  # fmt: skip
+def test_anchor_counts_out_of_range(anchors):
+    with pytest.raises(InputError, match="anchors per location .* allowed: 6 integers from 1 to 100"):
+        architecture.num_anchors(architecture.load("cpu"), 320, anchors)
