@@ -1,14 +1,17 @@
 """How commands answer: exit codes and one line on stderr."""
 
 import errno
-import json
+import importlib
+import pkgutil
+import resource
 import subprocess
 import sys
 
 import pytest
 from absl import flags
 
-from mobiledets_tf.cli import app, describe
+from mobiledets_tf import cli
+from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed, InputError
 
 
@@ -36,6 +39,8 @@ def _raise(error):
         (CheckFailed("gate"), 1),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 2),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
+        (InputError("two\nlines"), 2),
     ],
 )
 def test_exit_codes(error, code, capsys):
@@ -43,6 +48,18 @@ def test_exit_codes(error, code, capsys):
     assert run(["prog"]) == code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_not_hidden():
+    for error in (RuntimeError("bug"), OSError(errno.EBADF, "Bad file descriptor")):
+        _, run = _command(_raise(error))
+        with pytest.raises(type(error), match="bug|descriptor"):
+            run(["prog"])
+
+
+def test_main_may_choose_the_exit_code():
+    for given, code in ((None, 0), (0, 0), (1, 1)):
+        assert _command(lambda _, given=given: given)[1](["prog"]) == code
 
 
 @pytest.mark.parametrize(
@@ -74,6 +91,47 @@ def test_flags_start_from_defaults_in_each_call():
     assert seen == [7, 3]
 
 
+def test_required_flags_are_missed_again_in_the_next_call(capsys):
+    _, run = _command(lambda _: 0, required=True)
+    assert run(["prog", "--model_dir=x"]) == 0
+    assert run(["prog"]) == 2
+
+
+def test_commands_of_one_process_do_not_share_flags():
+    seen = []
+    _, first = _command(lambda values: seen.append(values.steps))
+    _, second = _command(lambda values: seen.append(values.steps))
+    assert first(["prog", "--steps=7"]) == second(["prog", "--steps=8"]) == first(["prog"]) == 0
+    assert seen == [7, 8, 3]
+
+
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+COMMANDS = sorted(
+    module.name
+    for module in pkgutil.iter_modules(cli.__path__)
+    if hasattr(importlib.import_module(f"mobiledets_tf.cli.{module.name}"), "run")
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_wrong_flags_of_every_command_answer_at_once(command):
+    """Without TensorFlow and within two seconds, of the processor: other work on it doesn't count."""
+    code = (
+        f"import sys; from mobiledets_tf.cli import {command} as c; "
+        "help, wrong = c.run(['c', '--help']), c.run(['c', '--no_such_flag=1']); "
+        "print(help, wrong, 'tensorflow' in sys.modules)"
+    )
+    before = _cpu_seconds_of_children()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 2 False"
+    assert "unknown flag --no_such_flag" in done.stderr and done.stderr.count("\n") == 1
+    assert _cpu_seconds_of_children() - before < 2
+
+
 def test_help_shows_flags_and_survives_a_closed_pipe():
     command = f"{sys.executable} -m mobiledets_tf.cli.describe"
     shown = subprocess.run([*command.split(), "--help"], capture_output=True, text=True, check=True)
@@ -82,16 +140,3 @@ def test_help_shows_flags_and_survives_a_closed_pipe():
     reader += "p.stdout.close(); sys.exit(p.wait())"
     piped = subprocess.run([sys.executable, "-c", reader, *command.split(), "--help"], capture_output=True)
     assert b"Traceback" not in piped.stderr
-
-
-def test_describe_json(capsys):
-    assert describe.run(["prog", "--architecture=edgetpu", "--format=json"]) == 0
-    described = json.loads(capsys.readouterr().out)
-    assert described["params"] == 4_196_095 and described["madds"] == 1_533_181_504
-    assert len(described["layers"]) == 23 and described["anchors"] == 2034
-    assert {"op", "kernel", "stride", "in_channels", "out_channels"} <= set(described["layers"][0])
-
-
-def test_describe_refuses_an_unknown_name(capsys):
-    assert describe.run(["prog", "--architecture=edgetpx"]) == 2
-    assert "did you mean 'edgetpu'" in capsys.readouterr().err
