@@ -66,5 +66,8 @@ def read_json(path: str | os.PathLike, what: str = "file") -> Any:
             f"{what} {str(path)!r} is not valid JSON: {error.msg} at line {error.lineno}, "
             f"column {error.colno}"
         ) from error
+    except ValueError as error:
+        # Python refuses to read integers of more than some thousand digits.
+        raise InputError(f"{what} {str(path)!r} holds a number of too many digits") from error
     except RecursionError as error:
         raise InputError(f"{what} {str(path)!r} is nested too deeply") from error
