@@ -1,6 +1,5 @@
 """`mobiledets-search`: searches a detector for a latency target."""
 
-import os
 import sys
 
 from absl import flags
@@ -57,8 +56,6 @@ def main() -> None:
         )
     if FLAGS.latency_target <= 0:
         raise InputError(f"--latency_target={FLAGS.latency_target}: allowed are numbers above 0")
-    if FLAGS.deterministic:
-        os.environ["TF_DETERMINISTIC_OPS"] = "1"
     from mobiledets_tf.compat import tf
     from mobiledets_tf.search import loop, schedule
 

@@ -60,22 +60,14 @@ class SupernetLayer(tf.Module):
         def body(option, total):
             return option + 1, total + self._run_option(x, slices, decisions, option)
 
-        total = self._zeros(x, decisions)
-        _, total = tf.while_loop(
-            lambda option, _: option < last,
-            body,
-            [first, total],
-            parallel_iterations=1,
-        )
+        width = tf.gather(self.out_choices, decisions[position.out_filters])
+        total = tf.zeros(tf.stack([tf.shape(x)[0], *self._out_size(x), width]))
+        total.set_shape([x.shape[0], *self._out_size(x), None])
+        _, total = tf.while_loop(lambda option, _: option < last, body, [first, total], parallel_iterations=1)
         return total / tf.cast(last - first, total.dtype)
 
-    def _zeros(self, x, decisions) -> tf.Tensor:
-        stride = self.layer.strides
-        sides = [-(-side // stride) for side in x.shape[1:3]]
-        width = tf.gather(self.out_choices, decisions[self.position.out_filters])
-        zeros = tf.zeros(tf.stack([tf.shape(x)[0], *sides, width]))
-        zeros.set_shape([x.shape[0], *sides, None])
-        return zeros
+    def _out_size(self, x) -> list[int]:
+        return [-(-side // self.layer.strides) for side in x.shape[1:3]]
 
     def _run_option(self, x, slices: Slices, decisions, option) -> tf.Tensor:
         position = self.position
@@ -93,8 +85,7 @@ class SupernetLayer(tf.Module):
 
         chain = tf.gather(self.plan.chain_of, option)
         y = tf.switch_case(chain, [branch(chain) for chain in self.plan.chains])
-        stride = self.layer.strides
-        y.set_shape([x.shape[0], *(-(-side // stride) for side in x.shape[1:3]), None])
+        y.set_shape([x.shape[0], *self._out_size(x), None])
         return y
 
 

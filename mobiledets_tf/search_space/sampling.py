@@ -15,12 +15,6 @@ def sample(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, counts).astype(np.int32)
 
 
-def largest(space: SearchSpace) -> np.ndarray:
-    """The last option of each width and the first of each op; int32 [decisions]."""
-    last = [len(node.choices) - 1 if node.tag == "filters" else 0 for _, node in space.decisions]
-    return np.array(last, np.int32)
-
-
 def check_decisions(space: SearchSpace, decisions: Sequence[int]) -> None:
     """Raises InputError unless every index is in range and none is missing."""
     nodes = space.decisions
