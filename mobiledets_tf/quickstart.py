@@ -1,6 +1,7 @@
 """Stages run one after the other as commands of their own; what is done is not done again."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,16 +56,16 @@ def run_stages(
     work_dir = Path(work_dir)
     for number, stage in enumerate(stages):
         marker = _marker(work_dir, stage)
-        record = {"arguments": stage.arguments[1:], "inputs": inputs}
+        record = {"arguments": stage.arguments[1:], "output": stage.output, "inputs": inputs}
         before = read_json(marker, "stage marker") if marker.exists() else None
         if before == record | {"done": True} and _present(work_dir, stage):
             print(f"{stage.name}: done before", flush=True)
             continue
         # An unfinished run with the same arguments goes on; anything else starts afresh.
         if before != record | {"done": False}:
-            _forget(work_dir, stages[number:])
+            _forget(work_dir, keep=[earlier.name for earlier in stages[:number]])
         write_json(marker, record | {"done": False})
-        print(f"{stage.name}: {' '.join(stage.arguments)}", flush=True)
+        print(f"{stage.name}: {shlex.join(stage.arguments)}", flush=True)
         code = runner(stage.arguments)
         if code:
             return code
@@ -76,26 +77,27 @@ def _marker(work_dir: Path, stage: Stage) -> Path:
     return work_dir / "stages" / f"{stage.name}.json"
 
 
-def _forget(work_dir: Path, stages: Sequence[Stage]) -> None:
-    """Drops markers and outputs before the run, so that an interrupted one leaves none that is stale."""
-    (work_dir / "stages").mkdir(parents=True, exist_ok=True)
-    for stage in stages:
-        marker = _marker(work_dir, stage)
-        if marker.exists():
+def _forget(work_dir: Path, keep: Sequence[str]) -> None:
+    """Drops the markers of all other stages and what they wrote, also of stages not in this call.
+
+    Before the run, so that an interrupted one leaves nothing that is stale.
+    """
+    for marker in (work_dir / "stages").glob("*.json"):
+        if marker.stem not in keep:
+            _remove(work_dir, read_json(marker, "stage marker").get("output"))
             marker.unlink()
-            _remove(work_dir, stage)
 
 
 def _present(work_dir: Path, stage: Stage) -> bool:
     return stage.output is None or (work_dir / stage.output).exists()
 
 
-def _remove(work_dir: Path, stage: Stage) -> None:
-    if stage.output is None:
+def _remove(work_dir: Path, output: str | None) -> None:
+    if output is None:
         return
-    target = (work_dir / stage.output).resolve()
+    target = (work_dir / output).resolve()
     if work_dir.resolve() not in target.parents:
-        raise InputError(f"output {stage.output!r} leaves the work folder")
+        raise InputError(f"output {output!r} leaves the work folder")
     if target.is_dir():
         shutil.rmtree(target)
     else:

@@ -1,6 +1,9 @@
 """Stages: resume, changed flags, exit codes."""
 
+import pytest
+
 from mobiledets_tf.cli import quickstart as command
+from mobiledets_tf.errors import InputError
 from mobiledets_tf.quickstart import Stage, run_stages
 
 
@@ -39,6 +42,29 @@ def test_nothing_stale_after_a_changed_stage_failed(tmp_path):
     _run(tmp_path, _stages())
     assert _run(tmp_path, _stages(2), fail="train") == (3, ["train"])
     assert _run(tmp_path, _stages(2)) == (0, ["train", "export"])
+
+
+def test_a_missing_output_drops_stages_of_another_call(tmp_path):
+    prepare = [Stage("a", "data", ("--x=1",), "records")]
+    learn = [Stage("b", "train", (), "train")]
+    for folder in ("records", "train"):
+        (tmp_path / folder).mkdir()
+    _run(tmp_path, prepare + learn)
+    (tmp_path / "train" / "old").touch()
+    (tmp_path / "records").rmdir()
+    assert _run(tmp_path, prepare) == (0, ["data"])
+    assert not (tmp_path / "train").exists()
+    assert _run(tmp_path, prepare + learn)[1] == ["data", "train"]
+
+
+def test_an_output_outside_is_refused(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    stages = [Stage("a", "data", ("--x=1",), "../outside")]
+    _run(tmp_path / "work", stages)
+    with pytest.raises(InputError, match="leaves the work folder"):
+        _run(tmp_path / "work", [Stage("a", "data", ("--x=2",), "../outside")])
+    assert outside.exists()
 
 
 def test_wrong_device_and_folder_exit_2(tmp_path):
