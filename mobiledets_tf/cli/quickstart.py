@@ -109,7 +109,11 @@ def _summary(work: Path, classes: int) -> int:
     report = read_json(work / "export" / "report.json", "export report")
     network = architecture.load(str(work / "search" / "architecture.json"))
     figures = architecture.describe(network, classes, IMAGE_SIZE)
-    pictures = (work / "search" / "search_report.png", work / "export" / "detections.png")
+    pictures = (
+        work / "search" / "search_report.png",
+        work / "train" / "training_curve.png",
+        work / "export" / "detections.png",
+    )
     summary = {
         "float_AP": report["float"]["AP"],
         "float_AP50": report["float"]["AP50"],

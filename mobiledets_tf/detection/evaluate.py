@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mobiledets_tf import compat, files
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints, meta_architecture, model_dir, pipeline_config
+from mobiledets_tf.detection import checkpoints, curve, meta_architecture, model_dir, pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 
 compat.enable_object_detection()
@@ -20,6 +20,7 @@ from object_detection import inputs, model_lib_v2  # noqa: E402
 from object_detection.utils import config_util  # noqa: E402
 
 METRICS_FILE = "eval_metrics.json"
+CURVE_FILE = "training_curve.png"
 _METRICS = {
     "DetectionBoxes_Precision/mAP": "AP",
     "DetectionBoxes_Precision/mAP@.50IOU": "AP50",
@@ -123,7 +124,7 @@ def _named(raw: dict, step: int) -> dict[str, float]:
 def evaluate_kept(
     folder: str | os.PathLike, config: pipeline_config.PipelineConfig | None = None
 ) -> list[dict[str, float | int]]:
-    """Evaluates every trained checkpoint kept in a model folder and writes `eval_metrics.json`.
+    """Evaluates every trained checkpoint kept in a model folder; writes `eval_metrics.json` and a picture.
 
     Args:
       folder: the model folder.
@@ -144,4 +145,5 @@ def evaluate_kept(
         evaluator = evaluator or Evaluator(config or model_dir.load(folder), folder)
         metrics.append(evaluator.evaluate(checkpoint))
     files.write_json(Path(folder) / METRICS_FILE, metrics)
+    curve.draw(metrics, Path(folder) / CURVE_FILE)
     return metrics
