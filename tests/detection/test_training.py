@@ -58,6 +58,7 @@ def test_training_is_interrupted_goes_on_and_learns(tiny, tmp_path, monkeypatch,
     assert set(curve) >= {1, 8, 12, 20}
     # From small start kernels the L2 part, which falls first, is no longer a part of the fall.
     assert curve[20] < 0.8 * curve[1]
+    assert (folder / "training_curve.png").stat().st_size > 1000
     metrics = json.loads((folder / "eval_metrics.json").read_text())
     assert [entry["step"] for entry in metrics] == [4, 8, 12, 16, 20]
     assert all(-1 <= entry["AP50"] <= 1 and entry["loss"] > 0 for entry in metrics)
