@@ -28,6 +28,8 @@ Runs data, latency, search, train and export one after the other; called again, 
 """
 
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
+# The sample: with fewer images it is learnt by heart, with fewer steps it is not learnt.
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 2400
 
 
 def main() -> int:
@@ -51,7 +53,8 @@ def _prepare(work: Path, data: Path) -> list[Stage]:
     stages = []
     if not FLAGS.data:
         size = f"--image_size={IMAGE_SIZE}"
-        sample = ("--mode=sample", f"--output_dir={data}", size, f"--seed={FLAGS.seed}")
+        count = f"--num_train={SAMPLE_IMAGES}"
+        sample = ("--mode=sample", f"--output_dir={data}", size, count, f"--seed={FLAGS.seed}")
         stages.append(Stage("sample", "data", sample, "data"))
     convert = ("--mode=convert", f"--images={data}", f"--output_dir={work / 'records'}")
     stages.append(Stage("check", "data", ("--mode=check", f"--images={data}")))
@@ -66,7 +69,7 @@ def _counts(records: Path) -> tuple[int, int]:
 
 def _learn(work: Path, classes: int, images: int) -> list[Stage]:
     epochs = 30 * images // BATCH
-    steps = min(1200, max(200, epochs)) if FLAGS.data else 1200
+    steps = min(1200, max(200, epochs)) if FLAGS.data else SAMPLE_STEPS
     search_steps = min(240, max(60, epochs)) if FLAGS.data else 240
     reference = architecture.load("edgetpu").scaled(DEPTH)
     target = architecture.describe(reference, classes, IMAGE_SIZE)["madds"]
