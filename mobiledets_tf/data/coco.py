@@ -126,12 +126,7 @@ def load(split: Split) -> tuple[Dataset, list[Fault]]:
       InputError: not a JSON object, or no images, categories or boxes in it at all.
     """
     path = str(split.annotations)
-    try:
-        value = files.read_json(path, "annotation file")
-    except InputError:
-        raise
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"annotation file {path!r} is not valid JSON: {error}") from error
+    value = files.read_json(path, "annotation file")
     if not isinstance(value, dict):
         raise InputError(f"annotation file {path!r} should be a JSON object, not {_kind(value)}")
     for key in ("images", "categories", "annotations"):
