@@ -29,7 +29,7 @@ Runs data, latency, search, train and export one after the other; called again, 
 
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
 # The sample: with fewer images it is learnt by heart, with fewer steps it is not learnt.
-SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 2400
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 3000
 
 
 def main() -> int:
