@@ -12,6 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledets_tf.errors import InputError
 
 FILE_IDENTIFIER = b"TFL3"
+# Bytes of constants that are read: axes, paddings, strides.
+_SHORT = 64
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
 
 
@@ -33,6 +35,8 @@ class Tensor:
       is_dynamic: a dimension is open (-1 in the shape signature).
       size: bytes of its constant data; 0 for an activation.
       scales, zero_points: of its quantisation; empty where there is none.
+      values: of a short constant of int32 (axes, paddings, strides, shapes); else empty.
+      is_variable: keeps its content from one inference to the next.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Tensor:
     size: int
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
+    values: tuple[int, ...] = ()
+    is_variable: bool = False
 
     @property
     def is_constant(self) -> bool:
@@ -202,6 +208,7 @@ class _Reader:
             is_dynamic=any(n < 0 for n in signature), size=self._buffer_size(tensor.Buffer()),
             scales=tuple(float(s) for s in scales),
             zero_points=tuple(int(z) for z in _array(quantization.ZeroPointAsNumpy())) if len(scales) else (),
+            values=self._values(tensor), is_variable=bool(tensor.IsVariable()),
         )  # fmt: skip
 
     def _buffer_size(self, index: int) -> int:
@@ -213,6 +220,12 @@ class _Reader:
         if size > len(self.data):
             raise ValueError(f"a buffer of {size} bytes in {len(self.data)}")
         return size
+
+    def _values(self, tensor) -> tuple[int, ...]:
+        if tensor.Type() != schema.TensorType.INT32 or self._buffer_size(tensor.Buffer()) > _SHORT:
+            return ()
+        data = self.root.Buffers(tensor.Buffer()).DataAsNumpy()
+        return () if isinstance(data, int) else tuple(int(v) for v in np.frombuffer(data, "<i4"))
 
     def _signatures(self) -> dict[str, dict[str, list[str]]]:
         found = {}

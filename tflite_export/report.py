@@ -44,6 +44,7 @@ def readiness(model: ModelFile) -> dict[str, Any]:
             "ready": not findings,
             "findings": [finding.to_dict() for finding in findings],
             "parameters": edgetpu.parameters(model),
+            "coverage": edgetpu.coverage(model),
         }
     }
 

@@ -45,6 +45,7 @@ def main() -> int:
         "findings": [finding.to_dict() for finding in findings],
         "operations": model.histogram(),
         "parameters": device.parameters(model),
+        "coverage": device.coverage(model),
         "compiler": compilation.to_dict(),
     }
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
@@ -61,10 +62,36 @@ def as_text(verdict: dict) -> str:
     parameters = verdict["parameters"]
     where = "streamed from the host in part" if parameters["streamed"] else "all in the chip's cache"
     lines.append(f"parameters: {parameters['bytes']:,} bytes, {where}")
+    lines.append(_coverage_line(verdict["coverage"]))
     lines.append(f"compiler: {compiler['status']}{': ' if compiler['reason'] else ''}{compiler['reason']}")
     if compiler["status"] != "compiled":
         lines.append(f"  to compile: {compiler['command']}")
+    lines += _compiler_lines(compiler["result"])
     return "\n".join(lines)
+
+
+def _coverage_line(coverage: dict) -> str:
+    line = f"static check: {coverage['mapped']} of {coverage['operations']} operations mapped, " \
+           f"{coverage['subgraphs']} subgraphs"  # fmt: skip
+    first = coverage["first_on_cpu"]
+    return line + (f", on the CPU from op {_place(first)}" if first else "")
+
+
+def _place(first: dict) -> str:
+    return f"{first['op_index']} {first['op']}" + (f" in {first['block']}" if first["block"] else "")
+
+
+def _compiler_lines(result: dict) -> list[str]:
+    """What the compiler's log says; nothing where it was not run."""
+    lines = []
+    if result.get("on_edgetpu") is not None:
+        lines.append(f"  version {result['version']}: {result['on_edgetpu']} operations on the Edge TPU, "
+                     f"{result['on_cpu']} on the CPU, {result['subgraphs']} subgraphs")  # fmt: skip
+    if result.get("streamed_bytes") is not None:
+        lines.append(f"  {result['cached_bytes']:,} bytes cached, {result['streamed_bytes']:,} streamed")
+    if first := result.get("first_on_cpu"):
+        lines.append(f"  first on the CPU: op {_place(first)}: {first['status']}")
+    return lines
 
 
 def _finding_line(finding: dict) -> str:

@@ -158,6 +158,9 @@ def test_compile_says_ready_and_ends_with_0(exported, capsys):
     assert verdict["findings"] == []
     assert verdict["compiler"]["command"].startswith("edgetpu_compiler -s")
     assert not verdict["parameters"]["streamed"]
+    coverage = verdict["coverage"]
+    assert (coverage["subgraphs"], coverage["first_on_cpu"]["op"]) == (1, "DEQUANTIZE")
+    assert coverage["mapped"] == coverage["operations"] - 3
 
 
 def test_compile_names_the_fault_and_ends_with_1(tflite, capsys):

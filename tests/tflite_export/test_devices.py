@@ -1,7 +1,4 @@
-"""The static check, the compiler where there is one, and measured latency."""
-
-import os
-from pathlib import Path
+"""The static check and measured latency."""
 
 import pytest
 
@@ -15,11 +12,16 @@ def tensor(dtype="INT8", shape=(1, 8, 8, 4), **fields):
     return Tensor(dtype=dtype, shape=shape, **(defaults | fields))
 
 
+def constant(*values, shape=None):
+    return tensor("INT32", shape or (len(values),), size=4 * len(values) or 4, values=values)
+
+
 def reasons(name, *tensors, version=1, options=None, is_custom=False):
     tensors = tensors or (tensor(),)
     op = Operator(3, name, version, is_custom, tensors, tensors[:1], options)
     conv = Operator(0, "CONV_2D", 1, False, (tensor(),), (tensor(),))
-    return [finding.reason for finding in edgetpu.check(ModelFile(1, 1, (conv, op), (), (), {}))]
+    found = edgetpu.check(ModelFile(1, 1, (conv, op), (), (), {}))
+    return [finding.reason for finding in found if finding.op_index == 3]
 
 
 class Options:
@@ -42,7 +44,16 @@ class Options:
         (reasons("CONV_2D", options=Options(dilationHFactor=1, dilationWFactor=2)), "dilation 1x2"),
         (reasons("CONCATENATION", tensor(), tensor(), tensor(size=4)), "a constant among 3 inputs"),
         (reasons("FULLY_CONNECTED", options=Options(weightsFormat=1)), "shuffled"),
+        (reasons("FULLY_CONNECTED", tensor(shape=(1, 6, 4))), "shape 1x6x4"),
         (reasons("STRIDED_SLICE", options=Options(ellipsisMask=1, newAxisMask=0)), "mask"),
+        (reasons("STRIDED_SLICE", tensor(), *[constant(0)] * 2, constant(1, 2)), "strides (1, 2)"),
+        (reasons("MEAN", tensor(), constant(0)), "reduces the batch"),
+        (reasons("MEAN", tensor(shape=(1, 8, 8, 6)), constant(-1)), "mean over 6 channels"),
+        (reasons("PAD", tensor(), constant(0, 1, 0, 0, 0, 0, 0, 0)), "pads the batch"),
+        (reasons("PACK", tensor(), tensor(), options=Options(axis=0)), "packs along the batch"),
+        (reasons("PRELU", tensor(), constant(shape=(8, 8, 4))), "slope of shape 8x8x4"),
+        (reasons("SOFTMAX", tensor(shape=(1, 8, 4))), "input of shape 1x8x4"),
+        (reasons("CONV_2D", tensor(), tensor()), "weights are computed"),
         (reasons("SOFTMAX", tensor(shape=(1, 20000))), "20000 elements"),
     ],
 )
@@ -72,6 +83,42 @@ def test_several_subgraphs_and_no_operation_are_findings_of_the_file():
     assert [finding.op_index for finding in found] == [None, None]
 
 
+def chain(*names):
+    """A model of operations one after the other."""
+    tensors = [tensor(name=str(i)) for i in range(len(names) + 1)]
+    ops = [
+        Operator(i, name, 1, False, (tensors[i],), (tensors[i + 1],)) for i, name in enumerate(names)
+    ]
+    return ModelFile(1, 1, tuple(ops), (), (), {})
+
+
+@pytest.mark.parametrize(
+    ("names", "mapped", "subgraphs", "first"),
+    [
+        (("CONV_2D", "ADD"), 2, 1, None),
+        (("CONV_2D", "ADD", "DEQUANTIZE"), 2, 1, 2),
+        (("CONV_2D", "HARD_SWISH", "CONV_2D", "HARD_SWISH", "CONV_2D", "ADD"), 1, 3, 1),
+        (("HARD_SWISH", "CONV_2D", "ADD"), 2, 1, 0),
+        (("HARD_SWISH",), 0, 0, 0),
+    ],
+)
+def test_subgraphs_that_the_compiler_would_make(names, mapped, subgraphs, first):
+    found = edgetpu.coverage(chain(*names))
+    assert (found["operations"], found["mapped"], found["subgraphs"]) == (len(names), mapped, subgraphs)
+    assert (found["first_on_cpu"] or {}).get("op_index") == first
+
+
+def test_a_branch_beside_an_unsupported_operation_stays_in_the_first_subgraph():
+    a, b, c, d, e = (tensor(name=name) for name in "abcde")
+    ops = (
+        Operator(0, "CONV_2D", 1, False, (a,), (b,)), Operator(1, "HARD_SWISH", 1, False, (b,), (c,)),
+        Operator(2, "ADD", 1, False, (b,), (d,)), Operator(3, "MUL", 1, False, (c, d), (e,)),
+    )  # fmt: skip
+    found = edgetpu.coverage(ModelFile(1, 1, ops, (), (), {}))
+    assert (found["mapped"], found["subgraphs"]) == (2, 2)
+    assert any("2 Edge TPU subgraphs" in f.reason for f in edgetpu.check(ModelFile(1, 1, ops, (), (), {})))
+
+
 def test_our_int8_file_is_ready(tflite):
     assert edgetpu.check(inspect.read(tflite("int8", "uint8"))) == []
 
@@ -89,55 +136,6 @@ def test_a_float_file_is_not_and_each_finding_names_its_block(tflite, network):
 def test_a_float_input_alone_is_found(tflite):
     (finding,) = edgetpu.check(inspect.read(tflite("int8", "float")))
     assert (finding.op, finding.op_index) == ("QUANTIZE", 0)
-
-
-def compiler(folder: Path, script: str, monkeypatch) -> None:
-    path = folder / "edgetpu_compiler"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "my model.tflite"
-    path.write_bytes(b"model")
-    return path
-
-
-def test_without_the_compiler_the_command_is_given(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    answer = edgetpu.compile_model(model, tmp_path)
-    assert answer.status == "not compiled"
-    assert "edgetpu_compiler -s -o" in answer.command
-
-
-def test_a_compiler_that_works(model, tmp_path, monkeypatch):
-    script = 'echo "Edge TPU Compiler version 16"; cp "$4" "$3/my model_edgetpu.tflite"'
-    compiler(tmp_path, script, monkeypatch)
-    answer = edgetpu.compile_model(model, tmp_path / "out")
-    assert answer.status == "compiled"
-    assert Path(answer.output).read_bytes() == b"model"
-    assert "version 16" in answer.log
-    assert os.listdir(tmp_path / "out") == ["my model_edgetpu.tflite"]
-
-
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("exit 0", "wrote no file"),
-        ('echo partial > "$3/x"; exit 3', "code 3"),
-        ("sleep 60 & wait", "did not end within 1 s"),
-        ("kill -SEGV $$", "code -11"),
-    ],
-)
-def test_a_compiler_that_fails_leaves_nothing(script, words, model, tmp_path, monkeypatch):
-    compiler(tmp_path, script, monkeypatch)
-    monkeypatch.setattr(edgetpu, "COMPILER_TIMEOUT_S", 1)
-    answer = edgetpu.compile_model(model, tmp_path / "out")
-    assert answer.status == "failed"
-    assert words in answer.reason
-    assert os.listdir(tmp_path / "out") == []
 
 
 def test_host_latency_is_measured(tflite):

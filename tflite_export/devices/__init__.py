@@ -78,6 +78,7 @@ class Compilation:
       reason: why there is no compiled file, or ''.
       output: the compiled file, or None.
       log: what the compiler printed.
+      result: what the log says, by name; empty where nothing was run.
     """
 
     status: str
@@ -85,6 +86,7 @@ class Compilation:
     reason: str = ""
     output: str | None = None
     log: str = ""
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For a report."""

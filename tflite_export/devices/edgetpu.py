@@ -1,45 +1,42 @@
-"""Coral Edge TPU: a static check of any .tflite file, and the vendor's compiler where installed.
+"""Coral Edge TPU: a static check of any .tflite file; the vendor's compiler is a module beside.
 
-The compiler maps the longest run of supported int8 operations from the input on; whatever
-follows the first unsupported one stays on the CPU. The check names each operation that it
-would refuse, and why. Sources: Coral's table of supported operations, and statuses and
-failures in compiler logs of versions 2 to 16.
+The compiler maps operations from the input on, as one subgraph; whatever follows the first
+that it refuses stays on the CPU. The check names each operation that it would refuse, and
+why. Sources: Coral's table of supported operations, statuses and failures in compiler logs of
+versions 2 to 16, and TensorFlow's `runtime_version.cc` for the versions of operations.
 """
 
-import contextlib
 import itertools
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 from tflite_export import blocks
-from tflite_export.devices import Compilation, Finding
+from tflite_export.devices import Finding
+from tflite_export.devices.edgetpu_compiler import compile_model
 from tflite_export.inspect import ModelFile, Operator, Tensor
 from tflite_export.postprocess import CUSTOM_OP
 
-COMPILER = "edgetpu_compiler"
-COMPILER_TIMEOUT_S = 600
+__all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "parameters"]
 
-SUPPORTED_OPS = frozenset({
-    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "EXPAND_DIMS",
-    "FULLY_CONNECTED", "L2_NORMALIZATION", "LOGISTIC", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MUL",
-    "PACK", "PAD", "PRELU", "QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_N1_TO_1",
-    "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SOFTMAX", "SPACE_TO_DEPTH", "SPLIT",
-    "SQUEEZE", "STRIDED_SLICE", "SUB", "TANH", "UNIDIRECTIONAL_SEQUENCE_LSTM",
-})  # fmt: skip
+# Operations that Coral's table has, with the newest version each. Compiler 16 holds the TFLite
+# of TensorFlow 2.5: it refuses CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4 (of 2.13) in logs, so
+# these are the newest versions that 2.5 knows.
+SUPPORTED_OPS = {
+    "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6,
+    "EXPAND_DIMS": 1, "FULLY_CONNECTED": 9, "L2_NORMALIZATION": 2, "LOGISTIC": 3, "MAX_POOL_2D": 3,
+    "MAXIMUM": 4, "MEAN": 3, "MINIMUM": 4, "MUL": 4, "PACK": 3, "PAD": 3, "PRELU": 1, "QUANTIZE": 2,
+    "REDUCE_MAX": 3, "REDUCE_MIN": 3, "RELU": 3, "RELU6": 3, "RELU_N1_TO_1": 1, "RESHAPE": 1,
+    "RESIZE_BILINEAR": 4, "RESIZE_NEAREST_NEIGHBOR": 4, "SLICE": 5, "SOFTMAX": 3, "SPACE_TO_DEPTH": 2,
+    "SPLIT": 4, "SQUEEZE": 2, "STRIDED_SLICE": 5, "SUB": 5, "TANH": 3, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3,
+}  # fmt: skip
 # These end a network on the CPU by design; they are no fault.
 CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
-# The newest versions that compiler 16 parses, where a newer one is known to be refused.
-MAX_VERSIONS = {"CONV_2D": 5, "TRANSPOSE_CONV": 3}
 INTEGER_TYPES = frozenset({"INT8", "UINT8"})
 MAX_SOFTMAX = 16_000
 # What compiler logs show as free for parameters on a chip of 8 MiB.
 CACHE_BYTES = 7 * 2**20
 INNER_DIMENSIONS = 3
+MEAN_MULTIPLE = 4
 
 
 def check(model: ModelFile) -> list[Finding]:
@@ -52,7 +49,54 @@ def check(model: ModelFile) -> list[Finding]:
             findings += [_finding(op, tensor, reason) for tensor, reason in _faults(op)]
     if not any(op.name in SUPPORTED_OPS for op in model.operators):
         findings.append(_of_file("no operation that the Edge TPU runs"))
+    count = coverage(model)["subgraphs"]
+    if count > 1:
+        findings.append(_of_file(f"{count} Edge TPU subgraphs; the compiler maps the first one only"))
     return findings
+
+
+def coverage(model: ModelFile) -> dict[str, Any]:
+    """What the compiler would map, by the static check.
+
+    Returns:
+      `operations` of the file; `mapped`, those of the first subgraph; `subgraphs` of operations
+      that could be mapped; `first_on_cpu`, the operation at which the first subgraph ends
+      (`op_index`, `op`, `block`), or None.
+    """
+    epochs = _epochs(model.operators, [_is_mappable(op) for op in model.operators])
+    on_chip = {epoch for epoch in epochs if epoch % 2 == 0}
+    first = min(on_chip, default=0)
+    rest = [op for op, epoch in zip(model.operators, epochs, strict=True) if epoch != first]
+    return {
+        "operations": len(epochs),
+        "mapped": len(epochs) - len(rest),
+        "subgraphs": len(on_chip),
+        "first_on_cpu": _place(rest[0]) if rest else None,
+    }
+
+
+def _place(op: Operator) -> dict[str, Any]:
+    return {"op_index": op.index, "op": op.name, "block": blocks.of_operator(op)}
+
+
+def _epochs(operators: tuple[Operator, ...], mappable: list[bool]) -> list[int]:
+    """For each operation the turn in which it runs: even turns on the Edge TPU, odd ones not.
+
+    An operation runs in the first turn of its kind that is not before those of its inputs, as
+    TFLite splits a graph for a delegate.
+    """
+    made: dict[int, int] = {}
+    epochs = []
+    for op, on_chip in zip(operators, mappable, strict=True):
+        epoch = max((made.get(id(tensor), 0) for tensor in op.inputs), default=0)
+        epoch += (epoch % 2 == 0) != on_chip
+        epochs.append(epoch)
+        made |= {id(tensor): epoch for tensor in op.outputs}
+    return epochs
+
+
+def _is_mappable(op: Operator) -> bool:
+    return op.name not in CPU_BY_DESIGN and next(_faults(op), None) is None
 
 
 def parameters(model: ModelFile) -> dict[str, int | bool]:
@@ -75,13 +119,18 @@ def _faults(op: Operator) -> Iterator[tuple[Tensor | None, str]]:
     if op.name not in SUPPORTED_OPS:
         yield out, f"{'custom operation' if op.is_custom else 'operation'} {op.name} is not supported"
         return
-    if op.version > MAX_VERSIONS.get(op.name, op.version):
-        yield out, f"version {op.version} of {op.name}; allowed: at most {MAX_VERSIONS[op.name]}"
+    if op.version > SUPPORTED_OPS[op.name]:
+        yield out, f"version {op.version} of {op.name}; allowed: at most {SUPPORTED_OPS[op.name]}"
     for rule in (_type_fault, _shape_fault, _rank_fault):
         found = ((tensor, rule(tensor)) for tensor in op.activations)
         yield from itertools.islice(((tensor, reason) for tensor, reason in found if reason), 1)
+    if op.name in WEIGHTED and len(op.inputs) > 1 and not op.inputs[1].is_constant:
+        yield op.inputs[1], "weights are computed; allowed: constant weights"
     if reason := _OPTION_RULES.get(op.name, lambda op: "")(op):
         yield out, reason
+
+
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 
 def _type_fault(tensor: Tensor) -> str:
@@ -120,19 +169,63 @@ def _concatenation_fault(op: Operator) -> str:
     return _activation_fault(op)
 
 
-def _weights_fault(op: Operator) -> str:
-    shuffled = getattr(op.options, "weightsFormat", 0)
-    return "weights are shuffled; allowed: the default format" if shuffled else ""
+def _dense_fault(op: Operator) -> str:
+    if getattr(op.options, "weightsFormat", 0):
+        return "weights are shuffled; allowed: the default format"
+    shape = op.outputs[0].shape if op.outputs else ()
+    return _not_flat("output", shape) if _rank_used(shape) > 1 else ""
 
 
-def _mask_fault(op: Operator) -> str:
+def _rank_used(shape: tuple[int, ...]) -> int:
+    return sum(side > 1 for side in shape)
+
+
+def _not_flat(what: str, shape: tuple[int, ...]) -> str:
+    return f"{what} of shape {'x'.join(map(str, shape))}; allowed: one dimension"
+
+
+def _stride_fault(op: Operator) -> str:
     masks = (getattr(op.options, name, 0) for name in ("ellipsisMask", "newAxisMask"))
-    return "ellipsis or new-axis mask; allowed: neither" if any(masks) else ""
+    if any(masks):
+        return "ellipsis or new-axis mask; allowed: neither"
+    strides = op.inputs[3].values if len(op.inputs) > 3 else ()
+    return f"strides {strides}; allowed: 1" if any(stride != 1 for stride in strides) else ""
 
 
 def _softmax_fault(op: Operator) -> str:
-    size = op.inputs[0].shape[-1] if op.inputs and op.inputs[0].shape else 0
-    return f"softmax over {size} elements; allowed: at most {MAX_SOFTMAX}" if size > MAX_SOFTMAX else ""
+    shape = op.inputs[0].shape if op.inputs else ()
+    size = shape[-1] if shape else 0
+    if size > MAX_SOFTMAX:
+        return f"softmax over {size} elements; allowed: at most {MAX_SOFTMAX}"
+    return _not_flat("input", shape) if _rank_used(shape) > 1 else ""
+
+
+def _reduction_fault(op: Operator) -> str:
+    """Reductions: never over the batch; over channels only by multiples of four (MEAN)."""
+    if len(op.inputs) < 2:
+        return ""
+    shape = op.inputs[0].shape
+    axes = {axis % len(shape) for axis in op.inputs[1].values} if shape else set()
+    if 0 in axes and len(shape) == 4:
+        return "reduces the batch; allowed: height, width, channels"
+    if op.name == "MEAN" and len(shape) == 4 and 3 in axes and shape[3] % MEAN_MULTIPLE:
+        return f"mean over {shape[3]} channels; allowed: a multiple of {MEAN_MULTIPLE}"
+    return ""
+
+
+def _padding_fault(op: Operator) -> str:
+    batch = op.inputs[1].values[:2] if len(op.inputs) > 1 and len(op.inputs[0].shape) == 4 else ()
+    return "pads the batch; allowed: height, width, channels" if any(batch) else ""
+
+
+def _packing_fault(op: Operator) -> str:
+    axis = getattr(op.options, "axis", None)
+    return "packs along the batch; allowed: the other dimensions" if axis == 0 and len(op.inputs) > 1 else ""
+
+
+def _slope_fault(op: Operator) -> str:
+    shape = op.inputs[1].shape if len(op.inputs) > 1 else ()
+    return _not_flat("slope", shape) if _rank_used(shape) > 1 else ""
 
 
 _OPTION_RULES = {
@@ -141,63 +234,13 @@ _OPTION_RULES = {
     "CONCATENATION": _concatenation_fault,
     "CONV_2D": _dilation_fault,
     "DEPTHWISE_CONV_2D": _dilation_fault,
-    "FULLY_CONNECTED": _weights_fault,
-    "STRIDED_SLICE": _mask_fault,
+    "FULLY_CONNECTED": _dense_fault,
+    "MEAN": _reduction_fault,
+    "PACK": _packing_fault,
+    "PAD": _padding_fault,
+    "PRELU": _slope_fault,
+    "REDUCE_MAX": _reduction_fault,
+    "REDUCE_MIN": _reduction_fault,
     "SOFTMAX": _softmax_fault,
+    "STRIDED_SLICE": _stride_fault,
 }
-
-
-def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Compilation:
-    """Runs the vendor's compiler where it is installed.
-
-    Args:
-      path: the .tflite file.
-      output_dir: where the compiled file goes, as NAME_edgetpu.tflite.
-    """
-    path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
-    command = [COMPILER, "-s", "-o", str(output_dir), str(path)]
-    found = shutil.which(COMPILER)
-    if not found:
-        return Compilation("not compiled", " ".join(command), f"{COMPILER} is not installed")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own first: a compiler that dies leaves nothing in the user's.
-    with tempfile.TemporaryDirectory(prefix=".edgetpu-", dir=output_dir) as folder:
-        reason, log = _run([found, "-s", "-o", folder, str(path)])
-        made = Path(folder) / f"{path.stem}_edgetpu.tflite"
-        if not reason and not made.is_file():
-            reason = f"{COMPILER} ended without an error and wrote no file"
-        if reason:
-            return Compilation("failed", " ".join(command), reason, None, log)
-        target = output_dir / made.name
-        os.replace(made, target)
-    return Compilation("compiled", " ".join(command), "", str(target), log)
-
-
-def _run(command: list[str]) -> tuple[str, str]:
-    """(why it failed or '', what it printed)."""
-    try:
-        # A session of its own: the compiler starts a child, which has to go with it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        return f"{COMPILER} cannot be started: {error.strerror}", ""
-    reason = ""
-    try:
-        printed, _ = process.communicate(timeout=COMPILER_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        reason = f"{COMPILER} did not end within {COMPILER_TIMEOUT_S} s"
-        _end(process)
-        printed, _ = process.communicate()
-    except BaseException:
-        _end(process)
-        raise
-    if process.returncode and not reason:
-        reason = f"{COMPILER} ended with code {process.returncode}"
-    return reason, printed.decode("utf-8", "replace")
-
-
-def _end(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,139 @@
+"""Running Coral's `edgetpu_compiler` where it is installed, and judging its answer."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mobiledets_tf.errors import InputError
+from tflite_export import blocks, inspect
+from tflite_export.devices import Compilation, edgetpu_log
+from tflite_export.devices.edgetpu_log import CompilerLog
+from tflite_export.inspect import ModelFile, Operator
+
+COMPILER = "edgetpu_compiler"
+TIMEOUT_S = 600
+# "Internal compiler error" is sometimes gone when the compiler is called again.
+ATTEMPTS = 3
+# Its table has one name for all custom operations.
+_CUSTOM = "CUSTOM"
+
+
+def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Compilation:
+    """Compiles a file with the vendor's compiler.
+
+    Args:
+      path: the .tflite file.
+      output_dir: where NAME_edgetpu.tflite goes; nothing is left there by a failure.
+
+    Raises:
+      InputError: the file is no .tflite file.
+    """
+    path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
+    command = " ".join(_arguments(COMPILER, output_dir, path))
+    found = shutil.which(COMPILER)
+    if not found:
+        return Compilation("not compiled", command, f"{COMPILER} is not installed")
+    model = inspect.read(path)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, ATTEMPTS + 1):
+        # In a folder of its own first: a compiler that dies leaves nothing in the user's.
+        with tempfile.TemporaryDirectory(prefix=".edgetpu-", dir=output_dir) as folder:
+            code, printed = _run(_arguments(found, Path(folder), path))
+            log = edgetpu_log.parse(printed + _operation_log(Path(folder), path))
+            made = Path(folder) / f"{path.stem}_edgetpu.tflite"
+            reason = _fault(code, log, made)
+            if not reason:
+                os.replace(made, output_dir / made.name)
+                result = _result(log, model, attempt)
+                return Compilation("compiled", command, "", str(output_dir / made.name), printed, result)
+        if edgetpu_log.INTERNAL_ERROR not in printed:
+            break
+    return Compilation("failed", command, reason, None, printed, _result(log, model, attempt))
+
+
+def _arguments(compiler: str, output_dir: Path, path: Path) -> list[str]:
+    """`-s` prints the table of operations. Both paths are absolute: none is taken for a flag."""
+    return [compiler, "-s", "-o", str(output_dir), str(path)]
+
+
+def _operation_log(folder: Path, path: Path) -> str:
+    written = folder / f"{path.stem}_edgetpu.log"
+    return "\n" + written.read_text("utf-8", "replace") if written.is_file() else ""
+
+
+def _fault(code: int | str, log: CompilerLog, made: Path) -> str:
+    """Why there is no compiled file to trust, or ''."""
+    if isinstance(code, str):
+        return code
+    if code:
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"{COMPILER} {ended}{': ' + log.error if log.error else ''}"
+    if log.succeeded is False:
+        return f"{COMPILER} failed{': ' + log.error if log.error else ''}"
+    if not made.is_file():
+        return f"{COMPILER} ended without an error and wrote no file"
+    try:
+        inspect.read(made)
+    except InputError:
+        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file"
+    return ""
+
+
+def _run(command: list[str]) -> tuple[int | str, str]:
+    """(exit code, or why there is none; what was printed)."""
+    try:
+        # A session of its own: the compiler starts a child, which has to go with it.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return f"{COMPILER} cannot be started: {error.strerror}", ""
+    try:
+        printed, _ = process.communicate(timeout=TIMEOUT_S)
+        code: int | str = process.returncode
+    except subprocess.TimeoutExpired:
+        _end(process)
+        printed, _ = process.communicate()
+        code = f"{COMPILER} did not end within {TIMEOUT_S} s"
+    except BaseException:
+        _end(process)
+        raise
+    return code, printed.decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _result(log: CompilerLog, model: ModelFile, attempts: int) -> dict[str, Any]:
+    first = first_on_cpu(log, model)
+    named = None
+    if first is not None:
+        operator, status = first
+        named = {"op_index": operator.index, "op": operator.name, "block": blocks.of_operator(operator),
+                 "status": status}  # fmt: skip
+    return log.to_dict() | {"attempts": attempts, "first_on_cpu": named}
+
+
+def first_on_cpu(log: CompilerLog, model: ModelFile) -> tuple[Operator, str] | None:
+    """The first operation in the file's order that the compiler left on the CPU, and why.
+
+    The table counts operations by kind and status. The compiler maps from the input on, so of
+    a kind with both statuses the first ones are those that are mapped.
+    """
+    found = []
+    for kind in {row.op for row in log.operators if not row.is_mapped}:
+        mapped = sum(row.count for row in log.operators if row.op == kind and row.is_mapped)
+        operators = [op for op in model.operators if (_CUSTOM if op.is_custom else op.name) == kind]
+        statuses = [row.status for row in log.operators if row.op == kind and not row.is_mapped]
+        # The status that names a limit says more than that of what follows it.
+        statuses.sort(key=lambda status: status.startswith("More than one subgraph"))
+        found += [(op, statuses[0]) for op in operators[mapped : mapped + 1]]
+    return min(found, key=lambda item: item[0].index, default=None)

@@ -1,0 +1,171 @@
+"""What `edgetpu_compiler` printed, or wrote into its .log file, as data.
+
+Real output of versions 2 to 16 differs: without `-s` the table of operations is only in the
+log file, the block about operations on the CPU is missing when all are mapped, the same
+operation has a row for each status, version 16 adds lines about its child process and
+version 2 one more line about caching. Unknown lines are passed over.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+MAPPED = "Mapped to Edge TPU"
+INTERNAL_ERROR = "Internal compiler error"
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = r"([\d.]+)\s*([KMG]iB|B)"
+_ROW = re.compile(r"^(\S+)[ \t]{2,}(\d+)[ \t]{2,}(\S.*?)\s*$", re.MULTILINE)
+_ERROR = re.compile(
+    r"^(?:ERROR: .+|Compilation failed: .+|Model not quantized.*|Model could not be parsed.*|"
+    r"Internal compiler error.*|Invalid model: .+)$",
+    re.MULTILINE,
+)
+# These say that it failed; another line says why.
+_NO_REASON = re.compile(r"Invalid model|ERROR: Registration failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """One row of the compiler's table: so many operations of a kind have this status."""
+
+    op: str
+    count: int
+    status: str
+
+    @property
+    def is_mapped(self) -> bool:
+        return self.status == MAPPED
+
+
+@dataclasses.dataclass(frozen=True)
+class CompilerLog:
+    """A parsed log. What it does not say is None; sizes are in bytes.
+
+    Attributes:
+      version: of the compiler.
+      succeeded: True or False where the log says so; a .log file alone says nothing.
+      error: the first line that gives a reason, or None.
+      milliseconds: of the compilation.
+      input_model, output_model: paths as printed.
+      input_bytes, output_bytes: sizes of both files.
+      cached_bytes: parameters held on the chip.
+      cache_free_bytes: what is left there.
+      streamed_bytes: parameters read from the host for every inference.
+      subgraphs: that run on the Edge TPU.
+      operations: of the model.
+      on_edgetpu, on_cpu: how many of them run where; from the table where that is all there is.
+      operation_log: path of the .log file as printed.
+      operators: the table.
+    """
+
+    version: str | None = None
+    succeeded: bool | None = None
+    error: str | None = None
+    milliseconds: int | None = None
+    input_model: str | None = None
+    output_model: str | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    cached_bytes: int | None = None
+    cache_free_bytes: int | None = None
+    streamed_bytes: int | None = None
+    subgraphs: int | None = None
+    operations: int | None = None
+    on_edgetpu: int | None = None
+    on_cpu: int | None = None
+    operation_log: str | None = None
+    operators: tuple[OperatorRow, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a report."""
+        return dataclasses.asdict(self)
+
+
+def parse(text: str) -> CompilerLog:
+    """Reads standard output, a .log file, or both after one another."""
+    rows = _rows(text)
+    fields = {name: _find(pattern, text) for name, pattern in _TEXTS.items()}
+    fields |= {name: _number(pattern, text) for name, pattern in _NUMBERS.items()}
+    fields |= {name: _bytes(pattern, text) for name, pattern in _SIZES.items()}
+    fields |= _cache_of_version_2(fields, text)
+    error = _error(text)
+    return CompilerLog(**fields | _counts(fields, rows), succeeded=_succeeded(text, error), error=error,
+                       operators=rows)  # fmt: skip
+
+
+_TEXTS = {
+    "version": r"^Edge TPU Compiler version (\S+)",
+    "input_model": r"^Input(?: model)?: (.+?)\s*$",
+    "output_model": r"^Output(?: model)?: (.+?)\s*$",
+    "operation_log": r"^Operation log: (.+?)\s*$",
+}
+_NUMBERS = {
+    "milliseconds": r"^Model compiled successfully in (\d+) ms",
+    "subgraphs": r"^Number of Edge TPU subgraphs: (\d+)",
+    "operations": r"^Total number of operations: (\d+)",
+    "on_edgetpu": r"^Number of operations that will run on Edge TPU: (\d+)",
+    "on_cpu": r"^Number of operations that will run on CPU: (\d+)",
+}
+_SIZES = {
+    "input_bytes": r"^Input size: ",
+    "output_bytes": r"^Output size: ",
+    "cached_bytes": r"^On-chip memory used for caching model parameters: ",
+    "cache_free_bytes": r"^On-chip memory remaining for caching model parameters: ",
+    "streamed_bytes": r"^Off-chip memory used for streaming uncached model parameters: ",
+}
+
+
+def _find(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _number(pattern: str, text: str) -> int | None:
+    found = _find(pattern, text)
+    return None if found is None else int(found)
+
+
+def _bytes(pattern: str, text: str) -> int | None:
+    found = re.search(pattern + _SIZE, text, re.MULTILINE)
+    return round(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def _cache_of_version_2(fields: dict[str, Any], text: str) -> dict[str, int]:
+    """It prints what was free before, not what is left."""
+    before = _bytes(r"^On-chip memory available for caching model parameters: ", text)
+    used = fields["cached_bytes"]
+    known = before is not None and used is not None and fields["cache_free_bytes"] is None
+    return {"cache_free_bytes": max(0, before - used)} if known else {}
+
+
+def _rows(text: str) -> tuple[OperatorRow, ...]:
+    """The table; the same row twice (standard output and the log file) counts once."""
+    found = (OperatorRow(op, int(count), status) for op, count, status in _ROW.findall(text))
+    return tuple(dict.fromkeys(found))
+
+
+def _counts(fields: dict[str, Any], rows: tuple[OperatorRow, ...]) -> dict[str, int]:
+    """The numbers that the log leaves out and that follow from the rest."""
+    total, on_edgetpu, on_cpu = fields["operations"], fields["on_edgetpu"], fields["on_cpu"]
+    listed = sum(row.count for row in rows)
+    # A table that was cut short must not be counted.
+    if on_edgetpu is None and rows and total in (None, listed):
+        mapped = sum(row.count for row in rows if row.is_mapped)
+        return {"operations": listed, "on_edgetpu": mapped, "on_cpu": listed - mapped}
+    # The block about the CPU is left out when nothing runs there.
+    if on_edgetpu is None and on_cpu is None and total is not None and not any(not r.is_mapped for r in rows):
+        return {"on_edgetpu": total, "on_cpu": 0}
+    return {}
+
+
+def _error(text: str) -> str | None:
+    lines = [" ".join(line.split()) for line in _ERROR.findall(text)]
+    reasons = [line for line in lines if not _NO_REASON.match(line)]
+    return next(iter(reasons or lines), None)
+
+
+def _succeeded(text: str, error: str | None) -> bool | None:
+    if "Compilation failed" in text or error:
+        return False
+    return True if "Model compiled successfully" in text else None
