@@ -32,9 +32,11 @@ EXTRAS = {
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [
-    "benchmark", "compile", "data", "describe", "doctor", "export", "latency", "quickstart", "search",
-    "train",
+    "benchmark", "compile", "data", "describe", "doctor", "export", "import", "latency", "quickstart",
+    "search", "train",
 ]
+# A module cannot be named by a word of the language.
+MODULES = {"import": "import_weights"}
 
 
 def version() -> str:
@@ -63,6 +65,8 @@ setup(
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": [f"mobiledets-{name} = mobiledets_tf.cli.{name}:run" for name in COMMANDS]
+        "console_scripts": [
+            f"mobiledets-{name} = mobiledets_tf.cli.{MODULES.get(name, name)}:run" for name in COMMANDS
+        ]
     },
 )

@@ -21,14 +21,19 @@ def _canonical(requirement):
     return re.sub(r"[-_.]+", "-", re.split(r"[=<>]", requirement)[0]).lower()
 
 
+def _modules():
+    special = _setup_value("MODULES")
+    return {special.get(name, name) for name in _setup_value("COMMANDS")}
+
+
 def test_every_command_has_a_run_function():
-    for name in _setup_value("COMMANDS"):
+    for name in _modules():
         assert callable(importlib.import_module(f"mobiledets_tf.cli.{name}").run)
 
 
 def test_every_cli_module_is_a_command():
     modules = {path.stem for path in (ROOT / "mobiledets_tf" / "cli").glob("*.py")}
-    assert modules - {"__init__", "app"} == set(_setup_value("COMMANDS"))
+    assert modules - {"__init__", "app"} == _modules()
 
 
 def test_constraints_fix_what_setup_asks_for():

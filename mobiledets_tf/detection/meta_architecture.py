@@ -228,6 +228,10 @@ def build_network(settings: NetworkSettings) -> keras.Model:
         head_norm=settings.head_norm,
         class_bias=settings.class_bias,
     )
+    if settings.backbone_momentum is not None:
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization) and not is_head(layer.name):
+                layer.momentum = settings.backbone_momentum
     if settings.backbone_stddev is not None:
         for weight in network.weights:
             if is_kernel(weight.name) and not is_head(weight.name):

@@ -37,8 +37,9 @@ class NetworkSettings:
       l2: weight of the L2 loss (half the sum of squares) of backbone and extra levels.
       predictor_l2: the same for the predictors.
       backbone_stddev: of the backbone's initial kernels where the config overrides the base
-        extractor's hyperparameters; None leaves He initialisation. Its batch normalisation
-        stays, since an exported network is built from the architecture alone.
+        extractor's hyperparameters; None leaves He initialisation.
+      backbone_momentum: of the backbone's moving averages in that case; None leaves 0.99. Its
+        epsilon stays, since an exported network is built from the architecture alone.
     """
 
     architecture: Architecture
@@ -51,6 +52,7 @@ class NetworkSettings:
     l2: float
     predictor_l2: float
     backbone_stddev: float | None = None
+    backbone_momentum: float | None = None
 
 
 def extractor_type(architecture: str) -> str:
@@ -90,6 +92,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
     _require_equal("box_predictor.batch_norm.decay", predictor_norm.momentum, head_norm.momentum)
     _check_initializer(extractor.conv_hyperparams, "feature_extractor", "truncated_normal_initializer")
     _check_initializer(predictor.conv_hyperparams, "box_predictor", "random_normal_initializer")
+    own_start = extractor.override_base_feature_extractor_hyperparams
     resizer = ssd.image_resizer.fixed_shape_resizer
     anchors = anchor_generator_builder.build(ssd.anchor_generator).num_anchors_per_location()
     # Protos hold float32 (0.35 comes back as 0.3499999940395355): numbers are read rounded.
@@ -103,7 +106,8 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
         class_bias=_rounded([predictor.class_prediction_bias_init])[0],
         l2=_l2(extractor.conv_hyperparams, "feature_extractor"),
         predictor_l2=_l2(predictor.conv_hyperparams, "box_predictor"),
-        backbone_stddev=_STDDEV if extractor.override_base_feature_extractor_hyperparams else None,
+        backbone_stddev=_STDDEV if own_start else None,
+        backbone_momentum=head_norm.momentum if own_start else None,
     )
 
 

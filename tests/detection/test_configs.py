@@ -135,6 +135,7 @@ def test_settings_are_read_exactly():
         "architecture": None, "num_classes": 7, "image_size": (192, 320), "depth_multiplier": 0.35,
         "anchors_per_location": (3, 6, 6, 6, 6, 6), "head_norm": {"momentum": 0.97, "epsilon": 0.001},
         "class_bias": -4.6, "l2": 4e-5, "predictor_l2": 4e-5, "backbone_stddev": 0.03,
+        "backbone_momentum": 0.97,
     }  # fmt: skip
     assert settings.architecture.name == "dsp"
 
@@ -146,6 +147,8 @@ def test_backbone_starts_as_the_config_says():
         ssd.feature_extractor.override_base_feature_extractor_hyperparams = override
         network = meta_architecture.build_network(network_settings.read(ssd))
         stddevs[override] = {w.name: float(w.numpy().std()) for w in network.weights if "kernel" in w.name}
+        momentum = {layer.momentum for layer in network.layers if hasattr(layer, "momentum")}
+        assert momentum == ({0.97} if override else {0.97, 0.99})
     project = "block6_layer1_project/kernel:0"  # 8 * 24 -> 32: He gives sqrt(2 / 192)
     assert stddevs[False][project] == pytest.approx((2 / 192) ** 0.5, rel=0.05)
     # A normal of 0.03 cut at two deviations.
