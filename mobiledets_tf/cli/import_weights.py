@@ -41,7 +41,6 @@ Writes a checkpoint, its network and import.json, the account of every tensor.
 
   mobiledets-import --weights=model.ckpt-400000 --output_dir=imported
   mobiledets-import --weights=detect.tflite --architecture=edgetpu --output_dir=imported
-  mobiledets-train --init_from=imported --architecture=edgetpu --train_data=records --model_dir=runs/mine
   mobiledets-export --checkpoint_dir=imported --output_dir=out
 """
 

@@ -1,7 +1,7 @@
 """Weights of foreign origin under canonical names, with an account of every tensor.
 
 The readers (`tf1_checkpoint`, `tflite_export.import_weights`) fill an `Account`; `write` makes a
-folder of it that training (`--init_from`) and export read.
+folder of it that export reads.
 """
 
 import os
