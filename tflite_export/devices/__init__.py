@@ -1,9 +1,13 @@
-"""What can be said of a .tflite file on a device: measured, checked, compiled.
+"""What can be said of a network on a device: measured, simulated, estimated, checked, compiled.
 
-Each device is a module of this package and answers what it can: one that measures has
-`measure(path, threads, runs) -> Latency`; one that checks has `check(model) -> list[Finding]`
-and `compile_model(path, output_dir) -> Compilation`. To add a device, write the module and
-name it below.
+Each device is a module of this package and answers what it can. One that gives times has
+  KIND, VARIANTS, DEFAULT_VARIANT     what its times are; which chips it stands for
+  measure(path, threads, runs, variant) -> Latency     of a .tflite file
+  measure_graph(graph, variant) -> Latency             of a graph of `tflite_export.graphs`
+  versions(variant) -> dict                            of all that its figures depend on
+One that checks has `check(model) -> list[Finding]`; one that compiles has
+`compile_model(path, output_dir) -> Compilation`. To add a device, write the module and name
+it below.
 """
 
 import dataclasses
@@ -11,14 +15,24 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from mobiledets_tf.errors import InputError
+
 # Devices by what they answer; the modules are imported when asked for.
 MEASURING = ("host_cpu",)
+ESTIMATING = ("hexagon", "ethos_u")
 COMPILING = ("edgetpu",)
+# What a time is: taken on the device; of the vendor's simulator; of its compiler; of our formula.
+KINDS = ("measured", "simulated", "compiled", "modelled")
 
 
 def load(name: str) -> ModuleType:
     """The module of a device in `MEASURING` or `COMPILING`."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def missing_extra(extra: str, package: str) -> InputError:
+    """The error for an optional dependency, with the command that installs it."""
+    return InputError(f"{package} is not installed; run: pip install 'mobiledets-tf[{extra}]'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +41,8 @@ class Latency:
 
     Attributes:
       device: what it ran on.
-      kind: `measured`, `simulated` or `modelled`.
-      median_ms: of all runs.
+      kind: one of `KINDS`.
+      median_ms: of all runs; the figure itself where it is not measured.
       spread: half the distance between the 10th and 90th percentile, over the median.
       details: settings and further figures, by name.
     """

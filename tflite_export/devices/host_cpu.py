@@ -1,6 +1,9 @@
 """This machine's CPU, measured with LiteRT and XNNPACK."""
 
+import importlib.metadata
 import os
+import platform
+import tempfile
 import time
 
 import numpy as np
@@ -10,18 +13,50 @@ from tflite_export import runtime
 from tflite_export.devices import Latency
 from tflite_export.native_output import held_back
 
+KIND = "measured"
+VARIANTS = {"": None}
+DEFAULT_VARIANT = ""
 WARM_UP_RUNS = 5
 # A short burst before measuring is enough for caches, not for the clock to reach its speed.
 WARM_UP_SECONDS = 0.3
 
 
-def measure(path: str | os.PathLike, threads: int = 1, runs: int = 50, seed: int = 0) -> Latency:
+def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
+    """Of what a figure depends on; the processor's name is part of it."""
+    del variant
+    return {"ai-edge-litert": importlib.metadata.version("ai-edge-litert"), "cpu": _cpu_name()}
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measure_graph(graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50) -> Latency:
+    """Measures a graph, written to a temporary .tflite file."""
+    from tflite_export.graphs.write_tflite import to_tflite
+
+    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
+        path = os.path.join(folder, "network.tflite")
+        with open(path, "wb") as file:
+            file.write(to_tflite(graph))
+        return measure(path, threads, runs, variant)
+
+
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0
+) -> Latency:
     """Measures one inference, inputs and outputs in place.
 
     Args:
       path: a .tflite file with any inputs; they are filled with noise.
       threads: of the runtime.
       runs: how many inferences to time, after a warm-up.
+      variant: none to choose from.
       seed: of the noise.
 
     Raises:
@@ -39,7 +74,7 @@ def measure(path: str | os.PathLike, threads: int = 1, runs: int = 50, seed: int
         "threads": threads, "runs": runs, "warm_up_runs": warm_up, "min_ms": float(times.min()),
         "p10_ms": float(low), "p90_ms": float(high), "max_ms": float(times.max()),
     }  # fmt: skip
-    return Latency("host_cpu", "measured", float(median), float((high - low) / 2 / median), details)
+    return Latency("host_cpu", KIND, float(median), float((high - low) / 2 / median), details)
 
 
 def _fill(interpreter, rng: np.random.Generator, path) -> None:

@@ -1,0 +1,159 @@
+"""Arm Ethos-U, estimated by its compiler Vela: cycles and time per layer, coverage of the NPU."""
+
+import contextlib
+import csv
+import functools
+import importlib
+import importlib.metadata
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mobiledets_tf.errors import unknown_name
+from tflite_export.devices import Compilation, Latency, missing_extra
+from tflite_export.graphs import Graph
+
+KIND = "compiled"
+# Accelerator, system and memory of Vela's own configuration file Arm/vela.ini.
+VARIANTS = {
+    "u55-256": ("ethos-u55-256", "Ethos_U55_High_End_Embedded", "Shared_Sram"),
+    "u65-512": ("ethos-u65-512", "Ethos_U65_High_End", "Dedicated_Sram"),
+    "u85-1024": ("ethos-u85-1024", "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram"),
+}
+DEFAULT_VARIANT = "u65-512"
+_PACKAGE = "ethos-u-vela"
+
+
+def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
+    """Of what a figure depends on."""
+    accelerator, system, memory = _variant(variant)
+    _vela()
+    version = importlib.metadata.version(_PACKAGE)
+    return {_PACKAGE: version, "accelerator": accelerator, "system_config": system, "memory_mode": memory}
+
+
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
+) -> Latency:
+    """Vela's estimate for a .tflite file.
+
+    Raises:
+      InputError: the extra is missing, or the variant unknown.
+      RuntimeError: Vela does not compile the file; its last words are in the message.
+    """
+    del threads, runs  # The estimate is deterministic.
+    with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
+        _compile(path, folder, variant)
+        return _latency(_summary(folder), _layers(folder), variant)
+
+
+def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
+    """Vela's estimate for a graph; raises as `measure`."""
+    from tflite_export.graphs.write_tflite import to_tflite
+
+    with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
+        path = Path(folder) / "network.tflite"
+        path.write_bytes(to_tflite(graph))
+        return measure(path, variant=variant)
+
+
+def layers(path: str | os.PathLike, variant: str = DEFAULT_VARIANT) -> list[dict[str, str]]:
+    """Rows of Vela's table: one for each operation, with `Target`, `Op Cycles`, `Util% (MAC)`, `Name`."""
+    with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
+        _compile(path, folder, variant)
+        return _layers(folder)
+
+
+def compile_model(
+    path: str | os.PathLike, output_dir: str | os.PathLike, variant: str = DEFAULT_VARIANT
+) -> Compilation:
+    """Compiles a file for the NPU, as NAME_vela.tflite in `output_dir`."""
+    path, output_dir = Path(path), Path(output_dir)
+    command = " ".join(["vela", *_arguments(path, output_dir, variant)])
+    with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
+        try:
+            log = _compile(path, folder, variant)
+        except RuntimeError as error:
+            return Compilation("failed", command, str(error))
+        made = Path(folder) / f"{path.stem}_vela.tflite"
+        if not made.is_file():
+            return Compilation("failed", command, "vela ended without an error and wrote no file", log=log)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        target = output_dir / made.name
+        temporary = output_dir / f".{made.name}.part"
+        shutil.copyfile(made, temporary)
+        os.replace(temporary, target)
+    return Compilation("compiled", command, "", str(target), log)
+
+
+def _variant(name: str) -> tuple[str, str, str]:
+    if name not in VARIANTS:
+        raise unknown_name("variant of ethos_u", name, VARIANTS)
+    return VARIANTS[name]
+
+
+@functools.cache
+def _vela():
+    try:
+        return importlib.import_module("ethosu.vela.vela")
+    except ImportError as error:
+        raise missing_extra("ethos_u", _PACKAGE) from error
+
+
+def _arguments(path, folder, variant: str) -> list[str]:
+    accelerator, system, memory = _variant(variant)
+    return [
+        str(path), f"--accelerator-config={accelerator}", f"--system-config={system}",
+        f"--memory-mode={memory}", "--config=Arm/vela.ini", "--verbose-performance", f"--output-dir={folder}",
+    ]  # fmt: skip
+
+
+def _compile(path, folder, variant: str) -> str:
+    """Runs Vela inside this process (starting it costs a second); returns what it printed."""
+    vela, printed = _vela(), io.StringIO()
+    arguments = _arguments(path, folder, variant)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = vela.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    except Exception as error:  # Vela raises whatever its passes raise.
+        raise RuntimeError(f"vela failed: {type(error).__name__}: {_last_line(str(error))}") from error
+    if code:
+        raise RuntimeError(f"vela failed: {_last_line(printed.getvalue())}")
+    return printed.getvalue()
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1][:300]
+
+
+def _summary(folder: str) -> dict[str, str]:
+    found = list(Path(folder).glob("*_summary_*.csv"))
+    if not found:
+        raise RuntimeError("vela wrote no summary: no operation of the file runs on the NPU")
+    with open(found[0], encoding="utf-8", newline="") as file:
+        return next(csv.DictReader(file))
+
+
+def _layers(folder: str) -> list[dict[str, str]]:
+    found = list(Path(folder).glob("*_per-layer.csv"))
+    if not found:
+        return []
+    with open(found[0], encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _latency(summary: dict[str, str], rows: list[dict[str, str]], variant: str) -> Latency:
+    milliseconds = float(summary["inference_time"]) * 1e3
+    if not 0 < milliseconds < float("inf"):
+        raise RuntimeError(f"vela gives an inference time of {summary['inference_time']!r} s")
+    on_npu = sum(row["Target"] == "NPU" for row in rows)
+    details = {
+        "variant": variant, "cycles": int(float(summary["cycles_total"])),
+        "npu_operations": on_npu, "cpu_operations": len(rows) - on_npu,
+        "sram_kib": float(summary["sram_memory_used"]),
+    }  # fmt: skip
+    return Latency("ethos_u", KIND, milliseconds, 0.0, details)

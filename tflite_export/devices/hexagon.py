@@ -1,0 +1,139 @@
+"""Qualcomm Hexagon (HTP), simulated: the time that the QNN compiler of onnxruntime-qnn estimates.
+
+Creating a session with detailed profiling compiles the graph and writes "Simulated (Accelerator
+exec cycles)" into a CSV. The same graph gives the same figure each time; use it for ranking.
+"""
+
+import csv
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+from mobiledets_tf.errors import InputError, unknown_name
+from tflite_export.devices import Latency, missing_extra
+from tflite_export.graphs import Graph
+from tflite_export.native_output import held_back
+
+KIND = "simulated"
+# Of the SoC models tried, these report a simulated time.
+VARIANTS = {"v73": {"soc_model": "52", "htp_arch": "73"}}
+DEFAULT_VARIANT = "v73"
+_PROVIDER = "QNNExecutionProvider"
+_CYCLES, _MICROSECONDS = "Simulated (Accelerator exec cycles)", "Simulated (Accelerator exec time us)"
+_LOWER, _UPPER = (f"Simulated (Accelerator exec time us ({side} estimate))" for side in ("lower", "upper"))
+_NO_COST = "Missing Ops (Number of Ops with no Costs associated)"
+_BYTES = {
+    "Input Fill": "input_fill_bytes", "Intermediate Fill": "fill_bytes", "Intermediate Spill": "spill_bytes",
+}  # fmt: skip
+
+
+def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
+    """Of what a figure depends on."""
+    ort, qnn = _packages()
+    del variant
+    return {
+        "onnxruntime": ort.__version__, "onnxruntime-qnn": qnn.__version__,
+        "qnn": qnn.build_and_package_info.qnn_version,
+    }  # fmt: skip
+
+
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
+) -> Latency:
+    """Simulated latency of an int8 .tflite file; what stays on the CPU (post-processing) is left out.
+
+    Raises:
+      InputError: an operation that the graph writer does not know, or the extra is missing.
+    """
+    from tflite_export.graphs.read_tflite import read_graph
+
+    del threads, runs  # The simulation is deterministic.
+    return measure_graph(read_graph(path), variant)
+
+
+def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
+    """Simulated latency of a graph.
+
+    Raises:
+      InputError: the extra is missing, or the variant is unknown.
+      RuntimeError: QNN does not take the graph wholly, or gave no figure.
+    """
+    from tflite_export.graphs.write_onnx import to_onnx
+
+    if variant not in VARIANTS:
+        raise unknown_name("variant of hexagon", variant, VARIANTS)
+    rows = _profile(to_onnx(graph), VARIANTS[variant])
+    cycles, microseconds = rows.get(_CYCLES, 0), rows.get(_MICROSECONDS, 0)
+    if cycles <= 0 or microseconds <= 0:
+        raise RuntimeError("QNN reports no simulated time for this graph")
+    if rows.get(_NO_COST, 0):
+        raise RuntimeError(f"QNN has no cost for {rows[_NO_COST]} operations of this graph")
+    details = {"variant": variant, "cycles": cycles} | {
+        name: rows[title] for title, name in _BYTES.items() if title in rows
+    }
+    spread = (rows.get(_UPPER, microseconds) - rows.get(_LOWER, microseconds)) / 2 / microseconds
+    # Cycles have more digits than whole microseconds; the clock is what both figures imply.
+    return Latency("hexagon", KIND, cycles / _clock(cycles, microseconds) / 1e3, spread, details)
+
+
+def _clock(cycles: int, microseconds: int) -> float:
+    """Cycles per microsecond, rounded to 10 where that agrees with both figures."""
+    clock = round(cycles / microseconds, -1) or 1
+    return clock if abs(cycles / clock - microseconds) <= 1 else cycles / microseconds
+
+
+@functools.cache
+def _packages():
+    try:
+        with held_back():
+            import onnxruntime
+            import onnxruntime_qnn
+    except (ImportError, RuntimeError) as error:
+        raise missing_extra("hexagon", "onnxruntime-qnn") from error
+    if not Path(onnxruntime_qnn.get_qnn_htp_path()).is_file():
+        raise InputError(
+            "onnxruntime-qnn has no QNN libraries for this machine (its folder is empty of libQnnHtp); "
+            "run: pip install --force-reinstall onnxruntime-qnn"
+        )
+    return onnxruntime, onnxruntime_qnn
+
+
+@functools.cache
+def _devices() -> tuple:
+    """The plug-in's devices; it is registered once a process."""
+    ort, qnn = _packages()
+    ort.register_execution_provider_library(_PROVIDER, qnn.get_library_path())
+    return tuple(device for device in ort.get_ep_devices() if device.ep_name == _PROVIDER)
+
+
+def _profile(model: bytes, options: dict[str, str]) -> dict[str, int]:
+    """Message -> value of the profile that compiling writes."""
+    ort, qnn = _packages()
+    with tempfile.TemporaryDirectory(prefix="mobiledets-qnn-") as folder, held_back():
+        path = os.path.join(folder, "profile.csv")
+        session_options = ort.SessionOptions()
+        session_options.log_severity_level = 3
+        session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        session_options.add_provider_for_devices(
+            list(_devices()[:1]),
+            options | {
+                "backend_path": qnn.get_qnn_htp_path(), "profiling_level": "detailed",
+                "profiling_file_path": path, "offload_graph_io_quantization": "0",
+            },
+        )  # fmt: skip
+        # The profile is complete once the session is gone.
+        session = ort.InferenceSession(model, sess_options=session_options)
+        del session
+        return _read_profile(path)
+
+
+def _read_profile(path: str) -> dict[str, int]:
+    """Rows are: time, category, value, unit, source, level, name."""
+    found = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.reader(file):
+                if len(row) >= 7 and row[2].lstrip("-").isdigit():
+                    found[row[6].strip()] = int(row[2])
+    return found

@@ -1,0 +1,10 @@
+"""Whole int8 networks as plain graphs: from an architecture or a file, to .tflite or ONNX.
+
+Written directly, without a converter: a network takes some hundredths of a second. Such files
+are for timing; the detectors that users ship come from `tflite_export.convert`.
+"""
+
+from tflite_export.graphs.author import Settings, block_graph, network_graph
+from tflite_export.graphs.graph import Graph, Node, QuantizedTensor
+
+__all__ = ["Graph", "Node", "QuantizedTensor", "Settings", "block_graph", "network_graph"]

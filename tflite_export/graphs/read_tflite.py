@@ -1,0 +1,104 @@
+"""A graph out of an int8 .tflite file: shapes, quantisation and weights.
+
+What ends a detector on the CPU (DEQUANTIZE and the post-processing) is left out, and so is a
+QUANTIZE that only turns a uint8 image into int8.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from mobiledets_tf.errors import InputError
+from tflite_export import inspect
+from tflite_export.graphs.graph import CONVOLUTIONS, OPS, Graph, Node, QuantizedTensor, Weights
+
+_CUSTOM_OP = "TFLite_Detection_PostProcess"
+_ON_CPU = ("DEQUANTIZE", _CUSTOM_OP)
+_RELU6 = schema.ActivationFunctionType.RELU6
+
+
+def read_graph(path: str | os.PathLike) -> Graph:
+    """Reads a file.
+
+    Raises:
+      InputError: no .tflite file, not int8, or an operation that no writer of graphs knows.
+    """
+    model = inspect.read(path)
+    return _Reader(model, Path(path).read_bytes(), str(path)).graph()
+
+
+class _Reader:
+    def __init__(self, model: inspect.ModelFile, data: bytes, path: str):
+        self.model, self.path = model, path
+        self.root = schema.Model.GetRootAs(data, 0)
+        self.subgraph = self.root.Subgraphs(0)
+        self.tensors: dict[str, QuantizedTensor] = {}
+        self.nodes: list[Node] = []
+        # Index in the file -> name in the graph; names in files need not be unique.
+        self.names: dict[int, str] = {}
+
+    def graph(self) -> Graph:
+        for op in self.model.operators:
+            if op.name not in _ON_CPU:
+                self._node(op, self.subgraph.Operators(op.index))
+        read = {name for node in self.nodes for name in node.inputs}
+        made = {node.output for node in self.nodes}
+        inputs = sorted(read - made)
+        if len(inputs) != 1 or not made:
+            raise InputError(f"model {self.path!r} has {len(inputs)} int8 inputs; allowed: 1")
+        outputs = tuple(node.output for node in self.nodes if node.output not in read)
+        return Graph(Path(self.path).stem, self.tensors, tuple(self.nodes), inputs[0], outputs)
+
+    def _node(self, op: inspect.Operator, raw) -> None:
+        if op.name not in OPS:
+            raise InputError(
+                f"model {self.path!r}, op {op.index}: {op.name} cannot be read; allowed: {', '.join(OPS)}"
+            )
+        sources = raw.InputsAsNumpy()
+        if op.name == "QUANTIZE" and op.inputs[0].dtype == "UINT8":
+            # The same stored bits after an offset of 128: the graph begins behind it.
+            self._tensor(raw.Outputs(0))
+            return
+        constants = len(sources) if op.name not in (*CONVOLUTIONS, "RESHAPE", "MEAN") else 1
+        inputs = tuple(self._tensor(int(i)) for i in sources[:constants])
+        weights = self._weights(sources, op) if op.name in CONVOLUTIONS else None
+        strides = getattr(op.options, "strideH", 1) if weights else 1
+        relu6 = getattr(op.options, "fusedActivationFunction", 0) == _RELU6
+        output = self._tensor(raw.Outputs(0))
+        self.nodes.append(Node(op.name, inputs, output, strides, relu6, weights))
+
+    def _tensor(self, index: int) -> str:
+        if index in self.names:
+            return self.names[index]
+        tensor = self.subgraph.Tensors(index)
+        quantization = tensor.Quantization()
+        label = (tensor.Name() or b"").decode("utf-8", "replace")
+        if tensor.Type() != schema.TensorType.INT8 or not quantization or quantization.ScaleLength() != 1:
+            raise InputError(f"model {self.path!r}: tensor {label!r} is not int8 with one scale")
+        name = self.names[index] = f"{label}#{index}"
+        self.tensors[name] = QuantizedTensor(
+            name, tuple(int(n) for n in tensor.ShapeAsNumpy()), float(quantization.Scale(0)),
+            int(quantization.ZeroPoint(0)),
+        )  # fmt: skip
+        return name
+
+    def _weights(self, sources, op: inspect.Operator) -> Weights:
+        kernel, scales = self._constant(int(sources[1]), np.int8, op)
+        has_bias = len(sources) > 2 and sources[2] >= 0
+        bias = self._constant(int(sources[2]), np.int32, op)[0] if has_bias else None
+        channels = kernel.shape[3 if op.name == "DEPTHWISE_CONV_2D" else 0]
+        scales = np.broadcast_to(scales, (channels,)).astype(np.float32)
+        return Weights(kernel, scales, np.zeros(channels, np.int32) if bias is None else bias)
+
+    def _constant(self, index: int, dtype, op: inspect.Operator) -> tuple[np.ndarray, np.ndarray]:
+        tensor = self.subgraph.Tensors(index)
+        raw = self.root.Buffers(tensor.Buffer()).DataAsNumpy()
+        shape = tuple(int(n) for n in tensor.ShapeAsNumpy())
+        if isinstance(raw, int) or raw.nbytes != np.prod(shape) * np.dtype(dtype).itemsize:
+            kind = np.dtype(dtype).name
+            raise InputError(f"model {self.path!r}, op {op.index} {op.name}: weights are not {kind}")
+        quantization = tensor.Quantization()
+        scales = quantization.ScaleAsNumpy() if quantization else 1.0
+        return raw.view(dtype).reshape(shape), scales
