@@ -128,7 +128,7 @@ def _evaluate(
     file_name = "int8" if settings.options.quantization == "int8" else "float_tflite"
     detectors: dict[str, Detector] = {
         "float": KerasDetector(detector, anchors, suppression),
-        file_name: FileDetector(path, anchors, suppression, threads=os.cpu_count() or 1),
+        file_name: FileDetector(path, anchors, suppression),
     }
     return evaluate(
         detectors, list(settings.eval_files), settings.source.image_size, settings.max_eval_images,

@@ -1,12 +1,15 @@
 """COCO metrics of files and Keras models on the same images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import CheckFailed, InputError
-from tflite_export import drawings, evaluate
+from mobiledets_tf.models import postprocess
+from tflite_export import drawings, evaluate, images
 from tflite_export.evaluate import Detections, FileDetector, KerasDetector
 from tflite_export.postprocess import Suppression
 
@@ -48,6 +51,25 @@ def test_files_have_the_metrics_of_the_keras_model(files, tflite, detector, anch
     assert metrics["int8 raw"] == pytest.approx(metrics["int8"], abs=0.05)
     assert [shown.name for shown in result.shown] == ["100", "101"]
     assert drawings.detections_png(result.shown, ["a", "b", "$c$"]).startswith(b"\x89PNG")
+
+
+def test_the_post_process_op_finds_what_our_suppression_finds(tflite, anchors, pictures):
+    path = tflite("int8", "uint8")
+    detect, settings = FileDetector(path, anchors, Suppression()), dataclasses.astuple(Suppression())
+    from ai_edge_litert.interpreter import Interpreter
+
+    seen = Interpreter(path, experimental_preserve_all_tensors=True)
+    seen.allocate_tensors()
+    given = seen.get_input_details()[0]
+    (op,) = (found for found in seen._get_ops_details() if "PostProcess" in found["op_name"])
+    for picture in tf.image.resize(pictures, (SIZE, SIZE)).numpy():
+        image = (picture[np.newaxis] / 127.5 - 1).astype(np.float32)
+        seen.set_tensor(given["index"], images.quantize(image, np.uint8, *given["quantization"]))
+        seen.invoke()
+        raw_boxes, scores = (seen.get_tensor(index) for index in op["inputs"][:2])
+        kept = postprocess.suppress(postprocess.decode(raw_boxes, anchors), scores, *settings)
+        expected = np.sort(kept[1].numpy()[0, : int(kept[3][0])])
+        np.testing.assert_allclose(np.sort(detect(image).scores), expected, atol=1e-6)
 
 
 def test_a_detector_that_knows_the_truth_is_perfect_on_real_photos(shared, tmp_path):
