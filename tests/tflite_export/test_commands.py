@@ -181,7 +181,12 @@ def test_benchmark_prints_a_measurement(tflite, capsys):
     assert result["kind"] == "measured"
     assert result["median_ms"] > 0
     assert run(benchmark, model=tflite("int8", "uint8"), runs=5) == 0
-    assert "ms (measured on host_cpu" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "ms (measured on host_cpu" in printed.out and not printed.err
+    assert run(benchmark, model=tflite("int8", "uint8"), runs=5, threads=2) == 0
+    assert "use one thread" in capsys.readouterr().err
+    assert run(benchmark, model=tflite("int8", "int8", "none"), runs=5, threads=2) == 0
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [compile, benchmark])
