@@ -29,6 +29,8 @@ EXTRAS = {
     "ethos_u": ["ethos-u-vela==5.2.0"],
     "dev": ["pytest", "ruff", "nbclient"],
 }
+# The tests run on every device that can be had without its hardware.
+EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [

@@ -1,6 +1,7 @@
 """Graphs written directly: equal to a converted file in operations, runnable, read back exactly."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -110,3 +111,11 @@ def test_vela_compiles_into_the_folder(written, tmp_path):
 def test_unknown_variants_are_refused(device, network):
     with pytest.raises(InputError, match="allowed"):
         device.measure_graph(network_graph(network, SMALL), "v99")
+
+
+def test_a_missing_extra_is_named_with_its_command(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ethosu.vela.vela", None)
+    ethos_u._vela.cache_clear()
+    with pytest.raises(InputError, match=r"pip install 'mobiledets-tf\[ethos_u\]'"):
+        ethos_u.measure_graph(network_graph(network, SMALL))
+    ethos_u._vela.cache_clear()

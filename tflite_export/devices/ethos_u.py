@@ -112,8 +112,8 @@ def _arguments(path, folder, variant: str) -> list[str]:
 
 def _compile(path, folder, variant: str) -> str:
     """Runs Vela inside this process (starting it costs a second); returns what it printed."""
-    vela, printed = _vela(), io.StringIO()
     arguments = _arguments(path, folder, variant)
+    vela, printed = _vela(), io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             code = vela.main(arguments)
