@@ -32,11 +32,6 @@ def read(
     return tf1_checkpoint.read(path, architecture, num_classes, image_size or (320, 320), depth_multiplier)
 
 
-def is_foreign(path: str) -> bool:
-    """Whether a path leads to weights that have to be imported, and not to a checkpoint of ours."""
-    return path.endswith(".tflite") or tf1_checkpoint.is_tf1_checkpoint(path)
-
-
 def _is_tflite(path: str) -> bool:
     try:
         with open(path, "rb") as file:

@@ -18,9 +18,6 @@ flags.DEFINE_integer("runs", 50, "Timed inferences, after a warm-up.", 1, 100_00
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
-# Its name in files; importing it from the exporter would load TensorFlow before the flags are read.
-POSTPROCESS = "TFLite_Detection_PostProcess"
-
 DESCRIPTION = """
 Measures the latency of a .tflite file: median and spread after a warm-up.
 
@@ -35,9 +32,16 @@ def main() -> None:
     latency = devices.load(FLAGS.device).measure(FLAGS.model, FLAGS.threads, FLAGS.runs)
     result = {"model": FLAGS.model} | latency.to_dict()
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
-    if FLAGS.threads > 1 and POSTPROCESS in inspect.read(FLAGS.model).histogram():
+    if FLAGS.threads > 1:
+        _warn_of_threads(inspect.read(FLAGS.model))
+
+
+def _warn_of_threads(model) -> None:
+    from tflite_export.postprocess import CUSTOM_OP
+
+    if CUSTOM_OP in model.histogram():
         print(
-            f"note: LiteRT 2.3.0 loses detections in {POSTPROCESS} on more than one thread; the time is "
+            f"note: LiteRT 2.3.0 loses detections in {CUSTOM_OP} on more than one thread; the time is "
             "measured, but use one thread or a file made with --postprocess=none",
             file=sys.stderr,
         )

@@ -40,14 +40,6 @@ _NO_WEIGHTS = (
 )  # fmt: skip
 
 
-def is_tf1_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a path leads to a checkpoint with the TF1 names of a MobileDet."""
-    try:
-        return scope(_shapes(path)) is not None
-    except InputError:
-        return False
-
-
 def prefix(path: str | os.PathLike) -> str:
     """The checkpoint prefix of a folder, a prefix, or one of a checkpoint's files."""
     text = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", os.fspath(path))

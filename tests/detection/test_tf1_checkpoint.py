@@ -165,7 +165,6 @@ def test_what_does_not_fit_names_both(listed, change, words):
 
 def test_other_checkpoints_are_refused(tmp_path):
     path = tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
-    assert not tf1_checkpoint.is_tf1_checkpoint(path)
     with pytest.raises(InputError, match="no MobileDet of the TF1 API"):
         tf1_checkpoint.read(path)
     with pytest.raises(InputError, match="does not exist"):

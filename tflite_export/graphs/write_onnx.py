@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from mobiledets_tf.errors import InputError
+from tflite_export.devices import missing_extra
 from tflite_export.graphs.graph import CONVOLUTIONS, Graph, Node
 
 OPSET = 17
@@ -25,9 +25,7 @@ def to_onnx(graph: Graph) -> bytes:
     try:
         import onnx
     except ImportError as error:
-        raise InputError(
-            "onnx is not installed; run: pip install 'mobiledets-tf[hexagon]'"
-        ) from error
+        raise missing_extra("hexagon", "onnx") from error
     return _Writer(graph, onnx).finish()
 
 
