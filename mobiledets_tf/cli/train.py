@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from mobiledets_tf import architecture
+from mobiledets_tf import architecture, distribution
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
 
@@ -15,7 +15,6 @@ FLAGS = flags.FlagValues()
 
 MODES = ("train", "eval", "train_and_eval")
 _ROW = "step {step}  AP {AP:.4f}  AP50 {AP50:.4f}  AP75 {AP75:.4f}  loss {loss:.4f}"
-STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
 
 flags.DEFINE_string(
     "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
@@ -48,8 +47,14 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("random_crop", None, "SSD random crop (off); for long trainings.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.", flag_values=FLAGS)
-flags.DEFINE_enum("distribution_strategy", "one_device", STRATEGIES, "Of tf.distribute.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.", flag_values=FLAGS
+)
 flags.DEFINE_string("tpu", None, "Address of the TPU for --distribution_strategy=tpu.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "worker_hosts", None, "host:port,host:port of all workers; default: TF_CONFIG.", flag_values=FLAGS
+)
+flags.DEFINE_integer("task_index", -1, "Number of this worker among --worker_hosts.", flag_values=FLAGS)
 flags.mark_flag_as_required("model_dir", flag_values=FLAGS)
 
 DESCRIPTION = """
@@ -96,8 +101,7 @@ def _check_flags() -> None:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are numbers above 0, at most 100")
     if FLAGS.pipeline_config is not None and not os.path.exists(FLAGS.pipeline_config):
         raise InputError(f"--pipeline_config={FLAGS.pipeline_config} does not exist")
-    if FLAGS.distribution_strategy == "tpu" and not FLAGS.tpu:
-        raise InputError("--distribution_strategy=tpu needs --tpu, its address")
+    distribution.check_flags(FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index)
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
     if FLAGS.mode == "eval" and not started:
         raise InputError(f"--model_dir={FLAGS.model_dir} holds no training to evaluate")
@@ -133,14 +137,8 @@ def _strategy_scope():
     """The scope of a tf.distribute strategy; TensorFlow's own default on one device."""
     if FLAGS.distribution_strategy == "one_device":
         return nullcontext()
-    from official.common import distribute_utils
-
-    from mobiledets_tf.compat import tf
-
-    return distribute_utils.get_distribution_strategy(
-        FLAGS.distribution_strategy,
-        num_gpus=len(tf.config.list_physical_devices("GPU")),
-        tpu_address=FLAGS.tpu,
+    return distribution.get_strategy(
+        FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index
     ).scope()
 
 
