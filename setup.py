@@ -27,7 +27,7 @@ REQUIRES = [
 EXTRAS = {
     "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
     "ethos_u": ["ethos-u-vela==5.2.0"],
-    "dev": ["pytest", "ruff", "nbclient"],
+    "dev": ["pytest", "ruff", "nbclient", "ipykernel", "pdoc"],
 }
 # The tests run on every device that can be had without its hardware.
 EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]
@@ -63,7 +63,12 @@ setup(
         include=["mobiledets_tf", "mobiledets_tf.*", "tflite_export", "tflite_export.*",
                  "object_detection_configs"]
     ),
-    package_data={"object_detection_configs": ["*.config"]},
+    # Whatever a command reads at run time travels with it.
+    package_data={
+        "mobiledets_tf": ["py.typed", "latency/models/*.json"],
+        "tflite_export": ["py.typed"],
+        "object_detection_configs": ["*.config"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.version import WRITTEN_BY
 
 
 @contextlib.contextmanager
@@ -39,6 +40,11 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically. NaN and infinity are refused."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     write_text(path, text)
+
+
+def write_artefact(path: str | os.PathLike, value: dict[str, Any]) -> None:
+    """Writes a JSON object that leaves its stage, with the version that wrote it, atomically."""
+    write_json(path, {"written_by": WRITTEN_BY} | value)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -2,10 +2,15 @@
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
-from mobiledets_tf import __version__
+import pytest
+
+import object_detection_configs
+from mobiledets_tf import __version__, architecture
+from mobiledets_tf.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,3 +56,28 @@ def test_constraints_fix_what_setup_asks_for():
 def test_there_is_one_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
     assert (ROOT / "setup.py").read_text().count(__version__) == 0
+
+
+def test_files_that_leave_a_stage_carry_the_version(tmp_path):
+    architecture.save(architecture.load("edgetpu"), tmp_path / "network.json")
+    written = json.loads((tmp_path / "network.json").read_text())
+    assert written["written_by"] == f"mobiledets-tf {__version__}"
+    # A file of another version, or of none, is read all the same.
+    for other in ({"written_by": "mobiledets-tf 9.9.9"}, {}):
+        rest = {key: value for key, value in written.items() if key != "written_by"}
+        (tmp_path / "other.json").write_text(json.dumps(other | rest))
+        assert architecture.load(tmp_path / "other.json") == architecture.load("edgetpu")
+
+
+def test_shipped_configs_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in object_detection_configs.names():
+        for given in (name, f"object_detection_configs/{name}"):
+            assert Path(object_detection_configs.find(given)) == object_detection_configs.FOLDER / name
+    own = tmp_path / object_detection_configs.names()[0]
+    own.touch()
+    assert object_detection_configs.find(own.name) == own.name
+    with pytest.raises(InputError, match="did you mean 'ssdlite_mobiledet_cpu"):
+        object_detection_configs.find("ssdlite_mobiledet_cpu_320x320.config")
+    with pytest.raises(InputError, match="does not exist"):
+        object_detection_configs.find("../object_detection_configs/ssdlite_mobiledet_sample_160x160.config")

@@ -190,7 +190,7 @@ def _write(folder: Path, source: Source, evaluation: Evaluation | None, content:
     files.write_text(folder / LABELS, "".join(f"{label}\n" for label in source.labels))
     if evaluation and evaluation.shown:
         (folder / PICTURE).write_bytes(drawings.detections_png(evaluation.shown, list(source.labels)))
-    files.write_json(folder / REPORT, content)
+    files.write_artefact(folder / REPORT, content)
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from mobiledets_tf.architecture import specs
 from mobiledets_tf.architecture.published import PUBLISHED
 from mobiledets_tf.errors import InputError, nearest, unknown_name
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_json, write_artefact
 
 SCHEMA_VERSION = 1
 # Far above the options of any decision.
@@ -39,6 +39,9 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
         message begins with `where`.
     """
     try:
+        if isinstance(data, dict) and "written_by" in data:  # Of a file; says nothing of the network.
+            _name(data["written_by"], "written_by")
+            data = {key: value for key, value in data.items() if key != "written_by"}
         _check_keys(data, specs.Architecture, {"schema_version"})
         if not specs.is_integer(data["schema_version"]) or data["schema_version"] != SCHEMA_VERSION:
             raise InputError(
@@ -59,7 +62,7 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
 
 def save(architecture: specs.Architecture, path: str | os.PathLike) -> None:
     """Writes the architecture as JSON, atomically."""
-    write_json(path, to_dict(architecture))
+    write_artefact(path, to_dict(architecture))
 
 
 def load(name_or_path: str | os.PathLike) -> specs.Architecture:

@@ -10,7 +10,7 @@ from absl import flags
 from mobiledets_tf import architecture, quickstart
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_json, write_artefact
 from mobiledets_tf.quickstart import Stage
 
 FLAGS = flags.FlagValues()
@@ -128,7 +128,7 @@ def _summary(work: Path, classes: int) -> int:
         "host_ms": json.loads(timed.stdout)["median_ms"],
         "pictures": [str(path) for path in pictures if path.exists()],
     }
-    write_json(work / "summary.json", summary)
+    write_artefact(work / "summary.json", summary)
     for name, value in summary.items():
         print(f"{name:<14} {_text(value)}")
     return 0

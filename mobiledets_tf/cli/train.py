@@ -1,12 +1,12 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags
 
+import object_detection_configs
 from mobiledets_tf import architecture, distribution
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
@@ -28,7 +28,8 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string(
     "pipeline_config", None,
-    "Pipeline config of the Object Detection API to start from; default: one is generated.",
+    "Pipeline config of the Object Detection API to start from, a file or the name of a shipped one; "
+    "default: one is generated.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
@@ -61,7 +62,7 @@ DESCRIPTION = """
 Trains a detector with the TF Object Detection API and evaluates its checkpoints (COCO metrics).
 
   mobiledets-train --architecture=edgetpu --train_data=data/records --model_dir=runs/edgetpu
-  mobiledets-train --pipeline_config=object_detection_configs/ssdlite_mobiledet_sample_160x160.config \\
+  mobiledets-train --pipeline_config=ssdlite_mobiledet_sample_160x160.config \\
     --train_data=data/records --model_dir=runs/sample
   mobiledets-train --model_dir=runs/sample --mode=eval
 """
@@ -99,8 +100,8 @@ def _check_flags() -> None:
     for name in ("learning_rate", "depth_multiplier"):
         if FLAGS[name].value is not None and not 0 < FLAGS[name].value <= 100:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are numbers above 0, at most 100")
-    if FLAGS.pipeline_config is not None and not os.path.exists(FLAGS.pipeline_config):
-        raise InputError(f"--pipeline_config={FLAGS.pipeline_config} does not exist")
+    if FLAGS.pipeline_config is not None:
+        object_detection_configs.find(FLAGS.pipeline_config)
     distribution.check_flags(FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index)
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
     if FLAGS.mode == "eval" and not started:
@@ -112,10 +113,10 @@ def _check_flags() -> None:
 def _job():
     from mobiledets_tf.detection import jobs, pipeline_config
 
-    side = FLAGS.image_size
+    side, config = FLAGS.image_size, FLAGS.pipeline_config
     return jobs.Job(
         model_dir=FLAGS.model_dir,
-        pipeline_config=FLAGS.pipeline_config,
+        pipeline_config=config and object_detection_configs.find(config),
         train_data=FLAGS.train_data,
         eval_data=FLAGS.eval_data,
         needs_eval=FLAGS.mode != "train",

@@ -59,7 +59,7 @@ def convert(
             "splits": dict(sorted({**kept, **written}.items())),
         }
         records.write_label_map(staging / records.LABEL_MAP, _names(categories))
-        files.write_json(staging / DATASET, dataset)
+        files.write_artefact(staging / DATASET, dataset)
         _publish(staging, output_dir, set(written))
     return dataset
 

@@ -202,6 +202,6 @@ def write(account: Account, output_dir: str | os.PathLike) -> str:
         "depth_multiplier": target.depth_multiplier,
     }
     prefix = checkpoints.save({weight.name: weight for weight in network.weights}, folder)
-    files.write_json(folder / ACCOUNT, account.to_dict())
+    files.write_artefact(folder / ACCOUNT, account.to_dict())
     files.write_json(folder / "settings.json", settings)
     return prefix

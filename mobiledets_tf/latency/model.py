@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_json, write_artefact
 from mobiledets_tf.latency.features import FEATURES
 from mobiledets_tf.search_space import SearchSpace, check_decisions, get_space
 
@@ -81,7 +81,7 @@ class LatencyModel:
 
 def save(model: LatencyModel, path: str | os.PathLike) -> None:
     """Writes the model, atomically."""
-    write_json(
+    write_artefact(
         path,
         {
             "schema_version": SCHEMA_VERSION,

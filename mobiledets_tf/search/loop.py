@@ -13,7 +13,7 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_json, write_artefact, write_json
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search import data, report
@@ -222,6 +222,6 @@ class _Run:
         folder = Path(search.model_dir)
         summary = report.summarise(search, found, self.controller, self.history)
         report.draw(folder / "search_report.png", search, self.history)
-        write_json(folder / "search_report.json", summary)
+        write_artefact(folder / "search_report.json", summary)
         architectures.save(found, folder / "architecture.json")
         return found

@@ -12,6 +12,7 @@ from mobiledets_tf.compat import enable_object_detection, tf
 from mobiledets_tf.data import check, coco, convert, records
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.version import WRITTEN_BY
 
 KEYS = {
     "image/encoded", "image/format", "image/height", "image/width", "image/filename", "image/source_id",
@@ -109,7 +110,8 @@ def test_shards_hold_every_image_once(num_shards, data, tmp_path):
     assert len(files) == min(num_shards or 1, 6)
     assert [file.rpartition("/")[2] for file in files] == dataset["splits"]["train"]["shards"]
     assert sorted(int(example.image_id) for example in records.read_examples(files)) == [1, 2, 3, 4, 5, 6]
-    assert json.loads((tmp_path / "out" / "dataset.json").read_text()) == dataset
+    written = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert written == {"written_by": WRITTEN_BY} | dataset
 
 
 def test_other_pictures_become_rgb_jpegs(data, tmp_path):
