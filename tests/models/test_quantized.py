@@ -1,4 +1,4 @@
-"""The quantised detector has the float detector's names, nearly its outputs, and one scale before a concat."""
+"""The quantised detector: the float one's names, nearly its outputs, one scale before a concat."""
 
 from collections import Counter
 
