@@ -9,6 +9,7 @@ from absl import flags
 
 from mobiledets_tf import architecture
 from mobiledets_tf.cli import app
+from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
@@ -22,6 +23,9 @@ flags.DEFINE_float(
     "depth_multiplier", 1.0, "Scales all widths, each rounded to a multiple of 8.", flag_values=FLAGS
 )
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "picture", None, "File (.png) to draw the network into: blocks by type and width.", flag_values=FLAGS
+)
 flags.mark_flag_as_required("architecture", flag_values=FLAGS)
 
 DESCRIPTION = """
@@ -29,6 +33,7 @@ Shows layers, parameters and multiply-adds of a detector.
 
   mobiledets-describe --architecture=edgetpu
   mobiledets-describe --architecture=runs/search/architecture.json --num_classes=10 --format=json
+  mobiledets-describe --architecture=edgetpu --picture=edgetpu.png
 """
 
 _COLUMNS = ("layer", "op", "kernel", "stride", "in", "out", "size", "params", "madds", "notes")
@@ -37,9 +42,15 @@ _LEFT = {"layer", "op", "notes"}
 
 def main() -> None:
     """Prints one description to stdout."""
+    if FLAGS.picture is not None and not FLAGS.picture.endswith(".png"):
+        raise InputError(f"--picture={FLAGS.picture}: allowed is a name that ends in .png")
     network = architecture.load(FLAGS.architecture).scaled(FLAGS.depth_multiplier)
     description = architecture.describe(network, FLAGS.num_classes, FLAGS.image_size)
     print(json.dumps(description, indent=1) if FLAGS.format == "json" else as_text(description))
+    if FLAGS.picture is not None:
+        from mobiledets_tf.architecture import drawing
+
+        drawing.draw([network], FLAGS.picture, FLAGS.image_size, FLAGS.num_classes)
 
 
 def as_text(description: dict[str, Any]) -> str:
