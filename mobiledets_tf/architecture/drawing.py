@@ -83,8 +83,8 @@ def layer_text(layer: dict) -> str:
 
 def _column(axis, network: dict, rows: int, widest: int) -> None:
     height, width = network["image_size"]
-    title = f"{network['name']}\n{network['params'] / 1e6:.2f} M parameters, {network['madds'] / 1e9:.2f} G " \
-            f"multiply-adds\n{network['num_classes']} classes, {height}x{width}"  # fmt: skip
+    counts = f"{network['params'] / 1e6:.2f} M parameters, {network['madds'] / 1e9:.2f} G multiply-adds"
+    title = f"{network['name']}\n{counts}\n{network['num_classes']} classes, {height}x{width}"
     axis.set_title(title, fontsize=8, parse_math=False)
     size_before = None
     for row, layer in enumerate(network["layers"]):
