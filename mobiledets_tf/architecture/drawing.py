@@ -19,6 +19,7 @@ STYLES = {
     "fused": ("fused inverted bottleneck", "#e69f00", ""),
     "tucker": ("Tucker", "#009e73", "xxx"),
 }
+_SIGNS = "/2 stride, e8 expansion, 0.25-0.75 Tucker ratios, → output width, + residual"
 _BAR, _LABEL_AT, _COLUMN_INCHES, _ROW_INCHES = 0.78, 4, 3.1, 0.21
 
 
@@ -58,9 +59,8 @@ def figure(networks: Sequence[specs.Architecture], image_size: int | tuple[int, 
     used = [op for op in STYLES if any(layer["op"] == op for n in described for layer in n["layers"])]
     handles = [_patch((0, 0), 1, 1, op) for op in used]
     words = [STYLES[op][0] for op in used]
-    page.supxlabel("/2 stride, e8 expansion, 0.25-0.75 Tucker ratios, → output width, + residual", fontsize=7)
     page.legend(handles, words, loc="outside lower center", ncols=len(used) if len(described) > 2 else 2,
-                  frameon=False, fontsize=8, handleheight=1.2)  # fmt: skip
+                  frameon=False, fontsize=8, handleheight=1.2, title=_SIGNS, title_fontsize=7)  # fmt: skip
     return page
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
+from mobiledets_tf.cli import help_text
 from mobiledets_tf.errors import CheckFailed, InputError, nearest
 
 HELP_FLAGS = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
@@ -37,7 +38,7 @@ def command(
         argv = list(sys.argv if argv is None else argv)
         try:
             if any(argument in HELP_FLAGS for argument in argv[1:]):
-                print(f"{description.strip()}\n\nFlags:\n{_flags_help(flag_values)}", flush=True)
+                print(help_text.text(flag_values, description), flush=True)
                 return 0
             _parse(flag_values, argv)
             return main() or 0
@@ -99,15 +100,6 @@ def _explain(message: str, flag_values: flags.FlagValues) -> str:
         return f"--{value[1]}={value[2]}{nearest(value[2], allowed)}: allowed are {', '.join(allowed)}"
     missing = re.match(r"flag --(\w+)=None: Flag --\w+ must have a value other than None", message)
     return f"--{missing[1]} is required; see --help" if missing else message
-
-
-def _flags_help(flag_values: flags.FlagValues) -> str:
-    lines = []
-    for name in sorted(flag_values):
-        flag = flag_values[name]
-        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
-        lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
-    return "\n".join(lines)
 
 
 def _say(kind: str, message: str, code: int) -> int:

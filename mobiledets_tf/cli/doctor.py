@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from absl import flags
 
@@ -25,7 +26,10 @@ Exits with 0 when the core works, with 1 otherwise.
 """
 
 DISTRIBUTION = "mobiledets-tf"
+_IN_CHECKOUT = (Path(__file__).parents[2] / "Makefile").exists()
 _REINSTALL = "make setup"
+if not _IN_CHECKOUT:
+    _REINSTALL = f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}"
 # What the core needs, where the distribution's own metadata cannot say (a bare checkout).
 _CORE = (
     "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import pkgutil
+import re
 import resource
 import subprocess
 import sys
@@ -130,6 +131,36 @@ def test_help_and_wrong_flags_of_every_command_answer_at_once(command):
     assert done.stdout.splitlines()[-1] == "0 2 False"
     assert "unknown flag --no_such_flag" in done.stderr and done.stderr.count("\n") == 1
     assert _cpu_seconds_of_children() - before < 2
+
+
+def _help(command):
+    code = f"from mobiledets_tf.cli import {command} as c; c.run(['c', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    values = importlib.import_module(f"mobiledets_tf.cli.{command}").FLAGS
+    return done.stdout, values
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_every_flag_once_with_its_default(command):
+    shown, values = _help(command)
+    name = {"import_weights": "import"}.get(command, command)
+    examples, _, listed = shown.partition("Flags, ")
+    assert f"\n  mobiledets-{name}" in examples
+    blocks = re.split(r"\n  (?=--)", listed)
+    by_name = {re.match(r"--(?:\[no\])?(\w+)", block)[1]: " ".join(block.split()) for block in blocks[1:]}
+    assert len(blocks) - 1 == len(by_name) and set(by_name) == set(values)
+    for flag, block in by_name.items():
+        if values[flag].default is not None:
+            assert f"(default: {values[flag].default_as_str.strip(chr(39))})" in block
+    assert max(map(len, shown.splitlines())) <= 110
+
+
+def test_help_groups_needed_flags_first_and_shows_choices(capsys):
+    _, run = _command(lambda _: 0, required=True)
+    assert run(["prog", "--help"]) == 0
+    shown = capsys.readouterr().out
+    needed, settings = shown.index("Flags, needed:"), shown.index("Flags, settings:")
+    assert needed < shown.index("--model_dir") < settings < shown.index("--mode={train,eval}")
 
 
 def test_help_shows_flags_and_survives_a_closed_pipe():

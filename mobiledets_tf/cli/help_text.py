@@ -1,0 +1,61 @@
+"""What `--help` prints: what the command does, examples, then its flags by group with their defaults."""
+
+import re
+import textwrap
+
+from absl import flags
+
+# Name of a group: which flags are in it. The first that fits counts; the last takes the rest.
+_GROUPS = (
+    ("files and folders", re.compile(
+        r".*(_dir|_data|_config|_model|_from)|data|images|annotations|model|weights|output|picture|samples|"
+        r"checkpoint|csv"
+    )),
+    ("network and device", re.compile(
+        r"architecture|search_space|num_classes|image_size|depth_multiplier|kernel_sizes|device|target|"
+        r".*accelerator.*|.*soc.*|threads"
+    )),
+    ("many workers", re.compile(r"distribution_strategy|tpu|worker_hosts|task_index")),
+    ("settings", re.compile(r".*")),
+)  # fmt: skip
+_NEEDED = "needed"
+_WIDTH = 100
+
+
+def text(flag_values: flags.FlagValues, description: str) -> str:
+    """The whole help of a command.
+
+    Args:
+      flag_values: the command's own flags.
+      description: what it does, with examples.
+    """
+    groups: dict[str, list[str]] = {name: [] for name in (_NEEDED, *(name for name, _ in _GROUPS))}
+    for name in flag_values:
+        groups[_group(flag_values, name)] += _lines(flag_values[name])
+    parts = [description.strip()]
+    parts += ["\n".join([f"Flags, {group}:", *lines]) for group, lines in groups.items() if lines]
+    return "\n\n".join([*parts, "Values are given as --flag=value. Exit codes: 0 done, 1 a check failed, "
+                        "2 wrong input,\n130 interrupted (the same command goes on)."])  # fmt: skip
+
+
+def _group(flag_values: flags.FlagValues, name: str) -> str:
+    required = any("must have a value" in str(v.message) for v in flag_values[name].validators)
+    return _NEEDED if required else next(group for group, names in _GROUPS if names.fullmatch(name))
+
+
+def _lines(flag: flags.Flag) -> list[str]:
+    help_text = " ".join((flag.help or "").split())
+    choices = re.match(r"<([^>]*)>: *", help_text)
+    shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+    if choices:
+        shown += f"={{{choices[1].replace('|', ',')}}}"
+        help_text = help_text[choices.end() :]
+    default = "" if flag.default is None else f" (default: {_default(flag)})"
+    indent = " " * 6
+    return [f"  {shown}", *textwrap.wrap(help_text + default, _WIDTH, initial_indent=indent,
+                                         subsequent_indent=indent)]  # fmt: skip
+
+
+def _default(flag: flags.Flag) -> str:
+    text = flag.default_as_str
+    return text[1:-1] if text[:1] == text[-1:] == "'" else text
