@@ -7,7 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
-from mobiledets_tf import architecture, quickstart
+from mobiledets_tf import architecture, page, quickstart
+from mobiledets_tf.architecture import drawing
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_artefact
@@ -22,6 +23,7 @@ flags.DEFINE_integer("seed", 0, "Of data, search and training.", 0, 2**31 - 1, f
 
 DESCRIPTION = """
 Runs data, latency, search, train and export one after the other; called again, it goes on.
+Ends with WORK_DIR/index.html, a page that shows everything, and prints its figures.
 
   mobiledets-quickstart --work_dir=quickstart
   mobiledets-quickstart --work_dir=cards --data=path/to/data_folder
@@ -103,7 +105,7 @@ def _learn(work: Path, classes: int, images: int) -> list[Stage]:
 
 
 def _summary(work: Path, classes: int) -> int:
-    """Prints the table and writes `summary.json`."""
+    """Prints the table; writes `summary.json`, the network's picture and `index.html`."""
     detector = work / "export" / "detector.tflite"
     timing = [sys.executable, "-m", "mobiledets_tf.cli.benchmark", f"--model={detector}", "--format=json"]
     timed = subprocess.run(timing, stdout=subprocess.PIPE, text=True, check=False)
@@ -129,6 +131,8 @@ def _summary(work: Path, classes: int) -> int:
         "pictures": [str(path) for path in pictures if path.exists()],
     }
     write_artefact(work / "summary.json", summary)
+    drawing.draw([network], work / "architecture.png", IMAGE_SIZE, classes)
+    summary["page"] = str(page.write(work))
     for name, value in summary.items():
         print(f"{name:<14} {_text(value)}")
     return 0
@@ -137,6 +141,8 @@ def _summary(work: Path, classes: int) -> int:
 def _text(value) -> str:
     if isinstance(value, list):
         return ", ".join(value)
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
