@@ -76,7 +76,7 @@ def test_the_page_says_everything_and_needs_nothing(work):
     text = page.write(work).read_text(encoding="utf-8")
     read = _Reader(text)
     expected = ("0.810", "0.790", "AP drops by 0.0100 from float to int8", "1.20 of the target", "4.56 ms",
-                "measured on host_cpu", "edgetpu: not ready, 1 findings", "GATHER", "block7_layer1")  # fmt: skip
+                "measured on host_cpu", "edgetpu: not ready, 1 findings", "GATHER", "block7_layer1")
     for words in expected:
         assert words in read.text
     # No picture of detections was made: the page says so and is written all the same.
