@@ -81,15 +81,13 @@ def _learn(work: Path, classes: int, images: int) -> list[Stage]:
     fit = ("--mode=fit", "--device=madds", *space, f"--num_classes={classes}", f"--output={model}")
     search = (
         *space, records, f"--latency_model={model}", f"--latency_target={target}",
-        f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed,
-        # A mixed step runs every option of a layer, and so few steps need a quicker policy.
-        "--op_warmup_fraction=0.05", "--controller_learning_rate=0.05", "--quality=AP50",
+        f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed, "--preset=small",
     )  # fmt: skip
     # The searched network has its final widths, so training doesn't scale it.
     train = (
         f"--architecture={work / 'search' / 'architecture.json'}", records,
         f"--model_dir={work / 'train'}", f"--image_size={IMAGE_SIZE}", f"--steps={steps}", batch,
-        "--learning_rate=0.2", "--norandom_flip", "--norandom_crop", seed,
+        "--learning_rate=0.1", "--norandom_flip", "--norandom_crop", seed,
     )  # fmt: skip
     export = (
         f"--checkpoint_dir={work / 'train'}", f"--calibration_data={work / 'records'}",

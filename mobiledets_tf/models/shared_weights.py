@@ -9,6 +9,7 @@ from the same lowering, so no rounding rule is written twice.
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -37,6 +38,66 @@ def activate(x: tf.Tensor, activation: str | None) -> tf.Tensor:
     return {"relu6": tf.nn.relu6, "hard_swish": hard_swish}[activation](x)
 
 
+class SharedTensor(tf.Module):
+    """One tensor at its largest size, stored as rows of channels.
+
+    A row is as long as the greatest common divisor of all sampled widths, so every network
+    holds whole rows. Rows are read by gather and written by scatter: TensorFlow copies the whole
+    variable at each read once a part of it has been assigned by slices.
+
+    Args:
+      name: unique in the supernet; its last part says what it is (`kernel`, `bias`, ...).
+      value: float32, of the largest shape.
+      sizes: int32 [..., rank], the shapes in all networks; zeros where one lacks it.
+    """
+
+    def __init__(self, name: str, value: tf.Tensor, sizes: np.ndarray):
+        super().__init__(name=None)
+        self.label = name
+        self.shape = tuple(int(side) for side in value.shape)
+        # A depthwise kernel's channels are its last dimension but one.
+        self._sides = len(self.shape) - (len(self.shape) == 4 and self.shape[-1] == 1)
+        widths = np.unique(np.append(sizes[..., self._sides - 1], self.shape[self._sides - 1]))
+        self.row = math.gcd(*(int(width) for width in widths))
+        self.rows = tf.Variable(tf.reshape(value, [-1, self.row]), name=name)
+        grid = [*self.shape[: self._sides - 1], self.shape[self._sides - 1] // self.row]
+        self._numbers = tf.reshape(tf.range(int(np.prod(grid)), dtype=tf.int32), grid)
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether L2 acts on it."""
+        return self.label.endswith("kernel")
+
+    def row_numbers(self, size: tf.Tensor) -> tf.Tensor:
+        """Rows that a network of a size reads; int32 [rows]."""
+        grid = tf.concat([size[: self._sides - 1], [size[self._sides - 1] // self.row]], 0)
+        return tf.reshape(tf.slice(self._numbers, np.zeros(self._sides, np.int32), grid), [-1])
+
+    def gather(self, numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """The tensor of a network; its shape is `size`."""
+        return tf.reshape(tf.gather(self.rows, numbers), size)
+
+    def full(self) -> tf.Tensor:
+        """The whole tensor."""
+        return tf.reshape(self.rows, self.shape)
+
+    def mask(self, size: tf.Tensor) -> tf.Tensor:
+        """1 where a network of a size has weights, else 0; broadcasts against `full()`."""
+        # The sides of a kernel are never cut: its channels decide.
+        first = max(0, len(self.shape) - 2)
+        mask = tf.ones([1] * len(self.shape))
+        for axis in range(first, len(self.shape)):
+            line = tf.sequence_mask(size[axis], self.shape[axis], tf.float32)
+            mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(self.shape))])
+        return mask
+
+    def pad(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """A tensor of a network with zeros around it, in the form of `rows`."""
+        missing = np.array(self.shape, np.int32) - size
+        padded = tf.pad(tensor, tf.stack([tf.zeros_like(missing), missing], axis=1))
+        return tf.reshape(padded, [self.rows.shape[0], self.row])
+
+
 class SharedOp(tf.Module):
     """One operation at its largest size.
 
@@ -44,6 +105,7 @@ class SharedOp(tf.Module):
       op: the operation with its largest channel counts.
       norm: BN settings; statistics are always those of the batch.
       name: unique in the supernet.
+      tables: for each tensor its shapes in all networks, int32 [..., rank]; see `tensor_sizes`.
       initializer: of a full convolution's kernel; he_normal by default.
       depthwise_initializer: of a depthwise kernel.
       bias: initial bias where there is no BN.
@@ -54,6 +116,7 @@ class SharedOp(tf.Module):
         op: Op,
         norm: BatchNorm,
         name: str,
+        tables: list[np.ndarray],
         initializer: keras.initializers.Initializer | None = None,
         depthwise_initializer: keras.initializers.Initializer | None = None,
         bias: float = 0.0,
@@ -62,63 +125,27 @@ class SharedOp(tf.Module):
         self.op = op
         self.norm = norm
         self.label = name
+        self.tables = tables
         draw = initializer or keras.initializers.HeNormal()
         if isinstance(op, SqueezeExciteOp):
-            self.weights = self._make_squeeze_excite()
+            values = _squeeze_excite_values(op)
         else:
-            self.weights = self._make_conv(draw, depthwise_initializer or DepthwiseHeNormal(), bias)
-
-    def _variable(self, suffix: str, value) -> tf.Variable:
-        return tf.Variable(value, name=f"{self.label}/{suffix}")
-
-    def _make_conv(self, draw, draw_depthwise, bias: float) -> list[tf.Variable]:
-        op, side = self.op, self.op.kernel_size
-        if op.depthwise:
-            kernel = draw_depthwise((side, side, op.in_channels, 1))
-        else:
-            kernel = draw((side, side, op.in_channels, op.out_channels))
-        weights = [self._variable("kernel", kernel)]
-        if op.batch_norm:
-            # One variable for both: the traced graph holds a slice of each weight of each option.
-            ones_and_zeros = tf.stack([tf.ones(op.out_channels), tf.zeros(op.out_channels)])
-            weights += [self._variable("scale_offset", ones_and_zeros)]
-        else:
-            weights += [self._variable("bias", tf.fill([op.out_channels], bias))]
-        return weights
-
-    def _make_squeeze_excite(self) -> list[tf.Variable]:
-        op, he_normal = self.op, keras.initializers.HeNormal
-        return [
-            self._variable("reduce_kernel", he_normal()((1, 1, op.channels, op.hidden))),
-            self._variable("reduce_bias", tf.zeros(op.hidden)),
-            self._variable("expand_kernel", he_normal()((1, 1, op.hidden, op.channels))),
-            self._variable("expand_bias", tf.zeros(op.channels)),
+            values = _conv_values(op, draw, depthwise_initializer or DepthwiseHeNormal(), bias)
+        self.tensors = [
+            SharedTensor(f"{name}/{suffix}", value, table)
+            for (suffix, value), table in zip(values.items(), tables, strict=True)
         ]
 
-    def slice(self, tensors: Tensors, sizes: list[tf.Tensor]) -> Tensors:
-        """Cuts tensors down to a network's sizes.
+    def sizes(self, index: tf.Tensor) -> list[tf.Tensor]:
+        """Shapes of the tensors in a network.
 
         Args:
-          tensors: the variables, or a wider slice of them.
-          sizes: for each tensor its shape in the network, int32 [rank]; see `tensor_sizes`.
-            Zeros give empty tensors.
+          index: int32 [n], one place in the tables.
         """
-        return tuple(
-            tf.slice(t, np.zeros(len(t.shape), np.int32), size)
-            for t, size in zip(tensors, sizes, strict=True)
-        )
-
-    def pad(self, gradients: Tensors, sizes: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Gradients of sliced tensors as gradients of the variables; zeros where nothing was sliced."""
-        padded = []
-        for gradient, size, variable in zip(gradients, sizes, self.weights, strict=True):
-            missing = np.array(variable.shape, np.int32) - size
-            padded.append(tf.pad(gradient, tf.stack([tf.zeros_like(missing), missing], axis=1)))
-            padded[-1].set_shape(variable.shape)
-        return padded
+        return [tf.gather_nd(table, index) for table in self.tables]
 
     def apply(self, x: tf.Tensor, tensors: Tensors) -> tf.Tensor:
-        """Runs the operation on [batch, height, width, channels] with sliced tensors."""
+        """Runs the operation on [batch, height, width, channels] with the tensors of a network."""
         if isinstance(self.op, SqueezeExciteOp):
             return self._squeeze_excite(x, *tensors)
         op = self.op
@@ -139,13 +166,34 @@ class SharedOp(tf.Module):
         gate = activate(tf.nn.conv2d(gate, reduce_kernel, 1, "SAME") + reduce_bias, self.op.activation)
         return x * tf.sigmoid(tf.nn.conv2d(gate, expand_kernel, 1, "SAME") + expand_bias)
 
-    def kernels(self, tensors: Tensors) -> list[tf.Tensor]:
-        """The tensors that L2 acts on."""
-        return [t for t, w in zip(tensors, self.weights, strict=True) if "kernel" in w.name]
+
+def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.Tensor]:
+    side = op.kernel_size
+    if op.depthwise:
+        kernel = draw_depthwise((side, side, op.in_channels, 1))
+    else:
+        kernel = draw((side, side, op.in_channels, op.out_channels))
+    if not op.batch_norm:
+        return {"kernel": kernel, "bias": tf.fill([op.out_channels], bias)}
+    # One tensor for both: the traced graph holds a read of each tensor of each option.
+    return {
+        "kernel": kernel,
+        "scale_offset": tf.stack([tf.ones(op.out_channels), tf.zeros(op.out_channels)]),
+    }
+
+
+def _squeeze_excite_values(op: SqueezeExciteOp) -> dict[str, tf.Tensor]:
+    he_normal = keras.initializers.HeNormal
+    return {
+        "reduce_kernel": he_normal()((1, 1, op.channels, op.hidden)),
+        "reduce_bias": tf.zeros(op.hidden),
+        "expand_kernel": he_normal()((1, 1, op.hidden, op.channels)),
+        "expand_bias": tf.zeros(op.channels),
+    }
 
 
 def tensor_sizes(op: Op) -> tuple[tuple[int, ...], ...]:
-    """Shapes of an operation's tensors, in the order of `SharedOp.weights`."""
+    """Shapes of an operation's tensors, in the order of `SharedOp.tensors`."""
     if isinstance(op, SqueezeExciteOp):
         wide, narrow = op.channels, op.hidden
         return (1, 1, wide, narrow), (narrow,), (1, 1, narrow, wide), (wide,)

@@ -1,8 +1,8 @@
 """The one-shot network: every network of a space inside one set of shared weights.
 
 A network is an int32 decision vector given at run time, so one traced graph serves the whole
-search. Weights are cut to the sampled widths before they are used, which saves the work a
-narrower network saves; batch normalisation always uses the statistics of the batch.
+search. Batch normalisation always uses the statistics of the batch. How weights are taken out
+of the shared ones is told by `models.execution`.
 """
 
 import dataclasses
@@ -14,13 +14,14 @@ from mobiledets_tf.architecture.ops import ConvOp, lower, lower_extra_level, low
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position, op_positions
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
+from mobiledets_tf.models.execution import Execution, Sizes, get_execution
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, Tensors, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
 
 # Name of a shared operation -> its tensors, or the shapes of its tensors, in one network.
-Slices = dict[str, Tensors]
-Sizes = dict[str, list[tf.Tensor]]
+NetworkWeights = dict[str, Tensors]
+NetworkSizes = dict[str, Sizes]
 
 
 def mix_option(layer: SearchLayer) -> int:
@@ -31,26 +32,32 @@ def mix_option(layer: SearchLayer) -> int:
 class SupernetLayer(tf.Module):
     """One op position with the shared weights of all its options."""
 
-    def __init__(self, space: SearchSpace, layer: SearchLayer, position: Position, in_choices, out_choices):
+    def __init__(
+        self,
+        space: SearchSpace,
+        layer: SearchLayer,
+        position: Position,
+        in_choices: tuple[int, ...],
+        out_choices: tuple[int, ...],
+        execution: Execution,
+    ):
         super().__init__(name=None)
+        self.execution = execution
         self.layer = layer
         self.position = position
         self.out_choices = out_choices
         self.plan: LayerPlan = plan_layer(space, layer, position, in_choices, out_choices)
         self.ops = {
-            key: SharedOp(op, BACKBONE_NORM, f"{position.name}/{key}")
+            key: SharedOp(op, BACKBONE_NORM, f"{position.name}/{key}", self.plan.sizes[key])
             for key, op in self.plan.largest.items()
         }
 
-    def sizes(self, decisions: tf.Tensor) -> Sizes:
+    def sizes(self, decisions: tf.Tensor) -> NetworkSizes:
         """Shapes of each operation's tensors in the network; zeros if it lacks the operation."""
         index = tf.gather(decisions, [self.position.in_filters, self.position.op, self.position.out_filters])
-        return {f"{self.position.name}/{key}": self._sizes(key, index) for key in self.ops}
+        return {f"{self.position.name}/{key}": op.sizes(index) for key, op in self.ops.items()}
 
-    def _sizes(self, key: str, index: tf.Tensor) -> list[tf.Tensor]:
-        return [tf.gather_nd(table, index) for table in self.plan.sizes[key]]
-
-    def __call__(self, x: tf.Tensor, slices: Slices, decisions: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> tf.Tensor:
         """Runs the chosen option, or the mean of all of them."""
         position, mix = self.position, mix_option(self.layer)
         chosen = decisions[position.op]
@@ -58,18 +65,25 @@ class SupernetLayer(tf.Module):
         last = tf.where(chosen == mix, mix, chosen + 1)
 
         def body(option, total):
-            return option + 1, total + self._run_option(x, slices, decisions, option)
+            y = self._run_option(x, weights, decisions, option)
+            # One option alone costs no pass over its output.
+            return [option + 1, tf.cond(option == first, lambda: y, lambda: total + y)]
 
-        width = tf.gather(self.out_choices, decisions[position.out_filters])
-        total = tf.zeros(tf.stack([tf.shape(x)[0], *self._out_size(x), width]))
-        total.set_shape([x.shape[0], *self._out_size(x), None])
-        _, total = tf.while_loop(lambda option, _: option < last, body, [first, total], parallel_iterations=1)
-        return total / tf.cast(last - first, total.dtype)
+        shape = [x.shape[0], *self._out_size(x), max(self.out_choices) if self.execution.static else None]
+        start = tf.zeros([tf.shape(x)[0], *shape[1:3], shape[3] or 0])
+        invariants = [tf.TensorShape([]), tf.TensorShape(shape)]
+        _, total = tf.while_loop(
+            lambda option, _: option < last, body, [first, start], invariants, parallel_iterations=1,
+            maximum_iterations=mix,
+        )  # fmt: skip
+        total = tf.cond(last - first == 1, lambda: total, lambda: total / tf.cast(last - first, total.dtype))
+        total.set_shape(shape)
+        return total
 
     def _out_size(self, x) -> list[int]:
         return [-(-side // self.layer.strides) for side in x.shape[1:3]]
 
-    def _run_option(self, x, slices: Slices, decisions, option) -> tf.Tensor:
+    def _run_option(self, x, weights: NetworkWeights, decisions, option) -> tf.Tensor:
         position = self.position
         index = tf.stack([decisions[position.in_filters], option, decisions[position.out_filters]])
 
@@ -78,7 +92,7 @@ class SupernetLayer(tf.Module):
                 y = x
                 for key in chain:
                     op = self.ops[key]
-                    y = op.apply(y, op.slice(slices[key], self._sizes(key, index)))
+                    y = op.apply(y, self.execution.narrow(op, weights[key], op.sizes(index)))
                 return x + y if self.layer.residual and chain else y
 
             return run
@@ -97,9 +111,10 @@ class Supernet(tf.Module):
       num_classes: classes without the background.
       image_size: side, or (height, width), in pixels.
       class_bias: initial bias of the class logits.
+      execution: `sliced` or `masked`; see `models.execution`.
 
     Raises:
-      InputError: image size or class count out of range.
+      InputError: image size, class count or execution out of range.
     """
 
     def __init__(
@@ -108,23 +123,28 @@ class Supernet(tf.Module):
         num_classes: int,
         image_size: int | tuple[int, int],
         class_bias: float = -4.6,
+        execution: str = "sliced",
     ):
         super().__init__(name="supernet")
+        self.execution = get_execution(execution)
         head.check_num_classes(num_classes)
         self.space = space
         self.num_classes = num_classes
         self.image_size = head.image_hw(image_size)
-        self.stem = SharedOp(_stem_op(space), BACKBONE_NORM, "stem")
+        stem = _stem_op(space)
+        stem_tables = _tables(stem, out_channels=space.stem_filters.choices)
+        self.stem = SharedOp(stem, BACKBONE_NORM, "stem", stem_tables)
+        decision_paths = [path for path, _ in space.decisions]
+        self._endpoint_filters = {
+            name: decision_paths.index(f"blocks/{specs.ENDPOINTS[name]}/filters")
+            for name in specs.ENDPOINT_STRIDES
+        }
         self.layers = self._make_layers()
         self.head_ops = self._make_head(class_bias)
         # Every shared operation under its full name.
         self.ops = {"stem": self.stem} | self.head_ops
         for layer in self.layers:
             self.ops |= {f"{layer.position.name}/{key}": op for key, op in layer.ops.items()}
-        self._endpoint_filters = {
-            name: [path for path, _ in space.decisions].index(f"blocks/{specs.ENDPOINTS[name]}/filters")
-            for name in specs.ENDPOINT_STRIDES
-        }
 
     def _make_layers(self) -> list[SupernetLayer]:
         positions, layers = iter(op_positions(self.space)), []
@@ -132,110 +152,99 @@ class Supernet(tf.Module):
         for block in self.space.blocks:
             for layer in block.layers:
                 out_choices = block.filters.choices
-                layers.append(SupernetLayer(self.space, layer, next(positions), in_choices, out_choices))
+                layers.append(
+                    SupernetLayer(self.space, layer, next(positions), in_choices, out_choices, self.execution)
+                )
                 in_choices = out_choices
         return layers
 
     def _make_head(self, class_bias: float) -> dict[str, SharedOp]:
         ops = {}
         for name, chain in _head_chains(self.space, self.num_classes).items():
-            initializers = keras.initializers
-            kind = initializers.TruncatedNormal if name.startswith("extra") else initializers.RandomNormal
+            normal = keras.initializers.RandomNormal
+            draw = keras.initializers.TruncatedNormal if name.startswith("extra") else normal
             bias = class_bias if name.endswith("class") else 0.0
             for op in chain:
                 label = f"{name}_{op.name}"
-                ops[label] = SharedOp(op, HEAD_NORM, label, kind(stddev=0.03), kind(stddev=0.03), bias)
+                tables = self._head_tables(label, op)
+                # One object each: an initialiser that is used twice may draw equal values.
+                draws = draw(stddev=0.03), draw(stddev=0.03)
+                ops[label] = SharedOp(op, HEAD_NORM, label, tables, *draws, bias)
         return ops
 
-    def sizes(self, decisions: tf.Tensor) -> Sizes:
+    def _head_tables(self, label: str, op: ConvOp) -> list[np.ndarray]:
+        """Operations that read C4 or C5 have that map's width at their input."""
+        source = _endpoint_read_by(label)
+        if source is None:
+            return _tables(op, in_channels=(op.in_channels,))
+        return _tables(op, in_channels=self.space.blocks[specs.ENDPOINTS[source]].filters.choices)
+
+    def sizes(self, decisions: tf.Tensor) -> NetworkSizes:
         """Shapes of all tensors of a network.
 
         Args:
           decisions: int32 [decisions]; an op decision may be `mix_option`.
         """
-        width = tf.gather(self.space.stem_filters.choices, decisions[0])
-        side = self.stem.op.kernel_size
-        found = {"stem": [tf.stack([side, side, 3, width]), tf.stack([2, width])]}
+        found = {"stem": self.stem.sizes(decisions[:1])}
         for layer in self.layers:
             found |= layer.sizes(decisions)
         for label, op in self.head_ops.items():
-            found[label] = self._head_sizes(label, op.op, decisions)
+            source = _endpoint_read_by(label)
+            index = 0 if source is None else decisions[self._endpoint_filters[source]]
+            found[label] = op.sizes(tf.reshape(index, [1]))
         return found
 
-    def _head_sizes(self, label: str, op: ConvOp, decisions: tf.Tensor) -> list[tf.Tensor]:
-        """Operations that read C4 or C5 have that map's width at their input."""
-        source = _endpoint_read_by(label)
-        if source is None:
-            return [tf.constant(shape) for shape in tensor_sizes(op)]
-        choices = self.space.blocks[specs.ENDPOINTS[source]].filters.choices
-        at_width = [
-            tensor_sizes(
-                dataclasses.replace(op, in_channels=c, out_channels=c if op.depthwise else op.out_channels)
-            )
-            for c in choices
-        ]
-        chosen = decisions[self._endpoint_filters[source]]
-        return [tf.gather(np.array(table, np.int32), chosen) for table in zip(*at_width, strict=True)]
+    def take(self, sizes: NetworkSizes) -> NetworkWeights:
+        """The weights of a network out of the shared ones."""
+        return {name: self.execution.take(self.ops[name], size) for name, size in sizes.items()}
 
-    def slices(self, sizes: Sizes) -> Slices:
-        """Cuts all shared weights to the given shapes."""
-        return {
-            name: self.ops[name].slice(tuple(self.ops[name].weights), size) for name, size in sizes.items()
-        }
-
-    def gradients(self, slice_gradients: Slices, sizes: Sizes) -> list[tuple[tf.Tensor, tf.Variable]]:
-        """(gradient, variable) pairs of all shared weights, from gradients of slices.
-
-        Slices of operations that the network lacks are empty: their variables get zeros.
-        """
-        pairs = []
-        for name, gradients in slice_gradients.items():
-            op = self.ops[name]
-            pairs += zip(op.pad(gradients, sizes[name]), op.weights, strict=True)
-        return pairs
-
-    def __call__(self, images: tf.Tensor, slices: Slices, decisions: tf.Tensor) -> list[tf.Tensor]:
+    def __call__(self, images: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> list[tf.Tensor]:
         """Runs one network.
 
         Args:
           images: float32 [batch, height, width, 3] in [-1, 1].
-          slices: of `self.slices(self.sizes(decisions))`.
+          weights: of `self.take(self.sizes(decisions))`.
           decisions: int32 [decisions].
 
         Returns:
           [raw_boxes [batch, anchors, 4], class_logits [batch, anchors, num_classes + 1]].
         """
-        x, block_ends = self.stem.apply(images, slices["stem"]), []
+        x, block_ends = self.stem.apply(images, weights["stem"]), []
         for layer in self.layers:
-            mine = {key: slices[f"{layer.position.name}/{key}"] for key in layer.ops}
+            mine = {key: weights[f"{layer.position.name}/{key}"] for key in layer.ops}
             x = layer(x, mine, decisions)
             block_ends.append((layer.position.out_filters, x))
         ends = dict(block_ends)
         maps = [ends[self._endpoint_filters[name]] for name in specs.ENDPOINT_STRIDES]
         for level in range(1, len(self.space.extra_filters) + 1):
-            maps.append(self._run_head(f"extra{level}", maps[-1], slices))
-        return [self._predict(maps, task, columns, slices) for task, columns in self._tasks()]
+            maps.append(self._run_head(f"extra{level}", maps[-1], weights))
+        return [self._predict(maps, task, columns, weights) for task, columns in self._tasks()]
 
     def _tasks(self):
         return (("box", head.BOX_CODE_SIZE), ("class", self.num_classes + 1))
 
-    def _predict(self, maps, task: str, columns: int, slices: Slices) -> tf.Tensor:
+    def _predict(self, maps, task: str, columns: int, weights: NetworkWeights) -> tf.Tensor:
         rows = []
         for index, x in enumerate(maps):
-            y = self._run_head(f"predictor{index}_{task}", x, slices)
+            y = self._run_head(f"predictor{index}_{task}", x, weights)
             cells = x.shape[1] * x.shape[2] * self.space.anchors_per_location[index]
             rows.append(tf.reshape(y, [-1, cells, columns]))
         return tf.concat(rows, axis=1)
 
-    def _run_head(self, name: str, x: tf.Tensor, slices: Slices) -> tf.Tensor:
+    def _run_head(self, name: str, x: tf.Tensor, weights: NetworkWeights) -> tf.Tensor:
         for label, op in self.head_ops.items():
             if label.rpartition("_")[0] == name:
-                x = op.apply(x, slices[label])
+                x = op.apply(x, weights[label])
         return x
 
-    def l2(self, slices: Slices) -> tf.Tensor:
-        """Half the sum of squares of the sliced kernels; a scalar. Empty slices add nothing."""
-        kernels = [kernel for name, tensors in slices.items() for kernel in self.ops[name].kernels(tensors)]
+    def l2(self, weights: NetworkWeights) -> tf.Tensor:
+        """Half the sum of squares of a network's kernels; a scalar."""
+        kernels = [
+            tensor
+            for name, tensors in weights.items()
+            for shared, tensor in zip(self.ops[name].tensors, tensors, strict=True)
+            if shared.is_kernel
+        ]
         return tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
     def detector_weights(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
@@ -243,18 +252,26 @@ class Supernet(tf.Module):
 
         BN statistics are not among them: the search has none.
         """
-        slices = self.slices(self.sizes(tf.constant(decisions, tf.int32)))
-        weights = _named("stem_conv", self.stem, slices["stem"])
+        sizes = self.sizes(tf.constant(decisions, tf.int32))
+        weights = _named("stem_conv", self.stem, sizes["stem"])
         names = iter(_kept_layer_names(self.space, decisions))
         for layer in self.layers:
             chain = layer.plan.chains[layer.plan.chain_of[decisions[layer.position.op]]]
             name = next(names) if chain else None
             for key in chain:
                 role = layer.ops[key].op.name
-                weights |= _named(f"{name}_{role}", layer.ops[key], slices[f"{layer.position.name}/{key}"])
+                weights |= _named(f"{name}_{role}", layer.ops[key], sizes[f"{layer.position.name}/{key}"])
         for label, op in self.head_ops.items():
-            weights |= _named(label, op, slices[label])
+            weights |= _named(label, op, sizes[label])
         return weights
+
+
+def _tables(op: ConvOp, **widths: tuple[int, ...]) -> list[np.ndarray]:
+    """Shapes of an operation's tensors at each of the widths of one of its sides."""
+    ((side, choices),) = widths.items()
+    both = {"in_channels", "out_channels"} if op.depthwise else {side}
+    at_width = [tensor_sizes(dataclasses.replace(op, **dict.fromkeys(both, c))) for c in choices]
+    return [np.array(table, np.int32) for table in zip(*at_width, strict=True)]
 
 
 def _stem_op(space: SearchSpace) -> ConvOp:
@@ -285,17 +302,18 @@ def _kept_layer_names(space: SearchSpace, decisions: np.ndarray) -> list[str]:
     return [name for name, _ in decode(space, decisions).named_layers()[1:]]
 
 
-def _named(name: str, op: SharedOp, tensors: Tensors) -> dict[str, np.ndarray]:
-    """Tensors of one operation under the names that plain Keras layers give them."""
+def _named(name: str, op: SharedOp, sizes: Sizes) -> dict[str, np.ndarray]:
+    """Tensors of one operation in a network under the names that plain Keras layers give them."""
     found = {}
-    for variable, tensor in zip(op.weights, tensors, strict=True):
-        suffix = variable.name.rpartition("/")[2].removesuffix(":0")
+    for shared, size in zip(op.tensors, sizes, strict=True):
+        cut = tuple(slice(0, int(side)) for side in size)
+        suffix, tensor = shared.label.rpartition("/")[2], shared.full().numpy()[cut]
         if suffix == "scale_offset":
-            found[f"{name}_bn/gamma"], found[f"{name}_bn/beta"] = tensor.numpy()
+            found[f"{name}_bn/gamma"], found[f"{name}_bn/beta"] = tensor
         elif "_" in suffix:  # reduce_kernel and the like, of a squeeze-excite
             part, _, kind = suffix.partition("_")
-            found[f"{name}_{part}/{kind}"] = tensor.numpy()
+            found[f"{name}_{part}/{kind}"] = tensor
         else:
             kind = "depthwise_kernel" if suffix == "kernel" and op.op.depthwise else suffix
-            found[f"{name}/{kind}"] = tensor.numpy()
+            found[f"{name}/{kind}"] = tensor
     return found

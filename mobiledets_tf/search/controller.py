@@ -1,10 +1,15 @@
-"""The policy over a space: one independent categorical per decision, trained by REINFORCE."""
+"""The policy over a space: one independent categorical per decision, trained by REINFORCE.
 
+The policy is hierarchical: a decision that lies inside an alternative that was not chosen adds
+nothing to the log-probability, the entropy or the gradient (TuNAS, arXiv 2008.06120).
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mobiledets_tf.search_space import SearchSpace
+from mobiledets_tf.search_space import OneOf, on_path, one_ofs
 
 # TuNAS: Adam without momentum.
 _BETA2, _EPSILON = 0.999, 1e-8
@@ -14,58 +19,129 @@ class Controller:
     """Logits of every decision; all start at 0, a uniform policy.
 
     Args:
-      space: the search space.
+      space: the search space, or any data with `OneOf` nodes in it.
+      entropy_weight: the entropy is pushed up by a plain gradient step of this size times the
+        learning rate, apart from Adam, as in TuNAS.
     """
 
-    def __init__(self, space: SearchSpace):
-        self.logits = [np.zeros(len(node.choices)) for _, node in space.decisions]
-        self._squares = [np.zeros_like(row) for row in self.logits]
+    def __init__(self, space: Any, entropy_weight: float = 0.0):
+        self.space = space
+        self.entropy_weight = entropy_weight
+        nodes: list[OneOf] = [node for _, node in one_ofs(space)]
+        self._counts = [len(node.choices) for node in nodes]
+        self._nested = len(nodes) > sum(on_path(space, [0] * len(nodes)))
+        # One row for each decision; places beyond its options are masked.
+        self._real = np.arange(max(self._counts)) < np.array(self._counts)[:, None]
+        self._logits = np.zeros(self._real.shape)
+        self._squares = np.zeros(self._real.shape)
         self._updates = 0
+
+    @property
+    def logits(self) -> list[np.ndarray]:
+        """float64 [options] of each decision."""
+        return [row[:count] for row, count in zip(self._logits, self._counts, strict=True)]
 
     def probabilities(self) -> list[np.ndarray]:
         """Softmax of each row of logits."""
-        return [_softmax(row) for row in self.logits]
+        return [row[:count] for row, count in zip(self._probabilities(), self._counts, strict=True)]
 
-    def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """A draw from the policy; int32 [decisions]."""
-        return np.array([rng.choice(len(p), p=p) for p in self.probabilities()], np.int32)
+    def _probabilities(self, temperature: float = 1.0) -> np.ndarray:
+        """float64 [decisions, most options]; 0 beyond a decision's options."""
+        logits = np.where(self._real, self._logits / temperature, -np.inf)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def sample(
+        self, rng: np.random.Generator, networks: int | None = None, temperature: float = 1.0
+    ) -> np.ndarray:
+        """Draws from the policy.
+
+        Args:
+          rng: random state.
+          networks: how many; None gives one without that dimension.
+          temperature: above 1 draws from a flatter policy.
+
+        Returns:
+          int32 [networks, decisions].
+        """
+        edges = self._probabilities(temperature).cumsum(axis=1)[:, :-1]
+        draws = rng.random((networks or 1, len(self._counts)))
+        # The last edge is left out: rounding may put it below 1.
+        found = (draws[:, :, None] >= edges).sum(axis=2)
+        found = np.minimum(found, np.array(self._counts) - 1).astype(np.int32)
+        return found if networks else found[0]
 
     def best(self) -> np.ndarray:
         """The likeliest option of each decision; int32 [decisions]."""
-        return np.array([int(row.argmax()) for row in self.logits], np.int32)
+        return self._probabilities().argmax(axis=1).astype(np.int32)
+
+    def log_probability(self, decisions: np.ndarray) -> np.ndarray:
+        """Of networks; float64 [networks].
+
+        Args:
+          decisions: int [networks, decisions].
+        """
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._probabilities())
+        chosen = logs[np.arange(len(self._counts)), decisions]
+        return np.where(self._on_path(decisions), chosen, 0.0).sum(axis=1)
 
     def entropy(self) -> float:
         """Mean entropy of the decisions over that of the uniform policy; 1 at the start."""
-        shares = [-(p * np.log(p)).sum() / np.log(len(p)) for p in self.probabilities() if len(p) > 1]
-        return float(np.mean(shares)) if shares else 0.0
+        entropies, counts = _entropies(self._probabilities()), np.array(self._counts)
+        open_ones = counts > 1
+        if not open_ones.any():
+            return 0.0
+        return float((entropies[open_ones] / np.log(counts[open_ones])).mean())
 
-    def update(self, decisions: np.ndarray, advantage: float, learning_rate: float) -> None:
-        """One step up the policy gradient of advantage * log-probability."""
+    def update(self, decisions: np.ndarray, advantages: Sequence[float], learning_rate: float) -> None:
+        """One step up the policy gradient: the mean over replicas of advantage * log-probability.
+
+        The gradients are squared before they are averaged for Adam's second moment (TuNAS), so
+        that moment is one of single samples, however many there are.
+
+        Args:
+          decisions: int32 [replicas, decisions].
+          advantages: [replicas].
+          learning_rate: of the step.
+        """
+        probabilities = self._probabilities()
+        counts = self._on_path(decisions)[:, :, None]
+        chosen = np.arange(self._real.shape[1]) == np.asarray(decisions)[:, :, None]
+        gradients = np.where(counts, (chosen - probabilities) * np.asarray(advantages)[:, None, None], 0.0)
         self._updates += 1
-        correction = 1 - _BETA2**self._updates
-        for row, squares, p, chosen in zip(
-            self.logits, self._squares, self.probabilities(), decisions, strict=True
-        ):
-            gradient = -p * advantage
-            gradient[chosen] += advantage
-            squares += (1 - _BETA2) * (gradient**2 - squares)
-            row += learning_rate * gradient / (np.sqrt(squares / correction) + _EPSILON)
+        self._squares += (1 - _BETA2) * ((gradients**2).mean(axis=0) - self._squares)
+        scale = np.sqrt(self._squares / (1 - _BETA2**self._updates)) + _EPSILON
+        self._logits += learning_rate * gradients.mean(axis=0) / scale
+        if self.entropy_weight:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                logs = np.where(probabilities > 0, np.log(probabilities), 0.0)
+            rise = -probabilities * (logs + _entropies(probabilities)[:, None])
+            self._logits += learning_rate * self.entropy_weight * (rise * counts.mean(axis=0))
+
+    def _on_path(self, decisions: np.ndarray) -> np.ndarray:
+        """bool [networks, decisions]."""
+        if not self._nested:
+            return np.ones(np.shape(decisions), bool)
+        return np.array([on_path(self.space, row) for row in decisions])
 
     def state(self) -> dict[str, Any]:
         """A JSON-ready copy of everything that changes."""
         return {
-            "logits": [row.tolist() for row in self.logits],
-            "squares": [row.tolist() for row in self._squares],
+            "logits": self._logits.tolist(),
+            "squares": self._squares.tolist(),
             "updates": self._updates,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a state again."""
-        self.logits = [np.array(row) for row in state["logits"]]
-        self._squares = [np.array(row) for row in state["squares"]]
+        self._logits = np.array(state["logits"])
+        self._squares = np.array(state["squares"])
         self._updates = state["updates"]
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
+def _entropies(probabilities: np.ndarray) -> np.ndarray:
+    """float64 [decisions], in nats."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(probabilities > 0, probabilities * np.log(probabilities), 0.0)
+    return -terms.sum(axis=1)

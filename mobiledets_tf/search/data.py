@@ -1,6 +1,9 @@
 """Images of a search: the Object Detection API's decoder and transforms, split by image id."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
@@ -17,6 +20,11 @@ Labels = fields.InputDataFields
 # One image in ten is held out for the reward (MobileDets: 10 % of the training set).
 HOLDOUT_BUCKETS = 10
 MAX_BOXES = 100
+# Serialized examples.
+SHUFFLE_BUFFER = 2048
+# Seeds of epochs of different streams must not meet.
+_EPOCHS = 1 << 20
+_SOURCE_ID = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
 LABEL_KEYS = (
     Labels.num_groundtruth_boxes,
     Labels.groundtruth_boxes,
@@ -26,47 +34,101 @@ LABEL_KEYS = (
 )
 
 
-def batches(
-    files: Sequence[str],
-    label_map: str,
-    model_config,
-    preprocess: Callable,
-    batch_size: int,
-    held_out: bool,
-    seed: int,
-) -> tf.data.Dataset:
-    """Endless shuffled batches of one side of the split.
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Images of one step of one replica.
+
+    Attributes:
+      images: float32 [batch, height, width, 3] in [-1, 1].
+      labels: the API's padded ground truth tensors by key.
+      ids: string [batch], the COCO image ids.
+    """
+
+    images: tf.Tensor
+    labels: dict[str, tf.Tensor]
+    ids: tf.Tensor
+
+
+class Stream:
+    """An endless shuffled stream of one side of the split; a batch is a function of its number.
+
+    Each epoch has an order of its own, drawn from the seed and the number of the epoch, so the
+    stream can be entered anywhere: a search that goes on sees what it would have seen.
 
     Args:
       files: TFRecord shards of the training set.
       label_map: beside them.
       model_config: the `model` part of a pipeline config: image size and classes.
       preprocess: of the detection model; maps pixels to [-1, 1].
-      batch_size: images.
+      batch_size: images of one replica.
       held_out: the images whose id falls in one of ten hash buckets, or all others.
       seed: of the order.
-
-    Returns:
-      (images float32 [batch, h, w, 3], labels) with labels as the API's padded tensors.
 
     Raises:
       InputError: no image is on this side.
     """
-    decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
 
-    def is_mine(example):
-        bucket = tf.strings.to_hash_bucket_fast(example[Labels.source_id], HOLDOUT_BUCKETS)
-        return tf.equal(tf.equal(bucket, 0), held_out)
+    def __init__(
+        self,
+        files: Sequence[str],
+        label_map: str,
+        model_config,
+        preprocess: Callable,
+        batch_size: int,
+        held_out: bool,
+        seed: int,
+    ):
+        self._files = list(files)
+        self._decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
+        self._transform = _transform(model_config, preprocess)
+        self.batch_size = batch_size
+        self._held_out = held_out
+        self._seed = 2 * seed + held_out
+        self.images = sum(1 for _ in self._side(tf.data.Dataset.from_tensor_slices(self._files)))
+        if not self.images:
+            side = "held out for the reward" if held_out else "left for training"
+            raise InputError(f"no image of {len(files)} TFRecord files is {side}; more images are needed")
 
-    examples = tf.data.Dataset.from_tensor_slices(list(files))
-    examples = examples.interleave(tf.data.TFRecordDataset, cycle_length=4)
-    examples = examples.map(decoder.decode, num_parallel_calls=2).filter(is_mine)
-    if next(iter(examples.take(1)), None) is None:
-        side = "held out for the reward" if held_out else "left for training"
-        raise InputError(f"no image of {len(files)} TFRecord files is {side}; more images are needed")
-    examples = examples.shuffle(512, seed=seed, reshuffle_each_iteration=True).repeat()
-    transform = _transform(model_config, preprocess)
-    return examples.map(transform, num_parallel_calls=2).batch(batch_size, drop_remainder=True).prefetch(2)
+    def batches(self, number: int, replica: int = 0, replicas: int = 1) -> Iterator[Batch]:
+        """The batches of one replica from a number on.
+
+        Args:
+          number: of the first step.
+          replica, replicas: a step takes one batch for each replica, in their order.
+        """
+        size = self.batch_size
+        first_epoch, skipped = divmod(number * size * replicas, self.images)
+
+        def epoch(index):
+            return self._epoch(index).skip(tf.where(index == first_epoch, np.int64(skipped), np.int64(0)))
+
+        serialized = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
+        if replicas > 1:
+            mine = serialized.enumerate().filter(lambda index, _: index // size % replicas == replica)
+            serialized = mine.map(lambda _, example: example)
+        decoded = serialized.map(self._decode, num_parallel_calls=2, deterministic=True)
+        for images, labels, ids in decoded.batch(size, drop_remainder=True).prefetch(2):
+            yield Batch(images, labels, ids)
+
+    def _epoch(self, index: tf.Tensor) -> tf.data.Dataset:
+        seed = self._seed * _EPOCHS + index
+        files = tf.data.Dataset.from_tensor_slices(self._files).shuffle(len(self._files), seed=seed)
+        return self._side(files).shuffle(SHUFFLE_BUFFER, seed=seed)
+
+    def _side(self, files: tf.data.Dataset) -> tf.data.Dataset:
+        """Serialized examples of this side of the split."""
+        examples = files.interleave(tf.data.TFRecordDataset, cycle_length=4)
+
+        def is_mine(serialized):
+            source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
+            bucket = tf.strings.to_hash_bucket_fast(source_id, HOLDOUT_BUCKETS)
+            return tf.equal(tf.equal(bucket, 0), self._held_out)
+
+        return examples.filter(is_mine)
+
+    def _decode(self, serialized: tf.Tensor):
+        example = self._decoder.decode(serialized)
+        return *self._transform(example), example[Labels.source_id]
 
 
 def _transform(model_config, preprocess: Callable) -> Callable:
@@ -84,13 +146,25 @@ def _transform(model_config, preprocess: Callable) -> Callable:
     return run
 
 
-def ground_truth(labels: dict, image_size: tuple[int, int], num_classes: int) -> dict:
-    """A batch's boxes as a COCO dictionary; images are numbered from 1, sizes are those of the input."""
+def ground_truth(
+    labels: dict, image_size: tuple[int, int], num_classes: int, before: dict | None = None
+) -> dict:
+    """A batch's boxes as a COCO dictionary; sizes are those of the input.
+
+    Args:
+      labels: padded tensors of a batch.
+      image_size: (height, width) of the input.
+      num_classes: classes.
+      before: the dictionary of earlier batches, to be gone on with; images are numbered from 1.
+    """
     height, width = image_size
     arrays = {key: tensor.numpy() for key, tensor in labels.items()}
-    annotations = []
+    images = list(before["images"]) if before else []
+    annotations = list(before["annotations"]) if before else []
+    first = len(images)
     counts = arrays[Labels.num_groundtruth_boxes]
     for image, count in enumerate(counts):
+        images.append({"id": first + image + 1, "height": height, "width": width})
         for row in range(count):
             top, left, bottom, right = (float(v) for v in arrays[Labels.groundtruth_boxes][image, row])
             box = [left * width, top * height, (right - left) * width, (bottom - top) * height]
@@ -98,7 +172,7 @@ def ground_truth(labels: dict, image_size: tuple[int, int], num_classes: int) ->
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": image + 1,
+                    "image_id": first + image + 1,
                     "category_id": int(arrays[Labels.groundtruth_classes][image, row].argmax()) + 1,
                     "bbox": box,
                     "area": box[2] * box[3],
@@ -106,7 +180,7 @@ def ground_truth(labels: dict, image_size: tuple[int, int], num_classes: int) ->
                 }
             )
     return {
-        "images": [{"id": i + 1, "height": height, "width": width} for i in range(len(counts))],
+        "images": images,
         "annotations": annotations,
         "categories": [{"id": c, "name": str(c)} for c in range(1, num_classes + 1)],
     }

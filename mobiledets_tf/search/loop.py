@@ -1,7 +1,7 @@
-"""The search: sample, train, pay, learn; saved, resumable, reported."""
+"""The search: propose, train, pay, learn; saved, resumable, reported."""
 
-import dataclasses
-import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,73 +14,43 @@ from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import read_json, write_artefact, write_json
-from mobiledets_tf.latency import LatencyModel
+from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.supernet import Supernet
-from mobiledets_tf.search import data, report
-from mobiledets_tf.search.controller import Controller
-from mobiledets_tf.search.reward import DebiasedAverage, absolute_reward
-from mobiledets_tf.search.schedule import Schedule, warm_up
+from mobiledets_tf.search import data, pictures, report, state
+from mobiledets_tf.search.agent import make_agent
+from mobiledets_tf.search.archive import Archive, Candidate
+from mobiledets_tf.search.journal import Journal
+from mobiledets_tf.search.schedule import warm_up
+from mobiledets_tf.search.settings import Search
 from mobiledets_tf.search.step import SharedStep
+from mobiledets_tf.search.summaries import Summaries
 from mobiledets_tf.search_space import decode
 
-SETTINGS, STATE = "settings.json", "search_state.json"
-_STREAM = 1 << 16
+SETTINGS = "settings.json"
+# More dropped steps than this share end the search.
+MAX_DROPPED = 0.05
+# Columns of the policy's picture.
+_SNAPSHOTS = 200
+# Held-out batches that a finalist is evaluated on, at most; and finalists of a device.
+_FINAL_BATCHES, _FINALISTS = 16, 8
+# A report needs no more of the random numbers than that they are not those of a step.
+_AFTER = 1 << 40
 
 
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """Everything that defines a search.
+def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> architectures.Architecture:
+    """Runs a search from its last saved state to its end and writes its files.
 
-    Attributes:
-      train_data: converted folder or TFRecord pattern.
-      model_dir: where it is written.
-      latency: the cost model; its space, image size and classes are those of the search.
-      target: cost to reach, in the model's unit.
-      schedule: see `Schedule`.
-      batch_size: images a step; quality is taken on `quality_batch` held-out images.
-      beta: weight of the cost in the reward, below 0.
-      metric: `AP` or `AP50`.
-      seed: of everything random.
-      checkpoint_every: steps.
-    """
+    `architecture.json` is the network of the first device that is steered by; with several
+    devices each has an `architecture_DEVICE.json` too.
 
-    train_data: str
-    model_dir: str
-    latency: LatencyModel
-    target: float
-    schedule: Schedule
-    batch_size: int = 16
-    quality_batch: int = 32
-    beta: float = -0.1
-    metric: str = "AP"
-    seed: int = 0
-    checkpoint_every: int = 50
-
-    def settings(self) -> dict[str, Any]:
-        """What must not change between a start and a resume, JSON-ready."""
-        return {
-            "search_space": self.latency.space.options() | {"hash": self.latency.space.hash},
-            "device": self.latency.device,
-            "image_size": list(self.latency.image_size),
-            "num_classes": self.latency.num_classes,
-            "latency_target": self.target,
-            "train_data": self.train_data,
-            "batch_size": self.batch_size,
-            "quality_batch": self.quality_batch,
-            "beta": self.beta,
-            "metric": self.metric,
-            "seed": self.seed,
-            **dataclasses.asdict(self.schedule),
-        }
-
-
-def run(search: Search) -> architectures.Architecture:
-    """Runs a search from its last checkpoint to its end and writes its three files.
+    Args:
+      search: what to do.
+      strategy: of tf.distribute; each replica samples its own network.
 
     Raises:
       InputError: data, head and latency model don't fit, or the folder holds a search with
         other settings.
-      CheckFailed: a loss is not finite.
+      CheckFailed: too many steps were dropped because a loss or reward was not finite.
       KeyboardInterrupt: after the state was saved.
     """
     files = records.resolve(search.train_data, "train")
@@ -90,15 +60,16 @@ def run(search: Search) -> architectures.Architecture:
         raise InputError(
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
         )
-    _start(search)
-    keras.utils.set_random_seed(search.seed)
-    return _Run(search, files, label_map).finish()
+    strategy = strategy or tf.distribute.get_strategy()
+    _start(search, strategy.num_replicas_in_sync)
+    set_seed(search.seed)
+    return _Run(search, strategy, files, label_map).finish()
 
 
-def _start(search: Search) -> None:
+def _start(search: Search, replicas: int) -> None:
     """Writes the settings, or compares them with those of the search that is there."""
     path = Path(search.model_dir) / SETTINGS
-    settings = search.settings()
+    settings = search.settings() | {"replicas": replicas}
     if not path.exists():
         write_json(path, settings)
         return
@@ -109,119 +80,297 @@ def _start(search: Search) -> None:
         raise InputError(f"{search.model_dir} holds a search with other settings: {shown}")
 
 
+def set_seed(seed: int) -> None:
+    """Of weights. Not 0: TensorFlow then asks whether the seed of an epoch, a tensor, is 0 too."""
+    keras.utils.set_random_seed(seed + 1)
+
+
+def build_step(search: Search, strategy: tf.distribute.Strategy | None = None) -> tuple[SharedStep, Any]:
+    """The supernet with its training step, and the `model` part of the pipeline config it uses."""
+    latency = search.latency
+    config = pipeline_config.generate(
+        pipeline_config.Overrides(
+            architecture="edgetpu", num_classes=latency.num_classes, image_size=latency.image_size
+        )
+    )
+    # The traced graph holds every option of every layer: optimising it as a whole takes longer
+    # than a short search gains (80 s against 26 s for the first step, equal steps).
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+    def make_supernet() -> Supernet:
+        return Supernet(latency.space, latency.num_classes, latency.image_size, execution=search.execution)
+
+    return SharedStep(make_supernet, config.model, search.weight_update, strategy), config.model
+
+
 class _Run:
-    def __init__(self, search: Search, files: list[str], label_map: str):
+    def __init__(self, search: Search, strategy: tf.distribute.Strategy, files: list[str], label_map: str):
         self.search = search
-        self.space = search.latency.space
-        latency = search.latency
-        config = pipeline_config.generate(
-            pipeline_config.Overrides(
-                architecture="edgetpu", num_classes=latency.num_classes, image_size=latency.image_size
+        self.shared, model_config = build_step(search, strategy)
+        self.agents = [make_agent(search, objective) for objective in search.steering]
+        self.archives = {objective.device: Archive() for objective in search.objectives}
+        self.step = self.dropped = 0
+        folder = Path(search.model_dir)
+        self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
+        self._resume()
+        self._main = self.shared.is_chief
+        self.history = Journal(folder / "history.jsonl", self.step) if self._main else None
+        self.snapshots = Journal(folder / "policy.jsonl", self.step) if self._main else None
+        self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
+        self._summaries = Summaries(folder) if self._main else None
+
+        def stream(batch_size: int, held_out: bool) -> data.Stream:
+            return data.Stream(
+                files, label_map, model_config, self.shared.preprocess, batch_size, held_out, search.seed
             )
-        )
-        self.supernet = Supernet(self.space, latency.num_classes, latency.image_size)
-        self.shared = SharedStep(self.supernet, config.model)
-        self.controller = Controller(self.space)
-        self.baseline = DebiasedAverage()
-        self.rng = np.random.default_rng(search.seed)
-        self.history: list[dict[str, float]] = []
-        self._checkpoint = tf.train.Checkpoint(
-            weights={name: list(op.weights) for name, op in self.supernet.ops.items()},
-            optimizer=self.shared.optimizer,
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, search.model_dir, 2, checkpoint_name="search"
-        )
-        self.step = self._resume()
-        sides = ((search.batch_size, False), (search.quality_batch, True))
-        self._train, self._held_out = (
-            iter(
-                data.batches(
-                    files, label_map, config.model, self.shared.preprocess, size, held_out,
-                    (search.seed + self.step * _STREAM) % 2**31,
-                )
-            )
-            for size, held_out in sides
-        )  # fmt: skip
+
+        self._held_out = stream(search.batch_size * search.rl_batch_multiplier, True)
+        self._train_batches = self._iterators(stream(search.batch_size, False), self.step)
+        # No reward is taken during the delay, so the held-out batches start after it.
+        paid = max(0, self.step - search.schedule.first_paid_step)
+        self._quality_batches = self._iterators(self._held_out, paid)
+
+    def _iterators(self, stream: data.Stream, number: int) -> list:
+        replicas = self.shared.strategy.num_replicas_in_sync
+        return [stream.batches(number, replica, replicas) for replica in self.shared.local_replicas]
 
     def finish(self) -> architectures.Architecture:
         steps = self.search.schedule.steps
-        # The traced graph holds every option of every layer: optimising it as a whole takes longer
-        # than a short search gains (80 s against 26 s for the first step, equal steps).
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        with tqdm(total=steps, initial=self.step, unit="step", desc="search", dynamic_ncols=True) as bar:
-            try:
-                while self.step < steps:
-                    row = self._one_step()
-                    bar.set_postfix_str(
-                        f"loss {row['loss']:.2f}, {self.search.metric} {row['quality']:.3f}, "
-                        f"cost/target {row['cost'] / self.search.target:.2f}, entropy {row['entropy']:.2f}"
-                    )
-                    bar.update()
-                    if self.step % self.search.checkpoint_every == 0:
-                        self._save()
-            except KeyboardInterrupt:
-                self._save()
-                raise
+        bar = tqdm(
+            total=steps, initial=self.step, unit="step", desc="search", dynamic_ncols=True,
+            disable=not self._main,
+        )  # fmt: skip
+        with bar, StopRequest() as stop:
+            while self.step < steps:
+                row = self._one_step()
+                bar.set_postfix_str(self._progress(row))
+                bar.update()
+                stopped = self.shared.any_worker(stop.requested)
+                if stopped or self.step % self.search.checkpoint_every == 0:
+                    self._save()
+                if stopped:
+                    raise KeyboardInterrupt
         self._save()
         return self._report()
 
-    def _one_step(self) -> dict[str, float]:
+    def _progress(self, row: dict[str, Any]) -> str:
+        objective = self._objective(row["device"])
+        quality = f", {self.search.metric} {row['quality']:.3f}" if "quality" in row else ""
+        dropped = f", {self.dropped} dropped" if self.dropped else ""
+        return (
+            f"loss {row.get('loss', float('nan')):.2f}{quality}, "
+            f"cost/target {row['cost'] / objective.target:.2f}, entropy {row['entropy']:.2f}{dropped}"
+        )
+
+    def _objective(self, device: str):
+        return next(o for o in self.search.objectives if o.device == device)
+
+    def _one_step(self) -> dict[str, Any]:
         search, step, schedule = self.search, self.step, self.search.schedule
-        decisions = self.controller.sample(self.rng)
-        trained = warm_up(self.space, decisions, schedule, step, self.rng)
-        self.shared.optimizer.learning_rate = schedule.weight_learning_rate(step)
-        images, labels = next(self._train)
-        losses = self.shared.train(images, labels, tf.constant(trained))
-        loss = float(losses["total_loss"])
-        if not math.isfinite(loss):
-            parts = ", ".join(f"{name} {float(value)}" for name, value in losses.items())
-            raise CheckFailed(f"loss is not finite at step {step} ({parts}): lower --learning_rate")
-        cost = search.latency.predict_one(decisions)
-        rate, quality, reward = schedule.controller_learning_rate(step), 0.0, 0.0
-        if rate > 0:
-            quality = self.shared.quality(*next(self._held_out), decisions, search.metric)
-            reward = absolute_reward(quality, cost, search.target, search.beta)
-            # The first reward has nothing to be compared with.
-            advantage = reward - self.baseline.value if self.baseline.weight else 0.0
-            self.baseline.update(reward)
-            self.controller.update(decisions, advantage, rate)
+        agent = self.agents[step % len(self.agents)]
+        # Random numbers are a function of the step, so a run that goes on draws what it would have.
+        rng = np.random.default_rng((search.seed, step))
+        space, replicas = search.latency.space, self.shared.strategy.num_replicas_in_sync
+        networks = agent.propose(rng, replicas)
+        trained = np.stack(
+            [warm_up(space, network, schedule, step, rng, search.path_dropout) for network in networks]
+        )
+        local = self.shared.local_replicas
+        batches = [next(iterator) for iterator in self._train_batches]
+        losses = self.shared.train(batches, trained[local], schedule.weight_learning_rate(step))
+        costs = agent.objective.latency.predict(networks)
+        row = {"step": step + 1, "device": agent.objective.device, "cost": float(costs.mean())}
+        fault = _fault(losses)
+        rate = schedule.controller_learning_rate(step)
+        paid = step >= schedule.first_paid_step
+        # Batches are taken in step even where the step is dropped: their numbers are those of steps.
+        held_out = [next(iterator) for iterator in self._quality_batches] if paid else []
+        if fault is None:
+            row |= {
+                name: float(np.mean([x[name] for x in losses])) for name in losses[0] if name != "applied"
+            }
+            row["loss"] = row.pop("total_loss")
+            if paid:
+                fault = self._learn(agent, networks, held_out, rate, row)
         self.step += 1
-        row = {"step": self.step, "loss": loss, "quality": quality, "cost": cost, "reward": reward}
-        self.history.append(row | {"entropy": self.controller.entropy()})
-        return self.history[-1]
+        if fault is not None:
+            ids = [i.decode() for batch in (*batches, *held_out) for i in batch.ids.numpy()]
+            self._drop(fault, ids, networks)
+        row["entropy"] = agent.controller.entropy()
+        self._log(row, agent)
+        return row
+
+    def _learn(self, agent, networks, held_out: Sequence[data.Batch], rate: float, row: dict) -> str | None:
+        """Takes the quality of each replica's network, pays it and lets the agent learn.
+
+        Returns:
+          What was wrong with the reward, or None.
+        """
+        metric, local = self.search.metric, self.shared.local_replicas
+        mine = [
+            self.shared.quality([batch], networks[replica], metric)
+            for batch, replica in zip(held_out, local, strict=True)
+        ]
+        qualities = self.shared.share(mine)
+        objective = agent.objective
+        costs = objective.latency.predict(networks)
+        rewards = np.array([objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
+        if not np.isfinite(rewards).all():
+            return f"reward is {rewards.tolist()} (quality {qualities.tolist()}, cost {costs.tolist()})"
+        agent.learn(networks, rewards, rate)
+        row |= {"quality": float(np.mean(qualities)), "reward": float(rewards.mean())}
+        for other in self.search.objectives:
+            for network, quality in zip(networks, qualities, strict=True):
+                cost = other.latency.predict_one(network)
+                self.archives[other.device].add(
+                    Candidate(
+                        row["step"], tuple(network.tolist()), float(quality), cost,
+                        other.worth(float(quality), cost),
+                    )
+                )  # fmt: skip
+        return None
+
+    def _drop(self, fault: str, ids: list[str], networks: np.ndarray) -> None:
+        """Counts a step that changed nothing, says which, and ends the search after too many."""
+        self.dropped += 1
+        fault = f"step {self.step} dropped: {fault}"
+        if self._main:
+            self._faults.append(
+                {"step": self.step, "fault": fault, "images": ids, "decisions": networks.tolist()}
+            )
+            tqdm.write(f"{fault}; images {', '.join(ids[:8])}...; see dropped.jsonl", file=sys.stderr)
+        if self.dropped > max(1.0, MAX_DROPPED * self.step):
+            self._save()
+            raise CheckFailed(
+                f"{self.dropped} of {self.step} steps dropped, allowed are {MAX_DROPPED:.0%}; "
+                f"the last: {fault}; lower --learning_rate, or check the boxes of the images in dropped.jsonl"
+            )
+
+    def _log(self, row: dict[str, Any], agent) -> None:
+        if not self._main:
+            return
+        self.history.append(row)
+        rates = {"learning_rate": self.search.schedule.weight_learning_rate(self.step - 1)}
+        self._summaries.scalars(
+            row | rates | {"cost_over_target": row["cost"] / agent.objective.target,
+                           "controller_rate": self.search.schedule.controller_learning_rate(self.step - 1)}
+        )  # fmt: skip
+        every = max(1, self.search.schedule.steps // _SNAPSHOTS)
+        if self.step % every == 0 or self.step == self.search.schedule.steps:
+            for one in self.agents:
+                rounded = [[round(float(p), 4) for p in row] for row in one.controller.probabilities()]
+                self.snapshots.append(
+                    {"step": self.step, "device": one.objective.device, "probabilities": rounded}
+                )
 
     def _save(self) -> None:
-        """Weights first: a state without its checkpoint would be taken up wrongly."""
-        self._manager.save(self.step)
-        state = {
+        if not self._main:
+            return
+        values = {
             "step": self.step,
-            "controller": self.controller.state(),
-            "baseline": [self.baseline.biased, self.baseline.weight],
-            "random": self.rng.bit_generator.state,
-            "history": self.history,
+            "dropped": self.dropped,
+            "agents": {agent.objective.device: agent.state() for agent in self.agents},
+            "archives": {device: archive.state() for device, archive in self.archives.items()},
         }
-        write_json(Path(self.search.model_dir) / STATE, state)
+        state.save(self.search.model_dir, self._saved, values)
+        for agent in self.agents:
+            device = agent.objective.device
+            mine = [s for s in self.snapshots.rows if s["device"] == device]
+            self._summaries.policy(self.step, device, self.search.latency.space, mine)
 
-    def _resume(self) -> int:
-        path = Path(self.search.model_dir) / STATE
-        if not path.exists():
-            return 0
-        state = read_json(path, "search state")
-        checkpoint = str(Path(self.search.model_dir) / f"search-{state['step']}")
-        self._checkpoint.restore(checkpoint).assert_existing_objects_matched()
-        self.controller.restore(state["controller"])
-        self.baseline.biased, self.baseline.weight = state["baseline"]
-        self.rng.bit_generator.state = state["random"]
-        self.history = state["history"]
-        return state["step"]
+    def _resume(self) -> None:
+        values = state.load(self.search.model_dir)
+        if values is None:
+            return
+        state.restore(self.search.model_dir, self._saved, values["step"])
+        self.step, self.dropped = values["step"], values["dropped"]
+        for agent in self.agents:
+            agent.restore(values["agents"][agent.objective.device])
+        for device, archive in self.archives.items():
+            archive.restore(values["archives"][device])
 
     def _report(self) -> architectures.Architecture:
-        search = self.search
-        found = decode(self.space, self.controller.best())
-        folder = Path(search.model_dir)
-        summary = report.summarise(search, found, self.controller, self.history)
-        report.draw(folder / "search_report.png", search, self.history)
+        search, folder = self.search, Path(self.search.model_dir)
+        space = search.latency.space
+        finalists = self._finalists()
+        chosen = {device: _chosen(search, self._objective(device), f) for device, f in finalists.items()}
+        first = chosen[search.steering[0].device]
+        if not self._main:
+            return decode(space, first.decisions)
+        summary = report.summarise(
+            search, self.agents, self.archives, finalists, chosen, self.history.rows, self.dropped
+        )
+        pictures.draw(
+            folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
+        )
         write_artefact(folder / "search_report.json", summary)
+        if len(search.objectives) > 1:
+            for device, finalist in chosen.items():
+                architectures.save(decode(space, finalist.decisions), folder / f"architecture_{device}.json")
+        found = decode(space, first.decisions)
         architectures.save(found, folder / "architecture.json")
         return found
+
+    def _finalists(self) -> dict[str, list[report.Finalist]]:
+        """For each device the policy's network, and the best seen, evaluated on the held-out images."""
+        wanted: dict[str, list[tuple[tuple[int, ...], str]]] = {}
+        rng = np.random.default_rng((self.search.seed, _AFTER))
+        agents = {agent.objective.device: agent for agent in self.agents}
+        for objective in self.search.objectives:
+            rows = []
+            agent = agents.get(objective.device)
+            found = agent.found(rng) if agent else None
+            if found is not None:
+                rows.append((tuple(found.tolist()), "policy"))
+                rows.append((tuple(agent.controller.best().tolist()), "argmax"))
+            archive = self.archives[objective.device]
+            rows += [(c.decisions, "best") for c in archive.best]
+            if not rows:
+                drawn = agent.propose(rng, 1) if agent else self.agents[0].propose(rng, 1)
+                rows.append((tuple(drawn[0].tolist()), "policy"))
+            unique = {decisions: source for decisions, source in reversed(rows)}
+            wanted[objective.device] = [(d, s) for d, s in rows if unique[d] == s][:_FINALISTS]
+        count = min(_FINAL_BATCHES, max(1, self._held_out.images // self._held_out.batch_size))
+        stream = self._held_out.batches(0)
+        batches = [next(stream) for _ in range(count)]
+        every = {decisions for rows in wanted.values() for decisions, _ in rows}
+        qualities = {}
+        for decisions in tqdm(sorted(every), desc="finalists", unit="network", disable=not self._main):
+            network = np.array(decisions, np.int32)
+            qualities[decisions] = self.shared.quality(batches, network, self.search.metric)
+        return {
+            device: [report.Finalist(d, qualities[d], s) for d, s in rows] for device, rows in wanted.items()
+        }
+
+
+def _chosen(search: Search, objective, finalists: list[report.Finalist]) -> report.Finalist:
+    """The policy's own network; without a policy the best by reward."""
+    if finalists[0].source == "policy":
+        return finalists[0]
+
+    def worth(finalist: report.Finalist) -> float:
+        return objective.worth(finalist.quality, objective.latency.predict_one(finalist.decisions))
+
+    return max(finalists, key=worth)
+
+
+def _fault(losses: Sequence[dict[str, float]]) -> str | None:
+    """Which loss of which replica was not finite; None where the step was applied."""
+    if losses[0]["applied"]:
+        return None
+    parts = [
+        f"{name} is {value}"
+        for replica in losses
+        for name, value in replica.items()
+        if name not in ("applied", "total_loss") and not np.isfinite(value)
+    ]
+    return ", ".join(parts) or "a gradient is not finite, or another worker's loss"
+
+
+def searched(model_dir: str) -> dict[str, Any]:
+    """Settings of the search in a folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    return read_json(Path(model_dir) / SETTINGS, "search settings")

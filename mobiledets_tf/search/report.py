@@ -1,70 +1,96 @@
-"""What a search found and how it got there: JSON and a picture."""
+"""What a search found and how it got there, as JSON."""
 
-import os
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from mobiledets_tf.architecture import Architecture, describe
-from mobiledets_tf.files import atomic_path
+from mobiledets_tf.architecture import describe
+from mobiledets_tf.search.agent import Agent
+from mobiledets_tf.search.archive import Archive, Candidate
+from mobiledets_tf.search.settings import Objective, Search
+from mobiledets_tf.search_space import decode
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Rows of the history that a report holds; all of them are in history.jsonl.
+_ROWS = 1000
 
 
-def summarise(search, found: Architecture, controller, history: list[dict[str, float]]) -> dict[str, Any]:
-    """A JSON-ready report: settings, the network, its cost, the policy, the history."""
-    latency = search.latency
-    figures = describe(found, latency.num_classes, latency.image_size)
-    probabilities = controller.probabilities()
+@dataclasses.dataclass(frozen=True)
+class Finalist:
+    """A network evaluated once more at the end, on all held-out images.
+
+    Attributes:
+      decisions: the network.
+      quality: with shared weights.
+      source: how it came in: `policy`, `best` or `pareto`.
+    """
+
+    decisions: tuple[int, ...]
+    quality: float
+    source: str
+
+
+def summarise(
+    search: Search,
+    agents: Sequence[Agent],
+    archives: dict[str, Archive],
+    finalists: dict[str, list[Finalist]],
+    found: dict[str, Finalist],
+    history: Sequence[dict[str, Any]],
+    dropped: int,
+) -> dict[str, Any]:
+    """A JSON-ready report: settings, and for each device the network, its cost, what came close.
+
+    The entries of the first device that was steered by stand at the top as well.
+    """
+    policies = {agent.objective.device: agent.controller for agent in agents}
+    devices = []
+    for objective in search.objectives:
+        device = objective.device
+        entry = _network(search, objective, found[device])
+        entry["finalists"] = [_network(search, objective, f) for f in finalists[device]]
+        entry["pareto"] = [_seen(c) for c in archives[device].front]
+        entry["best_seen"] = [_seen(c) for c in archives[device].best]
+        if device in policies:
+            entry["policy"] = {
+                path: [round(float(p), 6) for p in row]
+                for (path, _), row in zip(
+                    search.latency.space.decisions, policies[device].probabilities(), strict=True
+                )
+            }
+        devices.append(entry)
+    main = next(entry for entry in devices if entry["device"] == search.steering[0].device)
     return {
         "schema_version": SCHEMA_VERSION,
         "settings": search.settings(),
-        "decisions": list(found.origin.decisions),
-        "cost": latency.predict_one(found.origin.decisions),
-        "cost_unit": latency.unit,
-        "cost_kind": latency.kind,
-        "target": search.target,
-        "params": figures["params"],
-        "madds": figures["madds"],
-        "policy": {
-            path: [round(float(p), 6) for p in row]
-            for (path, _), row in zip(latency.space.decisions, probabilities, strict=True)
-        },
-        "history": history,
+        **{name: main[name] for name in ("decisions", "cost", "cost_unit", "cost_kind", "target")},
+        **{name: main[name] for name in ("params", "madds")},
+        "devices": devices,
+        "dropped_steps": dropped,
+        "history": list(history[:: -(-len(history) // _ROWS) or 1]),
     }
 
 
-def draw(path: str | os.PathLike, search, history: list[dict[str, float]]) -> None:
-    """Loss, quality, cost over target and entropy over the steps; a PNG, written atomically."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    steps = [row["step"] for row in history]
-    learned = [row for row in history if row["step"] > search.schedule.rl_delay * search.schedule.steps]
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7), layout="constrained")
-    panels = (
-        ("training loss", steps, [row["loss"] for row in history]),
-        (
-            f"{search.metric} on held-out images",
-            [r["step"] for r in learned],
-            [r["quality"] for r in learned],
-        ),
-        (f"cost / target ({search.latency.device})", steps, [row["cost"] / search.target for row in history]),
-        ("policy entropy / uniform", steps, [row["entropy"] for row in history]),
-    )
-    for axis, (title, x, y) in zip(axes.flat, panels, strict=True):
-        axis.plot(x, y, ".", color="0.6", markersize=3)
-        axis.plot(x, _smooth(y), color="black")
-        axis.set(title=title, xlabel="step")
-    axes[1, 0].axhline(1.0, linestyle="--", color="0.3")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
+def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[str, Any]:
+    latency = objective.latency
+    network = decode(latency.space, finalist.decisions)
+    figures = describe(network, latency.num_classes, latency.image_size)
+    cost = latency.predict_one(finalist.decisions)
+    return {
+        "device": objective.device,
+        "source": finalist.source,
+        "decisions": list(finalist.decisions),
+        "quality": finalist.quality,
+        "cost": cost,
+        "cost_unit": latency.unit,
+        "cost_kind": latency.kind,
+        "target": objective.target,
+        "cost_over_target": cost / objective.target,
+        "reward": objective.worth(finalist.quality, cost),
+        "params": figures["params"],
+        "madds": figures["madds"],
+    }
 
 
-def _smooth(values: list[float], keep: float = 0.9) -> list[float]:
-    """Moving average for the eye."""
-    smoothed: list[float] = []
-    for value in values:
-        smoothed.append(keep * smoothed[-1] + (1 - keep) * value if smoothed else value)
-    return smoothed
+def _seen(candidate: Candidate) -> dict[str, Any]:
+    return dataclasses.asdict(candidate) | {"decisions": list(candidate.decisions)}

@@ -1,8 +1,12 @@
 """What the controller is paid for."""
 
+from collections.abc import Callable
+
+Reward = Callable[[float, float, float, float], float]
+
 
 def absolute_reward(quality: float, cost: float, target: float, beta: float) -> float:
-    """quality + beta * |cost / target - 1|: the absolute reward of TuNAS.
+    """quality + beta * |cost / target - 1|: TuNAS (arXiv 2008.06120).
 
     Args:
       quality: AP or AP50, from 0 to 1.
@@ -10,6 +14,23 @@ def absolute_reward(quality: float, cost: float, target: float, beta: float) -> 
       beta: below 0.
     """
     return quality + beta * abs(cost / target - 1.0)
+
+
+def mnas_reward(quality: float, cost: float, target: float, beta: float) -> float:
+    """quality * (cost / target) ** beta: MnasNet (arXiv 1807.11626), soft on both sides."""
+    return quality * (cost / target) ** beta
+
+
+def mnas_hard_reward(quality: float, cost: float, target: float, beta: float) -> float:
+    """The same, but nothing is paid for being below the target."""
+    return quality * min((cost / target) ** beta, 1.0)
+
+
+REWARDS: dict[str, Reward] = {
+    "abs": absolute_reward,
+    "mnas": mnas_reward,
+    "mnas_hard": mnas_hard_reward,
+}
 
 
 class DebiasedAverage:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search_space import SearchSpace
+from mobiledets_tf.search_space import SKIP, SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Schedule:
     def _falling(self, step: int, share: float) -> float:
         return max(0.0, 1.0 - step / (share * self.steps)) if share else 0.0
 
+    @property
+    def first_paid_step(self) -> int:
+        """The first step after the delay."""
+        return math.ceil(self.rl_delay * self.steps)
+
     def controller_learning_rate(self, step: int) -> float:
         """0 during the delay."""
         start = self.rl_delay * self.steps
@@ -71,15 +76,30 @@ class Schedule:
 
 
 def warm_up(
-    space: SearchSpace, decisions: np.ndarray, schedule: Schedule, step: int, rng: np.random.Generator
+    space: SearchSpace,
+    decisions: np.ndarray,
+    schedule: Schedule,
+    step: int,
+    rng: np.random.Generator,
+    path_dropout: float = 0.0,
 ) -> np.ndarray:
-    """Decisions with some ops replaced by the mix and some widths by the largest.
+    """Decisions with some ops replaced by the mix, some widths by the largest, some layers left out.
 
     The mix of an op decision is its number of options; see `models.supernet.mix_option`.
+
+    Args:
+      space: the search space.
+      decisions: int32 [decisions].
+      schedule: gives the probabilities of the step.
+      step: from 0.
+      rng: random state.
+      path_dropout: probability of leaving out a layer that may be left out.
     """
     warmed = decisions.copy()
-    draws = rng.random(len(decisions))
+    draws, drops = rng.random((2, len(decisions)))
     for index, (_, node) in enumerate(space.decisions):
+        if node.tag == "op" and SKIP in node.choices and drops[index] < path_dropout:
+            warmed[index] = node.choices.index(SKIP)
         if node.tag == "op" and draws[index] < schedule.op_warmup_probability(step):
             warmed[index] = len(node.choices)
         if node.tag == "filters" and draws[index] < schedule.filter_warmup_probability(step):

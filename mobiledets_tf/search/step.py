@@ -1,120 +1,211 @@
 """One step of the shared weights, and the quality of one network: the two traced functions."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from mobiledets_tf import compat
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, load
-from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.compat import tf
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.detection import meta_architecture
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search import data
+from mobiledets_tf.search.data import Batch
+from mobiledets_tf.search.optimizer import SharedMomentum
 
 compat.enable_object_detection()
 
 from object_detection import model_lib  # noqa: E402
 
-MOMENTUM = 0.9
-CLIP_NORM = 10.0
+Losses = dict[str, float]
 
 
 class _Bound:
-    """The supernet as the network of a detection model: one network's slices at a time."""
+    """The supernet as the network of a detection model: the weights of one network at a time."""
 
     def __init__(self, supernet: Supernet):
         self.supernet = supernet
         self.weights = ()
 
-    def bind(self, slices, decisions):
-        self._slices, self._decisions = slices, decisions
+    def bind(self, weights, decisions):
+        self._weights, self._decisions = weights, decisions
 
     def __call__(self, images, training=None):
-        return self.supernet(images, self._slices, self._decisions)
+        return self.supernet(images, self._weights, self._decisions)
 
 
 class SharedStep:
-    """Trains and evaluates networks of a supernet.
+    """Trains and evaluates networks of a supernet; each replica has its own network and batch.
 
     Args:
-      supernet: the shared weights.
+      make_supernet: called inside the strategy's scope.
       model_config: the `model` part of a pipeline config, for losses, matcher and L2.
+      update: `lazy` or `dense`; see `search.optimizer`.
+      strategy: of tf.distribute; default: one device.
     """
 
-    def __init__(self, supernet: Supernet, model_config):
-        self.supernet = supernet
-        self._bound = _Bound(supernet)
+    def __init__(
+        self,
+        make_supernet: Callable[[], Supernet],
+        model_config,
+        update: str = "lazy",
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        with self.strategy.scope():
+            self.supernet = make_supernet()
+            self.optimizer = SharedMomentum(self.supernet, update)
+        self._bound = _Bound(self.supernet)
         self.model = meta_architecture.build_detection_model(model_config, True, self._bound, {})
-        self.optimizer = keras.optimizers.SGD(0.0, momentum=MOMENTUM, global_clipnorm=CLIP_NORM)
-        variables = [variable for op in supernet.ops.values() for variable in op.weights]
-        # Built before the trace: variables made inside one would need a second trace.
-        self.optimizer.build(variables)
-        assert ANCHORS_PER_LOCATION == supernet.space.anchors_per_location
-        self._anchors = postprocess.anchors(load("edgetpu"), supernet.image_size)
+        assert ANCHORS_PER_LOCATION == self.supernet.space.anchors_per_location
+        self._anchors = postprocess.anchors(load("edgetpu"), self.supernet.image_size)
 
     @staticmethod
     def preprocess(images):
         """Pixels to [-1, 1], in the form that the API's transform asks for; the images fill the canvas."""
         return (2.0 / 255.0) * images - 1.0, tf.zeros([tf.shape(images)[0], 3], tf.int32)
 
-    @tf.function(autograph=False)
-    def train(self, images, labels, decisions):
-        """Updates the weights of a network; returns the scalar losses by name.
+    def train(self, batches: Sequence[Batch], decisions: np.ndarray, learning_rate: float) -> list[Losses]:
+        """Updates the shared weights by one network and batch for each replica.
 
         Args:
-          images: float32 [batch, height, width, 3] in [-1, 1].
-          labels: padded tensors of `data.batches`.
-          decisions: int32 [decisions]; op decisions may be mixes.
-        """
-        sizes = self.supernet.sizes(decisions)
-        slices = self.supernet.slices(sizes)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(slices)
-            losses = self._losses(images, labels, slices, decisions)
-            total = tf.add_n(list(losses.values()))
-        gradients = tape.gradient(total, slices, unconnected_gradients="zero")
-        finite = tf.math.is_finite(total)
-        tf.cond(finite, lambda: self._apply(gradients, sizes), lambda: tf.constant(False))
-        return losses | {"total_loss": total}
+          batches: one for each replica of this worker; see `data.Batch`.
+          decisions: int32 [local replicas, decisions]; op decisions may be mixes.
+          learning_rate: of the shared weights.
 
-    def _losses(self, images, labels, slices, decisions):
-        self._bound.bind(slices, decisions)
+        Returns:
+          For each local replica its losses by name, and `applied`: 1, or 0 where a loss or gradient
+          of any replica was not finite and nothing was changed.
+        """
+        rate = tf.constant(learning_rate, tf.float32)
+        losses = self._train(
+            self._spread([b.images for b in batches]),
+            self._spread([b.labels for b in batches]),
+            self._spread([tf.constant(row, tf.int32) for row in decisions]),
+            rate,
+        )
+        local = {name: self.strategy.experimental_local_results(value) for name, value in losses.items()}
+        return [{name: float(local[name][i]) for name in local} for i in range(len(batches))]
+
+    def _spread(self, values: Sequence):
+        """Host values, one for each local replica, as per-replica values."""
+        if len(values) == 1:
+            return values[0]
+        first = self._first_replica
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: values[context.replica_id_in_sync_group - first]
+        )
+
+    @property
+    def local_replicas(self) -> range:
+        """Numbers of this worker's replicas among all."""
+        return range(self._first_replica, self._first_replica + self._local_count)
+
+    @property
+    def _local_count(self) -> int:
+        # TensorFlow's default strategy knows no devices.
+        one = self.strategy.num_replicas_in_sync == 1
+        return 1 if one else len(self.strategy.extended.worker_devices)
+
+    @property
+    def _first_replica(self) -> int:
+        resolver = self.strategy.cluster_resolver
+        if resolver is None or resolver.task_id is None:
+            return 0
+        return resolver.task_id * self._local_count
+
+    @tf.function(autograph=False)
+    def _train(self, images, labels, decisions, learning_rate):
+        return self.strategy.run(self._train_replica, args=(images, labels, decisions, learning_rate))
+
+    def _train_replica(self, images, labels, decisions, learning_rate):
+        sizes = self.supernet.sizes(decisions)
+        weights = self.supernet.take(sizes)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            losses = self._losses(images, labels, weights, decisions)
+            total = tf.add_n(list(losses.values()))
+        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        finite = tf.math.is_finite(total)
+        applied = self.optimizer.apply(gradients, weights, sizes, finite, learning_rate)
+        return losses | {"total_loss": total, "applied": tf.cast(applied, tf.float32)}
+
+    def _losses(self, images, labels, weights, decisions):
+        self._bound.bind(weights, decisions)
         model_lib.provide_groundtruth(self.model, model_lib.unstack_batch(labels, False))
         predictions = self.model.predict(images, None)
         losses = {name.split("/")[-1]: loss for name, loss in self.model.loss(predictions, None).items()}
-        return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(slices)}
-
-    def _apply(self, gradients, sizes):
-        self.optimizer.apply_gradients(self.supernet.gradients(gradients, sizes))
-        return tf.constant(True)
+        return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(weights)}
 
     @tf.function(autograph=False)
     def _detect(self, images, decisions):
-        slices = self.supernet.slices(self.supernet.sizes(decisions))
-        raw_boxes, class_logits = self.supernet(images, slices, decisions)
+        weights = self.supernet.take(self.supernet.sizes(decisions))
+        raw_boxes, class_logits = self.supernet(images, weights, decisions)
         return postprocess.detections(raw_boxes, class_logits, self._anchors)
 
-    def quality(self, images, labels, decisions: np.ndarray, metric: str) -> float:
-        """AP or AP50 of a network on a batch, from 0 to 1; 0 where the batch has no box."""
-        truth = data.ground_truth(labels, self.supernet.image_size, self.supernet.num_classes)
+    def quality(self, batches: Sequence[Batch], decisions: np.ndarray, metric: str) -> float:
+        """AP or AP50 of a network on some batches, from 0 to 1; 0 where they hold no box."""
+        size, classes = self.supernet.image_size, self.supernet.num_classes
+        truth: dict = {}
+        detections: list[dict] = []
+        for batch in batches:
+            first = len(truth.get("images", ()))
+            truth = data.ground_truth(batch.labels, size, classes, truth)
+            outputs = self._detect(batch.images, tf.constant(decisions))
+            detections += _as_coco([t.numpy() for t in outputs], first, size)
         if not truth["annotations"]:
             return 0.0
-        boxes, scores, classes, counts = (t.numpy() for t in self._detect(images, tf.constant(decisions)))
-        height, width = self.supernet.image_size
-        detections = [
-            {
-                "image_id": image + 1,
-                "category_id": int(classes[image, row]),
-                "bbox": [
-                    float(left * width),
-                    float(top * height),
-                    float((right - left) * width),
-                    float((bottom - top) * height),
-                ],
-                "score": float(scores[image, row]),
-            }
-            for image, count in enumerate(counts)
-            for row in range(count)
-            for top, left, bottom, right in [boxes[image, row]]
-        ]
         return max(0.0, coco_metrics(truth, detections)[metric])
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes files."""
+        resolver = self.strategy.cluster_resolver
+        return resolver is None or not resolver.task_id
+
+    def share(self, values: Sequence[float]) -> np.ndarray:
+        """Values of the local replicas -> those of all replicas; float64 [replicas]."""
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == len(values):
+            return np.array(values, np.float64)
+        places = np.zeros((len(values), replicas))
+        places[np.arange(len(values)), list(self.local_replicas)] = values
+        summed = self._sum(self._spread([tf.constant(row, tf.float64) for row in places]))
+        return self.strategy.experimental_local_results(summed)[0].numpy()
+
+    def any_worker(self, value: bool) -> bool:
+        """Whether it is true at any worker."""
+        if self.strategy.num_replicas_in_sync == len(self.local_replicas):
+            return value
+        return bool(self.share([float(value)] * len(self.local_replicas)).any())
+
+    @tf.function(autograph=False)
+    def _sum(self, values):
+        def total(value):
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        return self.strategy.run(total, args=(values,))
+
+
+def _as_coco(outputs: Sequence[np.ndarray], first: int, image_size: tuple[int, int]) -> list[dict]:
+    """Detections of a batch as COCO results; images are numbered from `first` + 1."""
+    boxes, scores, classes, counts = outputs
+    height, width = image_size
+    return [
+        {
+            "image_id": first + image + 1,
+            "category_id": int(classes[image, row]),
+            "bbox": [
+                float(left * width),
+                float(top * height),
+                float((right - left) * width),
+                float((bottom - top) * height),
+            ],
+            "score": float(scores[image, row]),
+        }
+        for image, count in enumerate(counts)
+        for row in range(count)
+        for top, left, bottom, right in [boxes[image, row]]
+    ]

@@ -78,6 +78,25 @@ def select(node: Any, decisions: Sequence[int]) -> Any:
     return map_one_ofs(visit, node)
 
 
+def on_path(node: Any, decisions: Sequence[int]) -> tuple[bool, ...]:
+    """Which decisions count: those that don't lie inside an alternative that was not chosen.
+
+    Args:
+      node: the space.
+      decisions: one index per node of `one_ofs(node)`.
+    """
+    position = {path: index for index, (path, _) in enumerate(one_ofs(node))}
+    counts = [False] * len(position)
+
+    def visit(path: str, one_of: OneOf) -> None:
+        counts[position[path]] = True
+        chosen = decisions[position[path]]
+        map_one_ofs(visit, one_of.choices[chosen], _join(path, chosen))
+
+    map_one_ofs(visit, node)
+    return tuple(counts)
+
+
 def size(node: Any) -> int:
     """How many different selections there are; an exact integer."""
     if isinstance(node, OneOf):

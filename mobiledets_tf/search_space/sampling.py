@@ -8,11 +8,20 @@ from mobiledets_tf.errors import InputError
 from mobiledets_tf.search_space.spaces import SearchSpace
 
 
-def sample(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
-    """A uniform draw of every decision; int32 [decisions]. The same generator state gives
-    the same network."""
+def sample(space: SearchSpace, rng: np.random.Generator, networks: int | None = None) -> np.ndarray:
+    """A uniform draw of every decision. The same generator state gives the same network.
+
+    Args:
+      space: the search space.
+      rng: random state.
+      networks: how many; None gives one without that dimension.
+
+    Returns:
+      int32 [networks, decisions].
+    """
     counts = [len(node.choices) for _, node in space.decisions]
-    return rng.integers(0, counts).astype(np.int32)
+    shape = None if networks is None else (networks, len(counts))
+    return rng.integers(0, counts, shape).astype(np.int32)
 
 
 def check_decisions(space: SearchSpace, decisions: Sequence[int]) -> None:

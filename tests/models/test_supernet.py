@@ -13,14 +13,15 @@ SPACES = [("ibn", {}), ("ibn_fused", {}), ("ibn_fused_tucker", {})]
 SPACES += [("ibn_fused_tucker", {"activation": "hard_swish", "se_ratio": 0.25})]
 
 
-def _supernet(name, options):
+def _supernet(name, options, execution="sliced"):
     tf.random.set_seed(0)
-    return Supernet(get_space(name, depth_multiplier=DEPTH, **options), CLASSES, SIZE)
+    space = get_space(name, depth_multiplier=DEPTH, **options)
+    return Supernet(space, CLASSES, SIZE, execution=execution)
 
 
 def _run(supernet, images, decisions):
     decisions = tf.constant(decisions, tf.int32)
-    return supernet(images, supernet.slices(supernet.sizes(decisions)), decisions)
+    return supernet(images, supernet.take(supernet.sizes(decisions)), decisions)
 
 
 def _stand_alone(supernet, decisions):
@@ -48,38 +49,67 @@ def test_equals_the_stand_alone_network(name, options):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_the_sampled_weights_only():
-    supernet, images = _supernet("ibn_fused_tucker", {}), _images()
-    decisions = sample(supernet.space, np.random.default_rng(2))
-    network = tf.constant(decisions)
-    sizes = supernet.sizes(network)
-    slices = supernet.slices(sizes)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(slices)
-        boxes, logits = supernet(images, slices, network)
-        loss = tf.reduce_sum(boxes**2) + tf.reduce_sum(logits**2)
-    pairs = supernet.gradients(tape.gradient(loss, slices, unconnected_gradients="zero"), sizes)
-    assert len(pairs) == sum(len(op.weights) for op in supernet.ops.values())
-    touched = {variable.name for gradient, variable in pairs if np.abs(gradient).max() > 0}
-    for gradient, variable in pairs:
-        assert gradient.shape == variable.shape
-    sampled = {name for name, tensors in slices.items() if tf.size(tensors[0]) > 0}
-    assert {name.rpartition("/")[0] for name in touched} == sampled
-
-
 def test_mix_is_the_mean_of_all_options():
     supernet, images = _supernet("ibn", {}), _images()
     layer = supernet.layers[0]
     decisions = np.zeros(len(supernet.space.decisions), np.int32)
-    x = supernet.stem.apply(images, supernet.slices(supernet.sizes(tf.constant(decisions)))["stem"])
+    x = supernet.stem.apply(images, supernet.take(supernet.sizes(tf.constant(decisions)))["stem"])
 
     def output(option):
         network = decisions.copy()
         network[layer.position.op] = option
-        slices = supernet.slices(supernet.sizes(tf.constant(network)))
-        mine = {key: slices[f"{layer.position.name}/{key}"] for key in layer.ops}
+        weights = supernet.take(supernet.sizes(tf.constant(network)))
+        mine = {key: weights[f"{layer.position.name}/{key}"] for key in layer.ops}
         return layer(x, mine, tf.constant(network)).numpy()
 
     options = [output(option) for option in range(mix_option(layer.layer))]
     assert np.abs(options[0] - options[1]).max() > 1e-3
     np.testing.assert_allclose(output(mix_option(layer.layer)), np.mean(options, axis=0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), SPACES)
+def test_masked_equals_sliced(name, options):
+    """Outputs, loss and gradients of single networks and of a mix of all options of some layers."""
+    sliced, masked = _supernet(name, options), _supernet(name, options, execution="masked")
+    for one, other in zip(_tensors(sliced), _tensors(masked), strict=True):
+        other.rows.assign(one.rows)
+    rng, images = np.random.default_rng(3), _images()
+    for draw in range(3):
+        decisions = sample(sliced.space, rng)
+        if draw == 2:
+            for layer in sliced.layers[::6]:
+                decisions[layer.position.op] = mix_option(layer.layer)
+        (boxes, logits, loss, wholes), others = (
+            _loss_and_gradients(supernet, images, tf.constant(decisions)) for supernet in (sliced, masked)
+        )
+        np.testing.assert_allclose(boxes, others[0], atol=1e-5)
+        np.testing.assert_allclose(logits, others[1], atol=1e-5)
+        np.testing.assert_allclose(loss, others[2], rtol=1e-5)
+        scale = max(float(tf.reduce_max(tf.abs(g))) for g in wholes)
+        for shared, gradient, other in zip(_tensors(sliced), wholes, others[3], strict=True):
+            np.testing.assert_allclose(gradient, other, atol=1e-5 * scale, err_msg=shared.label)
+        touched = sum(bool(tf.reduce_any(g != 0)) for g in wholes)
+        assert 0 < touched < len(wholes)
+
+
+def _tensors(supernet):
+    return [shared for op in supernet.ops.values() for shared in op.tensors]
+
+
+def _loss_and_gradients(supernet, images, decisions):
+    sizes = supernet.sizes(decisions)
+    weights = supernet.take(sizes)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        boxes, logits = supernet(images, weights, decisions)
+        loss = tf.reduce_mean(boxes**2) + tf.reduce_mean(logits**2) + 1e-4 * supernet.l2(weights)
+    gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+    wholes = [
+        supernet.execution.gradient(shared, gradient, size)
+        for name in supernet.ops
+        for shared, gradient, size in zip(
+            supernet.ops[name].tensors, gradients[name], sizes[name], strict=True
+        )
+    ]
+    return boxes, logits, loss, wholes

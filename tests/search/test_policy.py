@@ -5,15 +5,22 @@ import pytest
 
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search.controller import Controller
-from mobiledets_tf.search.reward import DebiasedAverage, absolute_reward
+from mobiledets_tf.search.reward import DebiasedAverage, absolute_reward, mnas_hard_reward, mnas_reward
 from mobiledets_tf.search.schedule import Schedule, warm_up
-from mobiledets_tf.search_space import get_space
+from mobiledets_tf.search_space import SKIP, OneOf, get_space
 
 
 def test_absolute_reward_punishes_both_sides():
     assert absolute_reward(0.3, 100.0, 100.0, -0.1) == 0.3
     assert absolute_reward(0.3, 150.0, 100.0, -0.1) == pytest.approx(0.25)
     assert absolute_reward(0.3, 50.0, 100.0, -0.1) == pytest.approx(0.25)
+
+
+def test_mnas_rewards():
+    assert mnas_reward(0.3, 200.0, 100.0, -0.5) == pytest.approx(0.3 / 2**0.5)
+    assert mnas_reward(0.3, 50.0, 100.0, -0.5) == pytest.approx(0.3 * 2**0.5)
+    assert mnas_hard_reward(0.3, 200.0, 100.0, -0.5) == pytest.approx(0.3 / 2**0.5)
+    assert mnas_hard_reward(0.3, 50.0, 100.0, -0.5) == 0.3
 
 
 def test_baseline_has_no_pull_to_zero():
@@ -49,6 +56,16 @@ def test_warm_up_takes_the_mix_and_the_largest_width():
     assert (warm_up(space, decisions, Schedule(steps=100), 50, rng) == decisions).all()
 
 
+def test_path_dropout_leaves_out_skippable_layers():
+    space, rng = get_space("ibn"), np.random.default_rng(0)
+    decisions = np.zeros(len(space.decisions), np.int32)
+    warmed = warm_up(space, decisions, Schedule(steps=100), 50, rng, path_dropout=0.5)
+    skippable = [SKIP in node.choices for _, node in space.decisions]
+    left_out = [node.choices[value] == SKIP for value, (_, node) in zip(warmed, space.decisions, strict=True)]
+    assert 4 < sum(left_out) < sum(skippable) - 4
+    assert all(can for can, out in zip(skippable, left_out, strict=True) if out)
+
+
 def test_controller_learns_what_is_paid():
     space, rng = get_space("ibn"), np.random.default_rng(0)
     controller, baseline = Controller(space), DebiasedAverage()
@@ -56,8 +73,8 @@ def test_controller_learns_what_is_paid():
     for _ in range(400):
         decisions = controller.sample(rng)
         reward = float(np.mean(decisions == 0))
-        controller.update(decisions, reward - baseline.value if baseline.weight else 0.0, 0.05)
         baseline.update(reward)
+        controller.update(decisions[None], [reward - baseline.value], 0.05)
     assert np.mean(controller.best() == 0) > 0.8
     assert controller.entropy() < 0.9
 
@@ -66,10 +83,56 @@ def test_controller_state_round_trip():
     space, rng = get_space("ibn"), np.random.default_rng(0)
     first, second = Controller(space), Controller(space)
     for step in range(5):
-        first.update(first.sample(rng), step - 2.0, 0.1)
+        first.update(first.sample(rng, 2), [step - 2.0, 1.0], 0.1)
     second.restore(first.state())
-    decisions = first.sample(np.random.default_rng(1))
+    decisions = first.sample(np.random.default_rng(1), 1)
     for controller in (first, second):
-        controller.update(decisions, 1.0, 0.1)
+        controller.update(decisions, [1.0], 0.1)
     for ours, theirs in zip(first.logits, second.logits, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+NESTED = (OneOf(("plain", OneOf(("a", "b", "c"), "op")), "op"), OneOf((1, 2), "filters"))
+
+
+def test_decisions_off_the_path_neither_count_nor_learn():
+    controller = Controller(NESTED)
+    networks = np.array([[0, 2, 1], [1, 2, 1]])
+    np.testing.assert_allclose(
+        controller.log_probability(networks), [np.log(1 / 4), np.log(1 / 4) + np.log(1 / 3)]
+    )
+    controller.update(networks[:1], [1.0], 0.1)
+    assert (controller.logits[1] == 0).all() and controller.logits[0][0] > 0 > controller.logits[0][1]
+    controller.update(networks[1:], [1.0], 0.1)
+    assert controller.logits[1][2] > 0
+
+
+def test_update_is_the_mean_of_replicas_over_the_mean_of_their_squares():
+    """One step of Adam without momentum, written out for one decision with two options."""
+    controller = Controller((OneOf(("a", "b"), "op"),))
+    controller.update(np.array([[0], [0], [1]]), [3.0, 1.0, 2.0], 0.1)
+    gradients = np.array([[1.5, -1.5], [0.5, -0.5], [-1.0, 1.0]])
+    expected = 0.1 * gradients.mean(axis=0) / np.sqrt((gradients**2).mean(axis=0))
+    np.testing.assert_allclose(controller.logits[0], expected, rtol=1e-6)
+
+
+def test_entropy_weight_flattens_the_policy():
+    plain, open_one = Controller(get_space("ibn")), Controller(get_space("ibn"), entropy_weight=1.0)
+    rng = np.random.default_rng(0)
+    state = plain.state() | {"logits": rng.normal(0, 2, np.shape(plain.state()["logits"])).tolist()}
+    for controller in (plain, open_one):
+        controller.restore(state)
+        before = controller.entropy()
+        for _ in range(50):
+            controller.update(controller.sample(rng, 1), [0.0], 0.1)
+    assert plain.entropy() == before < open_one.entropy()
+
+
+def test_samples_follow_the_policy():
+    controller = Controller((OneOf(("a", "b", "c"), "op"), OneOf((1, 2), "filters")))
+    state = controller.state() | {"logits": [np.log([0.5, 0.3, 0.2]).tolist(), [0.0, np.log(3), 0.0]]}
+    controller.restore(state)
+    drawn = controller.sample(np.random.default_rng(0), 20_000)
+    shares = [np.bincount(drawn[:, i], minlength=n) / len(drawn) for i, n in ((0, 3), (1, 2))]
+    np.testing.assert_allclose(shares[0], [0.5, 0.3, 0.2], atol=0.02)
+    np.testing.assert_allclose(shares[1], [0.25, 0.75], atol=0.02)

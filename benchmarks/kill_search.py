@@ -1,0 +1,108 @@
+"""A search killed at random moments ends as one that was left alone, bit by bit.
+
+Makes a small sample, runs a search to its end, then the same search again and again, each time
+killed (SIGKILL) after a random number of seconds, until it has been killed `--kills` times; then
+lets it end. Prints one JSON object.
+
+  python benchmarks/kill_search.py --kills=20
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+flags.DEFINE_integer("kills", 20, "How often it is killed.")
+flags.DEFINE_integer("steps", 400, "Search steps.")
+flags.DEFINE_integer("seed", 0, "Of the moments.")
+FLAGS = flags.FLAGS
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
+
+
+def prepare(folder: Path) -> list[str]:
+    """Makes data and a latency model; returns the search command without its folder."""
+    options = ("--search_space=ibn", "--image_size=96", "--depth_multiplier=0.25")
+    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
+    for line in (
+        command("data", "--mode=sample", f"--output_dir={images}", "--num_train=60", "--num_val=4",
+                "--image_size=96"),
+        command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
+        command("latency", "--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}", *options),
+    ):  # fmt: skip
+        subprocess.run(line, check=True, capture_output=True)
+    return command(
+        "search", *options, f"--train_data={records}", f"--latency_model={model}", "--latency_target=1e7",
+        f"--steps={FLAGS.steps}", "--batch_size=4", "--preset=small", "--checkpoint_every=5",
+        "--deterministic",
+    )  # fmt: skip
+
+
+def state(folder: Path) -> dict:
+    return json.loads((folder / "search_state.json").read_text())
+
+
+def size(folder: Path) -> int:
+    """Of the history, which grows with every step."""
+    path = folder / "history.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+def main(_):
+    rng = random.Random(FLAGS.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        search = prepare(folder)
+        start = time.perf_counter()
+        subprocess.run([*search, f"--model_dir={folder / 'whole'}"], check=True, capture_output=True)
+        whole_s = time.perf_counter() - start
+        killed, steps = 0, []
+        while killed < FLAGS.kills:
+            process = subprocess.Popen(
+                [*search, f"--model_dir={folder / 'killed'}"], stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            # Not before it steps: that would only be a kill of the start.
+            before = size(folder / "killed")
+            while process.poll() is None and size(folder / "killed") <= before:
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0, 4))
+            if process.poll() is not None:
+                break
+            process.kill()
+            process.wait()
+            killed += 1
+            saved = folder / "killed" / "search_state.json"
+            steps.append(state(folder / "killed")["step"] if saved.exists() else 0)
+            print(f"kill {killed}: saved step {steps[-1]}", file=sys.stderr)
+        subprocess.run([*search, f"--model_dir={folder / 'killed'}"], check=True, capture_output=True)
+        one, other = state(folder / "whole"), state(folder / "killed")
+        files = ("architecture.json", "history.jsonl", "policy.jsonl")
+        same = {
+            name: (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes()
+            for name in files
+        }
+    print(
+        json.dumps(
+            {
+                "kills": killed,
+                "saved_steps_at_kills": steps,
+                "steps": FLAGS.steps,
+                "equal_logits": one["agents"] == other["agents"],
+                "equal_archives": one["archives"] == other["archives"],
+                "equal_files": same,
+                "uninterrupted_s": whole_s,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,210 @@
+"""What a step of the search costs: against stand-alone training, sliced against masked.
+
+Random networks of ibn_fused_tucker; each is trained for some steps inside the supernet and, in
+the same process and in turns, alone with the same losses, optimizer and batch. Prints one JSON
+object; ratios are medians of paired medians. Images are noise with one box each.
+
+  python benchmarks/supernet_step.py --networks=20 --image_size=320 --batch_size=4
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+flags.DEFINE_integer("networks", 20, "Random networks.")
+flags.DEFINE_integer("masked_networks", 5, "How many of them also run in a masked supernet.")
+flags.DEFINE_integer("image_size", 320, "Side, in pixels.")
+flags.DEFINE_integer("batch_size", 4, "Images a step.")
+flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths.")
+flags.DEFINE_integer("runs", 5, "Timed steps a network and side.")
+flags.DEFINE_integer("seed", 0, "Of the networks.")
+flags.DEFINE_enum("memory_of", None, ("supernet", "largest"), "Internal: prints the peak memory in MiB.")
+FLAGS = flags.FLAGS
+CLASSES = 90
+
+
+def main(_):
+    if FLAGS.memory_of:
+        print(_peak_memory(FLAGS.memory_of))
+        return
+    print(json.dumps(_measure()))
+
+
+def _setup():
+    from mobiledets_tf import search_space
+    from mobiledets_tf.compat import keras, tf
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    return search_space.get_space("ibn_fused_tucker", depth_multiplier=FLAGS.depth_multiplier)
+
+
+def _config(architecture: str = "edgetpu"):
+    from mobiledets_tf.detection import pipeline_config
+
+    size = (FLAGS.image_size, FLAGS.image_size)
+    return pipeline_config.generate(
+        pipeline_config.Overrides(architecture=architecture, num_classes=CLASSES, image_size=size)
+    )
+
+
+def _supernet_step(space, execution: str):
+    """A function of a decision vector that makes one training step."""
+    from mobiledets_tf.models.supernet import Supernet
+    from mobiledets_tf.search.step import SharedStep
+
+    size = FLAGS.image_size
+    step = SharedStep(lambda: Supernet(space, CLASSES, size, execution=execution), _config().model)
+    batch = _batch()
+    return lambda decisions: step.train([batch], [decisions], 0.01)
+
+
+def _batch():
+    from mobiledets_tf.compat import tf
+    from mobiledets_tf.search.data import MAX_BOXES, Batch, Labels
+
+    size, count = FLAGS.image_size, FLAGS.batch_size
+    images = tf.random.stateless_uniform([count, size, size, 3], [0, 1], -1.0, 1.0)
+    one = tf.one_hot([0], MAX_BOXES)
+    boxes = tf.constant([[[0.2, 0.2, 0.6, 0.7]]]) * tf.reshape(one, [1, MAX_BOXES, 1])
+    labels = {
+        Labels.num_groundtruth_boxes: tf.ones([count], tf.int32),
+        Labels.groundtruth_boxes: tf.repeat(boxes, count, axis=0),
+        Labels.groundtruth_classes: tf.repeat(tf.one_hot([[3] * MAX_BOXES], CLASSES), count, axis=0),
+        Labels.groundtruth_weights: tf.repeat(one, count, axis=0),
+    }
+    return Batch(images, labels, tf.constant([str(i) for i in range(count)]))
+
+
+def _stand_alone_step(space, decisions):
+    """A function that makes one training step of one network alone."""
+    from mobiledets_tf import compat
+    from mobiledets_tf.compat import keras, tf
+    from mobiledets_tf.detection import meta_architecture
+    from mobiledets_tf.models import build_detector
+    from mobiledets_tf.search_space import decode
+
+    compat.enable_object_detection()
+    from object_detection import model_lib
+
+    network = build_detector(decode(space, decisions), CLASSES, FLAGS.image_size)
+    model = meta_architecture.build_detection_model(_config().model, True, network)
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, global_clipnorm=10.0)
+    optimizer.build(network.trainable_variables)
+    batch = _batch()
+
+    @tf.function(autograph=False)
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            model_lib.provide_groundtruth(model, model_lib.unstack_batch(labels, False))
+            losses = model.loss(model.predict(images, None), None)
+            total = tf.add_n([*losses.values(), *model.regularization_losses()])
+        gradients = tape.gradient(total, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        return total
+
+    return lambda: float(step(batch.images, batch.labels))
+
+
+def _median_pair(first, second) -> tuple[float, float]:
+    """Median seconds of both, called in turns."""
+    times = ([], [])
+    for run in range(FLAGS.runs + 1):
+        for function, found in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            function()
+            if run:  # The first call of each traces or warms up.
+                found.append(time.perf_counter() - start)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def _measure() -> dict:
+    space = _setup()
+    from mobiledets_tf.search_space import sample
+
+    rng = np.random.default_rng(FLAGS.seed)
+    networks = [sample(space, rng) for _ in range(FLAGS.networks)]
+    start = time.perf_counter()
+    sliced = _supernet_step(space, "sliced")
+    built_s = time.perf_counter() - start
+    start = time.perf_counter()
+    sliced(networks[0])
+    first_s = time.perf_counter() - start
+    pairs = []
+    for decisions in networks:
+        alone = _stand_alone_step(space, decisions)
+        in_supernet, by_itself = _median_pair(lambda d=decisions: sliced(d), alone)
+        pairs.append({"supernet_s": in_supernet, "stand_alone_s": by_itself})
+        print(f"{in_supernet:.3f} / {by_itself:.3f} = {in_supernet / by_itself:.3f}", file=sys.stderr)
+    masked_pairs = []
+    if FLAGS.masked_networks:
+        masked = _supernet_step(space, "masked")
+        for decisions in networks[: FLAGS.masked_networks]:
+            slow, quick = _median_pair(lambda d=decisions: masked(d), lambda d=decisions: sliced(d))
+            masked_pairs.append({"masked_s": slow, "sliced_s": quick})
+            print(f"masked {slow:.3f} / sliced {quick:.3f} = {slow / quick:.2f}", file=sys.stderr)
+    memory = {of: _in_own_process(of) for of in ("supernet", "largest")}
+    return {
+        "ratio_to_standalone_median": float(np.median([p["supernet_s"] / p["stand_alone_s"] for p in pairs])),
+        "masked_over_sliced_median": (
+            float(np.median([p["masked_s"] / p["sliced_s"] for p in masked_pairs])) if masked_pairs else None
+        ),
+        "first_trace_s": first_s,
+        "build_s": built_s,
+        "peak_memory_ratio": memory["supernet"] / memory["largest"],
+        "peak_memory_mib": memory,
+        "image_size": FLAGS.image_size,
+        "batch_size": FLAGS.batch_size,
+        "depth_multiplier": FLAGS.depth_multiplier,
+        "pairs": pairs,
+        "masked_pairs": masked_pairs,
+    }
+
+
+def _in_own_process(of: str) -> float:
+    names = ("image_size", "batch_size", "depth_multiplier", "seed")
+    same = [f"--{name}={getattr(FLAGS, name)}" for name in names]
+    command = [sys.executable, __file__, f"--memory_of={of}", *same]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def _peak_memory(of: str) -> float:
+    """Peak memory of three steps of the largest network, alone or in the supernet, in MiB."""
+    space = _setup()
+    decisions = _largest(space)
+    step = _stand_alone_step(space, decisions) if of == "largest" else None
+    if step is None:
+        train = _supernet_step(space, "sliced")
+        step = lambda: train(decisions)  # noqa: E731
+    for _ in range(3):
+        step()
+    # Not resource.getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+def _largest(space) -> np.ndarray:
+    """The network with the most parameters: largest widths, and the costliest option everywhere."""
+    from mobiledets_tf.search_space import SKIP, LayerOption
+
+    def weight(option: LayerOption) -> tuple:
+        if option == SKIP:
+            return (0,)
+        full = {"fused": 3, "tucker": 2, "ibn": 1}.get(option.op, 0)
+        return (full, option.kernel_size, option.expansion or 0, option.in_ratio or 0, option.out_ratio or 0)
+
+    chosen = []
+    for _, node in space.decisions:
+        best = max(node.choices, key=weight) if node.tag == "op" else max(node.choices)
+        chosen.append(node.choices.index(best))
+    return np.array(chosen, np.int32)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,163 @@
+"""Everything that defines a search."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+from mobiledets_tf.errors import InputError, unknown_name
+from mobiledets_tf.latency import LatencyModel
+from mobiledets_tf.search.reward import REWARDS
+from mobiledets_tf.search.schedule import Schedule
+
+ALGORITHMS = ("tunas", "random")
+EXTRACTIONS = ("argmax", "target")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+    """A device and how good a network is for it.
+
+    Attributes:
+      latency: predicts the cost of a network on the device.
+      target: cost to reach, in the model's unit.
+      reward: one of `reward.REWARDS`.
+      beta: weight or exponent of the cost in the reward, below 0.
+    """
+
+    latency: LatencyModel
+    target: float
+    reward: str = "abs"
+    beta: float = -0.1
+
+    def __post_init__(self):
+        if self.reward not in REWARDS:
+            raise unknown_name("reward", self.reward, REWARDS)
+        if not self.target > 0:
+            raise InputError(f"latency target is {self.target}; allowed are numbers above 0")
+
+    @property
+    def device(self) -> str:
+        return self.latency.device
+
+    def worth(self, quality: float, cost: float) -> float:
+        """The reward of a network."""
+        return REWARDS[self.reward](quality, cost, self.target, self.beta)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """A search.
+
+    Attributes:
+      train_data: converted folder or TFRecord pattern.
+      model_dir: where it is written.
+      objectives: one for each device; all latency models are of one space, image size and head.
+      schedule: see `Schedule`.
+      steered_by: the device whose controller proposes networks; None gives each device a
+        controller, which take turns. Every network counts for all devices' best and Pareto sets.
+      algorithm: `tunas`, or `random`: networks drawn evenly from `latency_band` around the target.
+      latency_band: largest distance from the target, as a share of it, in `random` and in
+        extraction `target`.
+      extraction: `argmax` takes the likeliest option of each decision (TuNAS); `target` takes
+        the likeliest network that was found within the latency band.
+      batch_size: training images of a replica and step.
+      rl_batch_multiplier: the reward is taken on so many times as many held-out images (TuNAS: 4).
+      entropy_weight: see `Controller`; TuNAS: 0.
+      path_dropout: share of the skippable layers left out at random when weights are trained.
+      metric: `AP` or `AP50`.
+      weight_update: `lazy` or `dense`; see `search.optimizer`.
+      execution: `sliced` or `masked`; see `models.execution`.
+      seed: of everything random.
+      checkpoint_every: steps.
+    """
+
+    train_data: str
+    model_dir: str
+    objectives: tuple[Objective, ...]
+    schedule: Schedule
+    steered_by: str | None = None
+    algorithm: str = "tunas"
+    latency_band: float = 0.03
+    extraction: str = "argmax"
+    batch_size: int = 16
+    rl_batch_multiplier: int = 4
+    entropy_weight: float = 0.0
+    path_dropout: float = 0.0
+    metric: str = "AP"
+    weight_update: str = "lazy"
+    execution: str = "sliced"
+    seed: int = 0
+    checkpoint_every: int = 50
+
+    def __post_init__(self):
+        devices = [objective.device for objective in self.objectives]
+        if len(set(devices)) < len(devices):
+            raise InputError(f"latency models are of devices {', '.join(devices)}; allowed: each once")
+        if self.steered_by not in (None, *devices):
+            raise unknown_name("device to steer by", str(self.steered_by), devices)
+        for name, value, allowed in (
+            ("algorithm", self.algorithm, ALGORITHMS),
+            ("extraction", self.extraction, EXTRACTIONS),
+        ):
+            if value not in allowed:
+                raise unknown_name(name, value, allowed)
+        if not 0 <= self.path_dropout < 1:
+            raise InputError(f"path dropout is {self.path_dropout}; allowed: from 0 to below 1")
+        if not 0 < self.latency_band < 1:
+            raise InputError(f"latency band is {self.latency_band}; allowed: above 0 and below 1")
+        for objective in self.objectives[1:]:
+            self._require_same(objective.latency)
+
+    def _require_same(self, model: LatencyModel) -> None:
+        model.require_space(self.latency.space)
+        for field in ("image_size", "num_classes"):
+            ours, theirs = getattr(self.latency, field), getattr(model, field)
+            if ours != theirs:
+                raise InputError(
+                    f"latency models differ in {field}: {self.latency.device} {ours}, {model.device} {theirs}"
+                )
+
+    @property
+    def latency(self) -> LatencyModel:
+        """The first device's; space, image size and classes are the same in all."""
+        return self.objectives[0].latency
+
+    @property
+    def steering(self) -> tuple[Objective, ...]:
+        """The objectives that propose networks, in the order of their turns."""
+        return tuple(o for o in self.objectives if self.steered_by in (None, o.device))
+
+    def settings(self) -> dict[str, Any]:
+        """What must not change between a start and a resume, JSON-ready."""
+        first = self.latency
+        return {
+            "search_space": first.space.options() | {"hash": first.space.hash},
+            "image_size": list(first.image_size),
+            "num_classes": first.num_classes,
+            "devices": [
+                {
+                    "device": o.device,
+                    "latency_model": fingerprint(o.latency),
+                    "latency_target": o.target,
+                    "reward": o.reward,
+                    "beta": o.beta,
+                }
+                for o in self.objectives
+            ],
+            "train_data": self.train_data,
+            **{name: getattr(self, name) for name in _PLAIN},
+            **dataclasses.asdict(self.schedule),
+        }
+
+
+_PLAIN = (
+    "steered_by", "algorithm", "latency_band", "extraction", "batch_size", "rl_batch_multiplier",
+    "entropy_weight", "path_dropout", "metric", "weight_update", "execution", "seed",
+)  # fmt: skip
+
+
+def fingerprint(model: LatencyModel) -> str:
+    """16 hex digits over what a latency model predicts."""
+    digest = hashlib.sha256(f"{model.device} {model.kind} {model.unit} {model.intercept!r} ".encode())
+    digest.update(model.coefficients.tobytes())
+    return digest.hexdigest()[:16]

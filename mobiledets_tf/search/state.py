@@ -1,0 +1,67 @@
+"""The state of a search on disk: weights first, then what belongs to them.
+
+`search_state.json` names the step whose checkpoint is whole. A run that is killed at any moment
+leaves the state before, or the new one, and goes on from there: images and random numbers are
+functions of the step.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.files import read_json, write_json
+
+STATE, SCHEMA_VERSION = "search_state.json", 2
+_PREFIX = "search-"
+
+
+def checkpoint(supernet, optimizer=None) -> tf.train.Checkpoint:
+    """What is saved of the shared weights, by their names."""
+    tensors = [shared for op in supernet.ops.values() for shared in op.tensors]
+    kept: dict[str, Any] = {"weights": {shared.label: shared.rows for shared in tensors}}
+    if optimizer is not None:
+        kept["momentum"] = dict(optimizer.slots)
+    return tf.train.Checkpoint(**kept)
+
+
+def save(folder: str | os.PathLike, saved: tf.train.Checkpoint, state: dict[str, Any]) -> None:
+    """Writes weights and state of `state["step"]`, then removes the weights of older steps."""
+    folder, name = Path(folder), f"{_PREFIX}{state['step']}"
+    saved.write(str(folder / name))
+    write_json(folder / STATE, {"schema_version": SCHEMA_VERSION} | state)
+    for path in folder.glob(f"{_PREFIX}*"):
+        if path.name.partition(".")[0] != name and not path.is_dir():
+            path.unlink()
+
+
+def load(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """The last state, or None at the start of a search.
+
+    Raises:
+      InputError: the file is damaged or of another schema version.
+    """
+    path = Path(folder) / STATE
+    if not path.exists():
+        return None
+    state = read_json(path, "search state")
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{str(path)!r} has schema_version {version!r}; allowed: {SCHEMA_VERSION}")
+    return state
+
+
+def restore(folder: str | os.PathLike, saved: tf.train.Checkpoint, step: int) -> None:
+    """Reads the weights of a step.
+
+    Raises:
+      InputError: they are missing, damaged or of another network.
+    """
+    path = str(Path(folder) / f"{_PREFIX}{step}")
+    try:
+        status = saved.read(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"weights {path!r} cannot be read: {reason}") from error

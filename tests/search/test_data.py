@@ -1,0 +1,82 @@
+"""The stream of a search: a batch is a function of its number; the split is one of images."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mobiledets_tf.cli import data as data_command
+from mobiledets_tf.data import records
+from mobiledets_tf.detection import pipeline_config
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.search import data
+from mobiledets_tf.search.loop import set_seed
+from mobiledets_tf.search.step import SharedStep
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """A function of (batch size, held out) that makes a stream of 60 images."""
+    folder = tmp_path_factory.mktemp("stream")
+    images, converted = folder / "images", folder / "records"
+    counts = ("--num_train=60", "--num_val=4", "--image_size=96")
+    assert data_command.run(["x", "--mode=sample", f"--output_dir={images}", *counts]) == 0
+    assert data_command.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={converted}"]) == 0
+    files = records.resolve(str(converted), "train")
+    model = pipeline_config.generate(pipeline_config.Overrides("edgetpu", 10, (96, 96))).model
+
+    def make(batch_size, held_out, seed=3):
+        set_seed(0)
+        return data.Stream(
+            files, records.label_map_path(files), model, SharedStep.preprocess, batch_size, held_out, seed
+        )
+
+    return make
+
+
+def _ids(batches, count):
+    return [tuple(batch.ids.numpy().tolist()) for batch in itertools.islice(batches, count)]
+
+
+def test_entered_anywhere_it_gives_the_same_batches(stream):
+    train = stream(4, False)
+    whole = _ids(train.batches(0), 40)
+    assert len(set(itertools.chain(*whole))) == train.images < 60
+    for number in (1, 13, 14, 27):
+        assert _ids(train.batches(number), 5) == whole[number : number + 5]
+
+
+def test_replicas_share_out_the_same_images(stream):
+    train = stream(4, False)
+    whole = _ids(train.batches(0), 12)
+    for replica in range(2):
+        assert _ids(train.batches(1, replica, 2), 4) == whole[2 + replica :: 2][:4]
+
+
+def test_sides_are_apart_and_epochs_differ(stream):
+    train, held_out = stream(1, False), stream(1, True)
+    assert train.images + held_out.images == 60
+    ours = _ids(train.batches(0), train.images * 2)
+    theirs = set(itertools.chain(*_ids(held_out.batches(0), held_out.images)))
+    first, second = ours[: train.images], ours[train.images :]
+    assert set(first) == set(second) and first != second
+    assert not theirs & set(itertools.chain(*first)) and len(theirs) == held_out.images
+    assert _ids(stream(1, False, seed=4).batches(0), train.images) != first
+
+
+def test_boxes_of_several_batches_are_numbered_on(stream):
+    batches = list(itertools.islice(stream(4, False).batches(0), 2))
+    truth = data.ground_truth(batches[0].labels, (96, 96), 10)
+    both = data.ground_truth(batches[1].labels, (96, 96), 10, truth)
+    assert [image["id"] for image in both["images"]] == list(range(1, 9))
+    ids = [annotation["id"] for annotation in both["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+    assert both["annotations"][: len(truth["annotations"])] == truth["annotations"]
+    boxes = np.array([annotation["bbox"] for annotation in both["annotations"]])
+    assert (boxes >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= 96.001).all()
+
+
+def test_no_image_on_a_side_is_an_error(stream, monkeypatch):
+    monkeypatch.setattr(data, "HOLDOUT_BUCKETS", 10**9)
+    with pytest.raises(InputError, match="is held out for the reward"):
+        stream(1, True)

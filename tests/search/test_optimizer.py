@@ -1,0 +1,116 @@
+"""Momentum over shared weights against the same rule written out in numpy on whole tensors."""
+
+import numpy as np
+import pytest
+
+from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.models.supernet import Supernet
+from mobiledets_tf.search.optimizer import SharedMomentum
+from mobiledets_tf.search_space import get_space, sample
+
+DECAY, RATE = 0.9, 0.5
+
+
+def _supernet(execution):
+    tf.random.set_seed(0)
+    return Supernet(get_space("ibn", depth_multiplier=0.25), 3, 96, execution=execution)
+
+
+def _tensors(supernet):
+    return [(name, i, shared) for name, op in supernet.ops.items() for i, shared in enumerate(op.tensors)]
+
+
+def _step(supernet, optimizer, decisions, gradient, finite=True):
+    """Applies gradients of `gradient(label, shape)`; returns whether they were applied."""
+    sizes = supernet.sizes(tf.constant(decisions))
+    weights = supernet.take(sizes)
+    gradients = {
+        name: tuple(
+            tf.constant(gradient(shared.label, tensor.shape), tf.float32)
+            for shared, tensor in zip(supernet.ops[name].tensors, tensors, strict=True)
+        )
+        for name, tensors in weights.items()
+    }
+    return bool(optimizer.apply(gradients, weights, sizes, tf.constant(finite), tf.constant(RATE)))
+
+
+def _gradient(label, shape):
+    """The same for a weight whatever the network: counted along its own axes."""
+    grids = np.meshgrid(*(np.arange(side) + 1.0 for side in shape), indexing="ij")
+    return np.sin(sum(grids, np.zeros(shape)) + len(label)).astype(np.float32)
+
+
+def _reference(supernet, networks, update):
+    """Weights and momentum after a step for each network."""
+    weights = {shared.label: shared.full().numpy().copy() for _, _, shared in _tensors(supernet)}
+    momentum = {label: np.zeros_like(value) for label, value in weights.items()}
+    for decisions in networks:
+        sizes = supernet.sizes(tf.constant(decisions))
+        for name, i, shared in _tensors(supernet):
+            label = shared.label
+            cut = tuple(slice(0, int(side)) for side in sizes[name][i])
+            gradient = np.zeros_like(weights[label])
+            gradient[cut] = _gradient(label, gradient[cut].shape)
+            moves = np.zeros(gradient.shape, bool)
+            moves[cut] = True
+            if update == "dense":
+                moves[...] = True
+            new = DECAY * momentum[label] - RATE * gradient
+            momentum[label] = np.where(moves, new, momentum[label])
+            weights[label] += np.where(moves, new, 0.0)
+    return weights, momentum
+
+
+@pytest.mark.parametrize("execution", ["sliced", "masked"])
+@pytest.mark.parametrize("update", ["lazy", "dense"])
+def test_equals_the_rule_on_whole_tensors(update, execution):
+    supernet = _supernet(execution)
+    rng = np.random.default_rng(0)
+    networks = [sample(supernet.space, rng) for _ in range(3)]
+    weights, momentum = _reference(supernet, networks, update)
+    optimizer = SharedMomentum(supernet, update, DECAY, clip_norm=1e9)
+
+    def gradient(label, shape):
+        # A masked gradient holds no other numbers than zeros outside the network.
+        return _gradient(label, tuple(shape))
+
+    for decisions in networks:
+        assert _step(supernet, optimizer, decisions, gradient)
+    for _, _, shared in _tensors(supernet):
+        slot = tf.reshape(optimizer.slots[shared.label], shared.shape)
+        np.testing.assert_allclose(shared.full(), weights[shared.label], atol=2e-6, err_msg=shared.label)
+        np.testing.assert_allclose(slot, momentum[shared.label], atol=2e-6, err_msg=shared.label)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    supernet = _supernet("sliced")
+    before = supernet.stem.tensors[0].full().numpy()
+    optimizer = SharedMomentum(supernet, "lazy", DECAY, clip_norm=1.0)
+    decisions = sample(supernet.space, np.random.default_rng(0))
+    total = sum(
+        float(tf.size(t)) for ts in supernet.take(supernet.sizes(tf.constant(decisions))).values() for t in ts
+    )
+    assert _step(supernet, optimizer, decisions, lambda label, shape: np.ones(shape))
+    moved = supernet.stem.tensors[0].full().numpy() - before
+    np.testing.assert_allclose(moved[moved != 0], -RATE / total**0.5, rtol=1e-2)
+
+
+@pytest.mark.parametrize("execution", ["sliced", "masked"])
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_what_is_not_finite_changes_nothing(execution, fault):
+    supernet = _supernet(execution)
+    before = [shared.rows.numpy() for _, _, shared in _tensors(supernet)]
+    optimizer = SharedMomentum(supernet, "dense", DECAY)
+    decisions = sample(supernet.space, np.random.default_rng(0))
+    value = np.nan if fault == "gradient" else 1.0
+    finite = fault == "gradient"
+    assert not _step(supernet, optimizer, decisions, lambda label, shape: np.full(shape, value), finite)
+    for (_, _, shared), rows in zip(_tensors(supernet), before, strict=True):
+        np.testing.assert_array_equal(shared.rows, rows)
+        assert not np.any(optimizer.slots[shared.label])
+
+
+def test_unknown_update_is_refused():
+    with pytest.raises(InputError, match="did you mean 'lazy'"):
+        SharedMomentum(_supernet("sliced"), "lzy")

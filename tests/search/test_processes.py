@@ -1,0 +1,123 @@
+"""Searches as processes: killed and gone on, stopped by a signal, two workers on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobiledets_tf.cli import data, latency
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ("--search_space=ibn", "--image_size=96", "--depth_multiplier=0.25")
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """The command line of a small search without its folder."""
+    folder = tmp_path_factory.mktemp("processes")
+    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
+    counts = ("--num_train=60", "--num_val=4", "--image_size=96")
+    assert data.run(["x", "--mode=sample", f"--output_dir={images}", *counts]) == 0
+    assert data.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={records}"]) == 0
+    fit = ("--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}")
+    assert latency.run(["x", *fit, *OPTIONS]) == 0
+    return [
+        *OPTIONS, f"--train_data={records}", f"--latency_model={model}", "--latency_target=1e7",
+        "--batch_size=2", "--rl_batch_multiplier=1", "--op_warmup_fraction=0.1", "--deterministic",
+        "--checkpoint_every=4", "--quality=AP50",
+    ]  # fmt: skip
+
+
+def _start(arguments, folder, **environment):
+    line = [sys.executable, "-m", "mobiledets_tf.cli.search", *arguments, f"--model_dir={folder}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, cwd=ROOT, env=os.environ | environment, **quiet)
+
+
+def _state(folder):
+    return json.loads((folder / "search_state.json").read_text())
+
+
+def _wait_for_steps(process, folder, steps):
+    history = folder / "history.jsonl"
+    while process.poll() is None:
+        if history.exists() and history.read_text().count("\n") >= steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path):
+    arguments, whole, broken = [*command, "--steps=40"], tmp_path / "whole", tmp_path / "broken"
+    left_alone = _start(arguments, whole)
+    killed = _start(arguments, broken)
+    _wait_for_steps(killed, broken, 11)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    stopped = _start(arguments, broken)
+    _wait_for_steps(stopped, broken, 16)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 130
+    assert "run the same command again" in stopped.stderr.read()
+    assert 16 <= _state(broken)["step"] < 40
+    assert _start(arguments, broken).wait() == 0 == left_alone.wait()
+    one, other = _state(whole), _state(broken)
+    assert one["agents"] == other["agents"] and one["archives"] == other["archives"]
+    for name in ("architecture.json", "history.jsonl", "policy.jsonl"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+    assert len(list(broken.glob("search-*.index"))) == 1
+
+
+# Both replicas of the two workers in one process.
+_MIRRORED = """
+import sys, tensorflow
+cpu = tensorflow.config.list_physical_devices("CPU")[0]
+logical = tensorflow.config.LogicalDeviceConfiguration()
+tensorflow.config.set_logical_device_configuration(cpu, [logical, logical])
+from mobiledets_tf import distribution
+from mobiledets_tf.cli import search
+strategy = tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+distribution.get_strategy = lambda *_: strategy
+sys.exit(search.run(["search", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_two_workers_do_what_one_process_with_both_replicas_does(command, tmp_path):
+    from mobiledets_tf.compat import tf
+
+    arguments, one, two = [*command, "--steps=6"], tmp_path / "one", tmp_path / "two"
+    line = [sys.executable, "-c", _MIRRORED, *arguments, f"--model_dir={one}"]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ)
+    hosts = ",".join(f"localhost:{_free_port()}" for _ in range(2))
+    workers = [
+        _start(
+            [*arguments, "--distribution_strategy=multi_worker_mirrored", f"--worker_hosts={hosts}",
+             f"--task_index={index}"],
+            two,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    assert [worker.wait() for worker in workers] == [0, 0], [w.stderr.read()[-2000:] for w in workers]
+    logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
+    assert np.abs(logits[0]).max() > 0
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    readers = [tf.train.load_checkpoint(str(folder / "search-6")) for folder in (one, two)]
+    names = [n for n in readers[0].get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
+    assert len(names) > 400
+    for name in names:
+        np.testing.assert_allclose(*(reader.get_tensor(name) for reader in readers), atol=1e-5, err_msg=name)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
