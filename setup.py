@@ -35,7 +35,7 @@ EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [
     "benchmark", "compile", "data", "describe", "doctor", "export", "import", "latency", "quickstart",
-    "search", "train",
+    "rank", "search", "train",
 ]
 # A module cannot be named by a word of the language.
 MODULES = {"import": "import_weights"}

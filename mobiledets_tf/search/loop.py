@@ -330,9 +330,7 @@ class _Run:
                 rows.append((tuple(drawn[0].tolist()), "policy"))
             unique = {decisions: source for decisions, source in reversed(rows)}
             wanted[objective.device] = [(d, s) for d, s in rows if unique[d] == s][:_FINALISTS]
-        count = min(_FINAL_BATCHES, max(1, self._held_out.images // self._held_out.batch_size))
-        stream = self._held_out.batches(0)
-        batches = [next(stream) for _ in range(count)]
+        batches = final_batches(self._held_out)
         every = {decisions for rows in wanted.values() for decisions, _ in rows}
         qualities = {}
         for decisions in tqdm(sorted(every), desc="finalists", unit="network", disable=not self._main):
@@ -341,6 +339,13 @@ class _Run:
         return {
             device: [report.Finalist(d, qualities[d], s) for d, s in rows] for device, rows in wanted.items()
         }
+
+
+def final_batches(held_out: data.Stream) -> list[data.Batch]:
+    """The held-out images, as many as a final evaluation takes."""
+    count = min(_FINAL_BATCHES, max(1, held_out.images // held_out.batch_size))
+    stream = held_out.batches(0)
+    return [next(stream) for _ in range(count)]
 
 
 def _chosen(search: Search, objective, finalists: list[report.Finalist]) -> report.Finalist:
@@ -365,12 +370,3 @@ def _fault(losses: Sequence[dict[str, float]]) -> str | None:
         if name not in ("applied", "total_loss") and not np.isfinite(value)
     ]
     return ", ".join(parts) or "a gradient is not finite, or another worker's loss"
-
-
-def searched(model_dir: str) -> dict[str, Any]:
-    """Settings of the search in a folder.
-
-    Raises:
-      InputError: there is none.
-    """
-    return read_json(Path(model_dir) / SETTINGS, "search settings")

@@ -184,7 +184,9 @@ class SharedStep:
     @tf.function(autograph=False)
     def _sum(self, values):
         def total(value):
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+            # An operation of the replica has a device; an argument has none.
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
         return self.strategy.run(total, args=(values,))
 

@@ -1,0 +1,126 @@
+"""Do shared weights rank networks as training them alone does? Kendall's tau over a sample."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mobiledets_tf.data import records
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.files import atomic_path, read_json
+from mobiledets_tf.search_space import SearchSpace, get_space, sample
+
+SCHEMA_VERSION = 1
+
+
+def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]:
+    """Settings and space of the search in a folder.
+
+    Raises:
+      InputError: there is none, it has not come to a saved state, or it is of another space.
+    """
+    from mobiledets_tf.search.loop import SETTINGS
+    from mobiledets_tf.search.state import STATE
+
+    if not (Path(folder) / STATE).exists():
+        raise InputError(f"{str(folder)!r} holds no search with saved weights")
+    settings = read_json(Path(folder) / SETTINGS, "search settings")
+    options = dict(settings["search_space"])
+    expected, kernels = options.pop("hash"), tuple(options.pop("kernel_sizes"))
+    space = get_space(kernel_sizes=kernels, **options)
+    if space.hash != expected:
+        raise InputError(f"search space has hash {expected!r} in {str(folder)!r} and {space.hash!r} here")
+    return settings, space
+
+
+def sample_networks(space: SearchSpace, networks: int, seed: int) -> np.ndarray:
+    """Even draws from the space; int32 [networks, decisions]."""
+    return sample(space, np.random.default_rng(seed), networks)
+
+
+def shared_quality(
+    folder: str | os.PathLike, settings: dict[str, Any], space: SearchSpace, networks: np.ndarray
+) -> list[float]:
+    """AP or AP50, as the search counted it, of networks with its shared weights.
+
+    Args:
+      folder: of the search.
+      settings, space: of `read_search`.
+      networks: int32 [networks, decisions].
+
+    Returns:
+      Of each network on the held-out images.
+    """
+    from mobiledets_tf.detection import pipeline_config
+    from mobiledets_tf.models.supernet import Supernet
+    from mobiledets_tf.search import data, loop, state
+    from mobiledets_tf.search.step import SharedStep
+
+    size, classes = tuple(settings["image_size"]), settings["num_classes"]
+    config = pipeline_config.generate(
+        pipeline_config.Overrides(architecture="edgetpu", num_classes=classes, image_size=size)
+    )
+    loop.set_seed(settings["seed"])
+    execution = settings["execution"]
+    step = SharedStep(lambda: Supernet(space, classes, size, execution=execution), config.model)
+    state.restore(folder, state.checkpoint(step.supernet), state.load(folder)["step"])
+    files = records.resolve(settings["train_data"], "train")
+    stream = data.Stream(
+        files, records.label_map_path(files), config.model, step.preprocess,
+        settings["batch_size"] * settings["rl_batch_multiplier"], True, settings["seed"],
+    )  # fmt: skip
+    batches = loop.final_batches(stream)
+    return [
+        step.quality(batches, network, settings["metric"])
+        for network in tqdm(networks, desc="shared weights", unit="network")
+    ]
+
+
+def report(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Kendall's tau and Spearman's rho between `shared` and `alone` of the rows, JSON-ready.
+
+    Raises:
+      InputError: fewer than three networks.
+    """
+    from scipy import stats
+
+    if len(rows) < 3:
+        raise InputError(f"{len(rows)} networks; a rank correlation needs 3 and more")
+    shared, alone = ([row[name] for row in rows] for name in ("shared", "alone"))
+    tau, rho = stats.kendalltau(shared, alone), stats.spearmanr(shared, alone)
+
+    def number(value: float) -> float | None:
+        # Not defined where all values of a side are equal.
+        return None if np.isnan(value) else float(value)
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "metric": metric,
+        "kendall_tau": number(tau.statistic),
+        "kendall_p": number(tau.pvalue),
+        "spearman_rho": number(rho.statistic),
+        "networks": list(rows),
+    }
+
+
+def draw(path: str | os.PathLike, summary: dict[str, Any]) -> None:
+    """Stand-alone quality over shared-weight quality; a PNG, written atomically."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5, 4.5), layout="constrained")
+    rows = summary["networks"]
+    axis.plot([row["shared"] for row in rows], [row["alone"] for row in rows], "ko", markersize=4)
+    tau = summary["kendall_tau"]
+    axis.set(
+        xlabel=f"{summary['metric']} with shared weights", ylabel=f"{summary['metric']} trained alone",
+        title="Kendall's tau " + ("not defined" if tau is None else f"{tau:.2f}") + f", {len(rows)} networks",
+    )  # fmt: skip
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    pyplot.close(figure)
