@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORK_DIR ?= quickstart
+# Test processes; each takes up to 3 GB.
+JOBS ?= 2
 
 .PHONY: setup quickstart test lint
 
@@ -23,7 +25,7 @@ quickstart: setup
 	$(BIN)/mobiledets-quickstart --work_dir=$(WORK_DIR) $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)')
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
