@@ -12,6 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledets_tf.errors import InputError
 
 FILE_IDENTIFIER = b"TFL3"
+# Of the post-processing; here, so that readers of files need no TensorFlow.
+CUSTOM_OP = "TFLite_Detection_PostProcess"
 # Bytes of constants that are read: axes, paddings, strides.
 _SHORT = 64
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})

@@ -10,12 +10,12 @@ import numpy as np
 
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.models import postprocess
+from tflite_export.inspect import CUSTOM_OP
 
 SIGNATURE = "serving_default"
 INPUT = "image"
 DETECTION_OUTPUTS = ("boxes", "classes", "scores", "count")
 RAW_OUTPUTS = ("raw_boxes", "class_scores")
-CUSTOM_OP = "TFLite_Detection_PostProcess"
 
 
 @dataclasses.dataclass(frozen=True)

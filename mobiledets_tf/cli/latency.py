@@ -1,46 +1,101 @@
-"""`mobiledets-latency`: writes and shows linear latency models (no TensorFlow)."""
+"""`mobiledets-latency`: measures networks on a device, fits a model, checks it, shows what it says."""
 
+import shlex
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from mobiledets_tf import architecture, latency
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import InputError
-from mobiledets_tf.search_space import encode, get_space
+from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.latency import samples
+from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
 
 FLAGS = flags.FlagValues()
+# Known here as well, so that `--help` need not load them; a test compares both.
+TIMING = ("host_cpu", "hexagon", "ethos_u", "edgetpu")
+# Timed elsewhere, by the user: on a board, or on a phone through adb.
+ELSEWHERE = ("csv", "adb")
 
-flags.DEFINE_enum("mode", None, ["fit", "show"], "What to do.", flag_values=FLAGS)
-flags.DEFINE_enum("device", "madds", ["madds"], "fit: whose cost; madds counts exactly.", flag_values=FLAGS)
+flags.DEFINE_enum("mode", None, ["measure", "fit", "check", "show"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "search_space", "ibn_fused_tucker", ["ibn", "ibn_fused", "ibn_fused_tucker"],
-    "fit: the space that the model is valid for.", flag_values=FLAGS,
+    "device", "madds", ["madds", *TIMING, *ELSEWHERE], "measure: where; csv and adb write files to be timed "
+    "elsewhere. fit: madds counts exactly and needs no samples.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_string("output", None, "fit: file to write (.json).", flag_values=FLAGS)
-flags.DEFINE_integer("image_size", 320, "fit: side of the square input, in pixels.", flag_values=FLAGS)
-flags.DEFINE_integer("num_classes", 90, "fit: classes without the background.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "fit, show: scales all widths.", flag_values=FLAGS)
-flags.DEFINE_string("model", None, "show: file that fit wrote.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "architecture", None, "show: published network (cpu, edgetpu, dsp, gpu) or a file.", flag_values=FLAGS
+    "variant", None, "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv "
+    "and adb.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum("search_space", "ibn_fused_tucker", SPACES, "measure, fit: space.", flag_values=FLAGS)
+flags.DEFINE_list("kernel_sizes", ["3", "5"], "measure, fit: of the space.", flag_values=FLAGS)
+flags.DEFINE_float("depth_multiplier", 1.0, "measure, fit, show: scales all widths.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", None, "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
+    "picture (.png) beside it. show: a picture (.png).", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
+flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "head", "ssdlite", latency.HEADS, "measure: the whole detector, or the backbone.", flag_values=FLAGS
 )
+flags.DEFINE_integer(
+    "networks", None, "measure: how many the file shall have (200). check: fresh ones (30).", 1,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "sampling", "spread", samples.SAMPLINGS, "measure: every decision uniformly; half of the networks "
+    "leaning to narrow or wide; of these, those that --model predicts inside --band.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_list("band", None, "measure, fit: LOW,HIGH in ms.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", None, "Of the networks; 0, and 1000000 in check.", 0, flag_values=FLAGS)
+flags.DEFINE_float("timeout_s", 120.0, "measure, check: a network's time at most.", 0.1, flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "measure: of host_cpu, csv and adb.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 50, "measure: inferences, of host_cpu, csv, adb.", 1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "results", None, "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
+    "network,ms, or 'logs' for those that its commands wrote.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_multi_string("samples", [], "fit: what measure wrote; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "refine", None, "fit: JSON with networks (a search's report); they are measured and added.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_multi_string(
+    "model", [], "check, show, sampling in a band: what fit wrote; show takes several.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "max_error_pct", None, "check: mean error allowed; default: twice the held-out one, at least 2.", 0,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_multi_string(
+    "architecture", [], "show: published network (cpu, edgetpu, dsp, gpu) or a file; two are set side by "
+    "side; without one, all published ones on all models.", flag_values=FLAGS,
+)  # fmt: skip
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
 DESCRIPTION = """
-Fits the cost of every decision of a search space, and shows what the model predicts.
+A latency model of a device: measure networks of a space, fit, check later, show.
 
-  mobiledets-latency --mode=fit --search_space=ibn_fused_tucker --output=latency_model.json
-  mobiledets-latency --mode=show --model=latency_model.json --architecture=edgetpu
+  mobiledets-latency --mode=measure --device=hexagon --search_space=ibn --networks=400 --output=hexagon.jsonl
+  mobiledets-latency --mode=fit --samples=hexagon.jsonl --output=latency_model.json
+  mobiledets-latency --mode=check --model=latency_model.json
+  mobiledets-latency --mode=show --model=latency_model.json --architecture=edgetpu --architecture=dsp
+
+Your own phone or board: measure writes .tflite files, a manifest and the commands to run, then reads back.
+
+  mobiledets-latency --mode=measure --device=adb --variant=my_phone --networks=200 --output=phone
+  sh phone/benchmark.sh
+  mobiledets-latency --mode=measure --device=adb --output=phone --results=logs --samples=phone.jsonl
+
+Multiply-adds, exact: --mode=fit --device=madds --output=latency_model.json
 """
 
 
 def main() -> None:
-    """Writes a model, or prints a prediction to stdout."""
-    if FLAGS.mode == "fit":
-        _fit(_required("output"))
-    else:
-        _show(_required("model"), _required("architecture"))
+    """Does what --mode says."""
+    modes = {"measure": _measure, "fit": _fit, "check": _check, "show": _show}
+    modes[FLAGS.mode]()
 
 
 def _required(name: str) -> str:
@@ -50,20 +105,244 @@ def _required(name: str) -> str:
     return value
 
 
-def _fit(output: str) -> None:
-    space = get_space(FLAGS.search_space, depth_multiplier=FLAGS.depth_multiplier)
-    model = latency.madds_model(space, FLAGS.image_size, FLAGS.num_classes)
+def _space() -> SearchSpace:
+    try:
+        kernels = tuple(int(size) for size in FLAGS.kernel_sizes)
+    except ValueError as error:
+        raise InputError(f"--kernel_sizes={','.join(FLAGS.kernel_sizes)}: allowed are 3, 5 or 3,5") from error
+    return get_space(FLAGS.search_space, kernels, FLAGS.depth_multiplier)
+
+
+def _band() -> tuple[float, float] | None:
+    if FLAGS.band is None:
+        return None
+    try:
+        low, high = (float(side) for side in FLAGS.band)
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0 < low < high < float("inf"):
+        raise InputError(f"--band={','.join(FLAGS.band)}: allowed are two numbers in ms, LOW,HIGH")
+    return low, high
+
+
+def _measure() -> None:
+    output = _required("output")
+    if FLAGS.device == "madds":
+        raise InputError(f"--mode=measure needs --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
+    if FLAGS.device in ELSEWHERE:
+        _elsewhere(output)
+        return
+    from tqdm import tqdm
+
+    from tflite_export import measuring
+
+    target = _target()
+    header = target.header(FLAGS.seed or 0, _sampling_text())
+    with measuring.Process(target, FLAGS.timeout_s) as measure:
+        done = samples.collect(
+            output, header, _proposals(target.space), FLAGS.networks or 200, measure,
+            lambda items, **kwargs: tqdm(items, **kwargs, dynamic_ncols=True, total=FLAGS.networks or 200,
+                                         initial=items.start),
+        )  # fmt: skip
+    count = done["measured"] + done["failed"]
+    rate = f", {3600 * count / done['seconds']:,.0f} an hour" if count else ""
+    print(f"{output}: {done['measured']} networks {header['kind']} on {target.device}, "
+          f"{done['failed']} failed{rate}")  # fmt: skip
+
+
+def _target():
+    from tflite_export import devices, measuring
+    from tflite_export.graphs import Settings
+
+    module = devices.load(FLAGS.device)
+    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads)) if FLAGS.device == "host_cpu" else ()
+    size = architecture.image_hw(FLAGS.image_size)
+    settings = Settings(size, FLAGS.num_classes, FLAGS.head)
+    variant = module.DEFAULT_VARIANT if FLAGS.variant is None else FLAGS.variant
+    return measuring.Target(FLAGS.device, variant, _space(), settings, options)
+
+
+def _proposals(space: SearchSpace):
+    networks = samples.proposals(space, FLAGS.seed or 0, spread=FLAGS.sampling != "uniform")
+    if FLAGS.sampling != "band":
+        return networks
+    model = _one_model()
+    model.require_space(space)
+    return samples.in_band(networks, model.predict, _band_required())
+
+
+def _band_required() -> tuple[float, float]:
+    _required("band")
+    return _band()
+
+
+def _sampling_text() -> str:
+    if FLAGS.sampling != "band":
+        return FLAGS.sampling
+    low, high = _band_required()
+    return f"band {low:g} to {high:g} ms"
+
+
+def _elsewhere(folder: str) -> None:
+    from tqdm import tqdm
+
+    from tflite_export import phone
+    from tflite_export.graphs import Settings
+
+    if FLAGS.results:
+        target = FLAGS.samples[0] if FLAGS.samples else str(Path(folder) / "samples.jsonl")
+        results = None if FLAGS.results == "logs" else FLAGS.results
+        returned, missing = phone.write_samples(folder, results, target)
+        print(f"{target}: {returned} networks returned, {missing} missing")
+        return
+    space, count = _space(), FLAGS.networks or 200
+    settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)
+    header = {
+        "device": FLAGS.device, "variant": FLAGS.variant or "", "kind": "measured", "versions": {},
+        "search_space": space.options() | {"hash": space.hash}, "image_size": list(settings.image_size),
+        "num_classes": settings.num_classes, "head": settings.head, "seed": FLAGS.seed or 0,
+        "sampling": _sampling_text(), "measured_with": {"runs": FLAGS.runs, "threads": FLAGS.threads},
+    }  # fmt: skip
+    networks = _proposals(space)
+    phone.write(
+        folder, header, space, settings, (next(networks) for _ in range(count)), FLAGS.device == "adb",
+        FLAGS.threads, FLAGS.runs, lambda items: tqdm(items, desc="files", unit="file", dynamic_ncols=True),
+    )  # fmt: skip
+    print(f"{folder}: {count} networks; run {folder}/{phone.COMMANDS}, then call this command again with "
+          "--results")  # fmt: skip
+
+
+def _fit() -> None:
+    output = _required("output")
+    if not FLAGS.samples:
+        _fit_madds(output)
+        return
+    from mobiledets_tf.latency import fit, report
+
+    headers, decisions, times, failed = _read_samples()
+    space = samples.space_of(headers[0])
+    if FLAGS.refine:
+        header, more, their_times, their_failed = _refined(headers[0], space, output)
+        headers, failed = [*headers, header], failed + their_failed
+        decisions, times = samples.joined([(decisions, times), (more, their_times)])
+    fitted = fit.fit(headers[0], space, decisions, times, _band())
+    model = report.described(fitted, headers, failed, shlex.join(["mobiledets-latency", *_arguments()]))
     latency.save(model, output)
-    print(f"{output}: device {model.device}, space {space.name}, {model.coefficients.size} coefficients")
+    report.draw(model, fitted, Path(output).with_suffix(".png"))
+    print(report.as_text(model, fitted))
 
 
-def _show(path: str, name: str) -> None:
-    model = latency.load(path)
-    network = architecture.load(name).scaled(FLAGS.depth_multiplier)
-    predicted = model.predict_one(encode(model.space, network))
-    exact = architecture.describe(network, model.num_classes, model.image_size)["madds"]
-    print(f"predicted      {predicted:,.10g} {model.unit} on {model.device}")
-    print(f"multiply-adds  {exact:,}")
+def _arguments() -> list[str]:
+    """The flags that were given, as on the command line."""
+    return [f"--{name}={value}" for name in FLAGS if FLAGS[name].present for value in _values(name)]
+
+
+def _values(name: str) -> list[str]:
+    value = FLAGS[name].value
+    if FLAGS[name].flag_type().startswith("multi"):
+        return [str(item) for item in value]
+    return [",".join(value) if isinstance(value, list) else str(value)]
+
+
+def _fit_madds(output: str) -> None:
+    if FLAGS.device != "madds":
+        raise InputError(f"--mode=fit --device={FLAGS.device} needs --samples, what --mode=measure wrote")
+    model = latency.madds_model(_space(), FLAGS.image_size, FLAGS.num_classes)
+    latency.save(model, output)
+    count = model.coefficients.size
+    print(f"{output}: device {model.device}, space {model.space.name}, {count} coefficients")
+
+
+def _read_samples():
+    """Headers, decisions and times of all --samples, and how many networks failed."""
+    headers, parts, failed = [], [], 0
+    for path in FLAGS.samples:
+        space = samples.space_of(samples.read(path)[0])
+        header, decisions, times = samples.table(space, path)
+        samples.require_same(headers, header, path)
+        headers.append(header)
+        parts.append((decisions, times))
+        failed += sum("error" in row for row in samples.read(path)[1])
+    given = {"device": FLAGS.device, "search_space": FLAGS.search_space}
+    for name, value in given.items():
+        theirs = headers[0]["search_space"]["name"] if name == "search_space" else headers[0][name]
+        if FLAGS[name].present and theirs != value:
+            raise InputError(f"--{name}={value}: samples {FLAGS.samples[0]!r} are of {theirs!r}")
+    return headers, *samples.joined(parts), failed
+
+
+def _refined(header: dict, space: SearchSpace, output: str):
+    """Measures the networks of --refine beside the model, in MODEL_refined.jsonl."""
+    from tqdm import tqdm
+
+    from tflite_export import measuring
+
+    networks = samples.given(FLAGS.refine, space)
+    path = Path(output).with_name(f"{Path(output).stem}_refined.jsonl")
+    target = measuring.Target.of_header(header, space)
+    ours = target.header(0, f"given by {Path(FLAGS.refine).name}")
+    with measuring.Process(target, FLAGS.timeout_s) as measure:
+        samples.collect(path, ours, iter(networks), len(networks), measure, tqdm)
+    header, decisions, times = samples.table(space, path)
+    failed = sum("error" in row for row in samples.read(path)[1])
+    print(f"{path}: {len(times)} of {len(networks)} networks of {FLAGS.refine} measured")
+    return header, decisions, times, failed
+
+
+def _one_model() -> latency.LatencyModel:
+    paths = _required("model")
+    if len(paths) != 1:
+        raise InputError(f"--model is given {len(paths)} times; allowed: once")
+    return latency.load(paths[0])
+
+
+def _check() -> None:
+    from tqdm import tqdm
+
+    from tflite_export import measuring
+
+    model = _one_model()
+    # Other networks than those that are fitted to.
+    seed = 1_000_000 if FLAGS.seed is None else FLAGS.seed
+    checked = measuring.check(model, FLAGS.networks or 30, seed, FLAGS.max_error_pct, FLAGS.timeout_s, tqdm)
+    print(f"{model.title}, fresh networks: {checked.figures.line(model.unit)}")
+    for package, (before, now) in checked.versions.items():
+        print(f"{package}: {before} when the model was fitted, {now} now")
+    if checked.failed:
+        print(f"{checked.failed} networks failed")
+    error = checked.figures.mean_abs_pct_error
+    if not checked.holds:
+        raise CheckFailed(
+            f"mean error {error:.2f} % on {checked.figures.n} fresh networks; allowed: "
+            f"{checked.bound_pct:.2f} %: measure and fit again"
+        )
+    print(f"holds: mean error {error:.2f} %, allowed {checked.bound_pct:.2f} %")
+
+
+def _show() -> None:
+    from mobiledets_tf.latency import show
+
+    models = [latency.load(path) for path in FLAGS.model or latency.shipped_paths() or _required("model")]
+    if not FLAGS.architecture:
+        print(show.published(models))
+        return
+    networks = {name: architecture.load(name).scaled(FLAGS.depth_multiplier) for name in FLAGS.architecture}
+    for model in models:
+        decisions = {name: encode(model.space, network) for name, network in networks.items()}
+        print(show.side_by_side(model, decisions))
+        for name, network in networks.items():
+            exact = architecture.describe(network, model.num_classes, model.image_size)["madds"]
+            print(f"multiply-adds of {name}: {exact:,}")
+        if FLAGS.output:
+            show.draw(model, decisions, _picture(model, len(models)))
+
+
+def _picture(model: latency.LatencyModel, count: int) -> Path:
+    path = Path(FLAGS.output)
+    if path.suffix != ".png":
+        raise InputError(f"--output={FLAGS.output}: --mode=show writes a .png")
+    name = f"{path.stem}_{model.device}{f'_{model.variant}' if model.variant else ''}.png"
+    return path if count == 1 else path.with_name(name)
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

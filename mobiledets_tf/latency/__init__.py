@@ -1,7 +1,9 @@
 """Latency models: numbers that predict a cost from a decision vector. No TensorFlow."""
 
 from mobiledets_tf.latency.features import LayerOneHot
+from mobiledets_tf.latency.kinds import KINDS
 from mobiledets_tf.latency.madds import madds_model
-from mobiledets_tf.latency.model import LatencyModel, load, save
+from mobiledets_tf.latency.model import HEADS, LatencyModel, load, save
+from mobiledets_tf.latency.shipped import shipped_paths
 
-__all__ = ["LatencyModel", "LayerOneHot", "load", "madds_model", "save"]
+__all__ = ["HEADS", "KINDS", "LatencyModel", "LayerOneHot", "load", "madds_model", "save", "shipped_paths"]

@@ -3,6 +3,10 @@
 `layer_one_hot`, as in TuNAS's cost model: for each op position the indicator of
 (input width, option, output width), plus the widths of C4 and C5, which the head reads. A cost
 that adds up over layers is exactly linear in it.
+
+`op_sums`: sums over all operations of one type, kernel, stride and resolution: how many,
+multiply-adds, multiply-adds with widths padded to 32, bytes of maps, bytes of weights. A few
+hundred measured networks determine them, where one-hot features need thousands.
 """
 
 import dataclasses
@@ -10,7 +14,9 @@ import functools
 
 import numpy as np
 
+from mobiledets_tf.architecture.ops import ConvOp, PlacedOp
 from mobiledets_tf.architecture.specs import ENDPOINT_STRIDES, ENDPOINTS
+from mobiledets_tf.latency.tables import layer_tables
 from mobiledets_tf.search_space import SearchSpace
 
 
@@ -72,6 +78,21 @@ class LayerOneHot:
         columns += [decisions[:, index] for index in self.endpoints]
         return np.stack(columns, axis=1) + self.offsets[:-1]
 
+    def sum(self, table: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """Sums of a table's entries; float64 [features] and int [networks, decisions] -> [networks].
+
+        A position at a time, so that what is worked on stays in the cache.
+        """
+        columns = [np.ascontiguousarray(column) for column in decisions.T]
+        total = table[columns[0]]
+        for position, offset in zip(self.positions, self.offsets[1:], strict=False):
+            a, b, c = (columns[i] for i in (position.in_filters, position.op, position.out_filters))
+            _, ops, outs = position.shape
+            total += table[(a * ops + b) * outs + c + offset]
+        for index, offset in zip(self.endpoints, self.offsets[len(self.positions) + 1 :], strict=False):
+            total += table[columns[index] + offset]
+        return total
+
 
 @functools.lru_cache(maxsize=16)
 def op_positions(space: SearchSpace) -> tuple[Position, ...]:
@@ -94,4 +115,98 @@ def _filters_index(space: SearchSpace, block: int) -> int:
     return paths.index(f"blocks/{block}/filters")
 
 
-FEATURES = {LayerOneHot.name: LayerOneHot}
+# What is summed, with the unit that a coefficient is per.
+_QUANTITIES = {
+    "count": 1.0, "madds": 1e-6, "padded_madds": 1e-6, "map_bytes": 2.0**-20, "weight_bytes": 2.0**-20,
+}  # fmt: skip
+UNITS = {
+    "count": "operation", "madds": "million multiply-adds", "padded_madds": "million multiply-adds, widths "
+    "padded to 32", "map_bytes": "MiB of int8 input and output", "weight_bytes": "MiB of int8 weights",
+}  # fmt: skip
+_LANES = 32
+
+
+class OpSums:
+    """Sums over operations, and how each decision contributes to them.
+
+    Features are named `TYPE@HxW.QUANTITY` (pointwise, depthwise or full convolution, the map it
+    writes, what is summed) and, finer, `TYPE KxK sSTRIDE@HxW.QUANTITY`. Both are there: where
+    samples are few, ridge regression leans on the coarse ones.
+
+    Attributes:
+      names: of the features.
+      rows: float64 [features of LayerOneHot, features]: what each decision adds.
+    """
+
+    name = "op_sums"
+
+    def __init__(self, space: SearchSpace, image_size: tuple[int, int], num_classes: int, head: str):
+        counted, _ = layer_tables(space, image_size, num_classes, head, _sums)
+        self.names = tuple(sorted({name for row in counted for name in row}))
+        column = {name: i for i, name in enumerate(self.names)}
+        self.rows = np.zeros((len(counted), len(self.names)))
+        for row, sums in zip(self.rows, counted, strict=True):
+            for name, value in sums.items():
+                row[column[name]] = value
+        self._one_hot = LayerOneHot(space)
+
+    def matrix(self, decisions: np.ndarray) -> np.ndarray:
+        """Features of networks; int [networks, decisions] -> float64 [networks, features]."""
+        active = self._one_hot.active(np.asarray(decisions))
+        total = np.zeros((len(active), len(self.names)))
+        for column in active.T:
+            total += self.rows[column]
+        return total
+
+
+@functools.lru_cache(maxsize=8)
+def op_sums(space: SearchSpace, image_size: tuple[int, int], num_classes: int, head: str) -> OpSums:
+    """The `OpSums` of a space, made once."""
+    return OpSums(space, image_size, num_classes, head)
+
+
+def _sums(ops: list[PlacedOp], residual: bool) -> dict[str, float]:
+    """Named sums of one layer."""
+    sums: dict[str, float] = {}
+    for placed in ops:
+        height, width = placed.out_size
+        for kind in _types(placed.op):
+            for quantity, value in _quantities(placed).items():
+                name = f"{kind}@{height}x{width}.{quantity}"
+                sums[name] = sums.get(name, 0.0) + value * _QUANTITIES[quantity]
+    if residual:
+        height, width = ops[-1].out_size
+        maps = 3 * height * width * ops[-1].op.out_channels
+        sums[f"add@{height}x{width}.count"] = 1.0
+        sums[f"add@{height}x{width}.map_bytes"] = maps * _QUANTITIES["map_bytes"]
+    return sums
+
+
+def _types(op) -> tuple[str, ...]:
+    if not isinstance(op, ConvOp):
+        return ("squeeze_excite",)
+    if op.depthwise:
+        coarse = "depthwise"
+    elif op.kernel_size == 1:
+        return ("pointwise",)
+    else:
+        coarse = "full"
+    return coarse, f"{coarse} {op.kernel_size}x{op.kernel_size} s{op.strides}"
+
+
+def _quantities(placed: PlacedOp) -> dict[str, float]:
+    op, pixels = placed.op, placed.out_size[0] * placed.out_size[1]
+    if not isinstance(op, ConvOp):
+        return {"count": 1, "madds": placed.madds, "map_bytes": 2 * pixels * op.channels}
+    in_lanes, out_lanes = (-(-c // _LANES) * _LANES for c in (op.in_channels, op.out_channels))
+    padded = op.kernel_size**2 * (in_lanes if op.depthwise else in_lanes * out_lanes)
+    return {
+        "count": 1,
+        "madds": placed.madds,
+        "padded_madds": pixels * padded,
+        "map_bytes": placed.in_size[0] * placed.in_size[1] * op.in_channels + pixels * op.out_channels,
+        "weight_bytes": op.kernel_params,
+    }
+
+
+FEATURES = (LayerOneHot.name, OpSums.name)

@@ -1,6 +1,8 @@
-"""A linear latency model and its file, `latency_model.json`: coefficients only."""
+"""A linear latency model and its file, `latency_model.json`: coefficients only, with their hash."""
 
 import dataclasses
+import hashlib
+import json
 import math
 import os
 from typing import Any
@@ -9,16 +11,17 @@ import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
 from mobiledets_tf.files import read_json, write_artefact
-from mobiledets_tf.latency.features import FEATURES
+from mobiledets_tf.latency.features import FEATURES, LayerOneHot, OpSums, op_sums
+from mobiledets_tf.latency.kinds import KINDS
 from mobiledets_tf.search_space import SearchSpace, check_decisions, get_space
 
-SCHEMA_VERSION = 1
-KINDS = ("exact", "measured", "simulated", "compiled", "modelled")
+SCHEMA_VERSION = 2
+HEADS = ("ssdlite", "none")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatencyModel:
-    """cost = intercept + sum of the coefficients of the active features.
+    """cost = intercept + sum over features of coefficient times feature.
 
     Attributes:
       device: name of what was measured; `madds` counts multiply-adds.
@@ -27,9 +30,12 @@ class LatencyModel:
       space: the space it is valid for.
       image_size: (height, width) in pixels.
       num_classes: of the detector it was made with.
-      features: name of the feature set.
+      features: name of the feature set, one of `FEATURES`.
       intercept: in `unit`.
-      coefficients: float64 [features], in `unit`.
+      coefficients: float64 [features], in `unit` per unit of the feature.
+      variant: which chip the device stands for, or ''.
+      head: `ssdlite`, or `none` for the backbone alone.
+      info: what else the file says, JSON-ready: versions, command, held_out, ...
     """
 
     device: str
@@ -41,15 +47,28 @@ class LatencyModel:
     features: str
     intercept: float
     coefficients: np.ndarray
+    variant: str = ""
+    head: str = "ssdlite"
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        extractor = FEATURES[self.features](self.space)
-        if self.coefficients.shape != (extractor.count,):
+        one_hot = LayerOneHot(self.space)
+        extractor = self._op_sums() if self.features == OpSums.name else None
+        count = len(extractor.names) if extractor else one_hot.count
+        if self.coefficients.shape != (count,):
             raise InputError(
                 f"latency model of {self.device!r} has {self.coefficients.size} coefficients; features "
-                f"{self.features!r} of space {self.space.name!r} need {extractor.count}"
+                f"{self.features!r} of space {self.space.name!r} need {count}"
             )
-        object.__setattr__(self, "_extractor", extractor)
+        # Both feature sets add up over layers: a cost is a sum of one table entry a decision.
+        table = extractor.rows @ self.coefficients if extractor else self.coefficients
+        object.__setattr__(self, "_one_hot", one_hot)
+        object.__setattr__(self, "_table", table)
+
+    @property
+    def title(self) -> str:
+        """Device and variant, with the kind of its times."""
+        return f"{self.device}{f' {self.variant}' if self.variant else ''} ({self.kind})"
 
     def predict(self, decisions: np.ndarray) -> np.ndarray:
         """Costs of networks.
@@ -60,13 +79,23 @@ class LatencyModel:
         Returns:
           float64 [networks] in `unit`.
         """
-        active = self._extractor.active(np.asarray(decisions))
-        return self.intercept + self.coefficients[active].sum(axis=1)
+        return self.intercept + self._one_hot.sum(self._table, np.asarray(decisions))
 
     def predict_one(self, decisions: np.ndarray) -> float:
         """Cost of one checked decision vector."""
         check_decisions(self.space, decisions)
         return float(self.predict(np.asarray(decisions)[None])[0])
+
+    def parts(self, decisions: np.ndarray) -> dict[str, float]:
+        """What each part of one network costs; their sum is the prediction.
+
+        Returns:
+          `stem`, `block<b>_layer<l>`, `head C4`, `head C5` and `the same for all` to `unit`.
+        """
+        active = self._one_hot.active(np.asarray(decisions)[None])[0]
+        names = ("stem", *(p.name for p in self._one_hot.positions), "head C4", "head C5")
+        costs = dict(zip(names, self._table[active].tolist(), strict=True))
+        return costs | {"the same for all": self.intercept}
 
     def require_space(self, space: SearchSpace) -> None:
         """Raises InputError, with both values, unless the model was made for `space`."""
@@ -78,24 +107,41 @@ class LatencyModel:
                     f"{self.space.options()}; the search has {theirs!r} {space.options()}"
                 )
 
+    def _op_sums(self) -> OpSums:
+        return op_sums(self.space, self.image_size, self.num_classes, self.head)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file's content, without its hash."""
+        values = [float(value) for value in self.coefficients]
+        named = self.features == OpSums.name
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "device": self.device,
+            "variant": self.variant,
+            "kind": self.kind,
+            "unit": self.unit,
+            "search_space": self.space.options() | {"hash": self.space.hash},
+            "image_size": list(self.image_size),
+            "num_classes": self.num_classes,
+            "head": self.head,
+            **self.info,
+            "features": self.features,
+            "intercept": float(self.intercept),
+            "coefficients": dict(zip(self._op_sums().names, values, strict=True)) if named else values,
+        }
+
 
 def save(model: LatencyModel, path: str | os.PathLike) -> None:
     """Writes the model, atomically."""
-    write_artefact(
-        path,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "device": model.device,
-            "kind": model.kind,
-            "unit": model.unit,
-            "search_space": model.space.options() | {"hash": model.space.hash},
-            "image_size": list(model.image_size),
-            "num_classes": model.num_classes,
-            "features": model.features,
-            "intercept": model.intercept,
-            "coefficients": model.coefficients.tolist(),
-        },
-    )
+    data = model.to_dict()
+    write_artefact(path, data | {"content_hash": _hash(data)})
+
+
+def _hash(data: dict[str, Any]) -> str:
+    """16 hex digits over everything but the hash itself and who wrote the file."""
+    rest = {key: value for key, value in data.items() if key not in ("content_hash", "written_by")}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load(path: str | os.PathLike) -> LatencyModel:
@@ -103,7 +149,8 @@ def load(path: str | os.PathLike) -> LatencyModel:
 
     Raises:
       InputError: not a latency model, another schema version, a space that this version does
-        not have or whose content changed (both hashes are named), or broken numbers.
+        not have or whose content changed (both hashes are named), broken numbers, or a file
+        that was edited after it was written.
     """
     where = f"latency model {os.fspath(path)!r}"
     data = read_json(path, "latency model")
@@ -115,33 +162,56 @@ def load(path: str | os.PathLike) -> LatencyModel:
         raise InputError(f"{where}: missing or malformed entry ({type(error).__name__}: {error})") from error
 
 
+_KEYS = frozenset({
+    "schema_version", "device", "variant", "kind", "unit", "search_space", "image_size", "num_classes",
+    "head", "features", "intercept", "coefficients", "content_hash", "written_by",
+})  # fmt: skip
+
+
 def _parse(data: Any) -> LatencyModel:
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
         given = data.get("schema_version") if isinstance(data, dict) else data
         raise InputError(f"schema_version is {str(given)[:40]!r}; allowed: {SCHEMA_VERSION}")
-    if data["kind"] not in KINDS:
-        raise InputError(
-            f"kind is {data['kind']!r}{nearest(str(data['kind']), KINDS)}; allowed: {', '.join(KINDS)}"
-        )
-    if data["features"] not in FEATURES:
-        raise InputError(f"features are {data['features']!r}; allowed: {', '.join(FEATURES)}")
-    space = _space(dict(data["search_space"]))
-    coefficients = np.array(data["coefficients"], np.float64)
-    intercept = float(data["intercept"])
-    if coefficients.ndim != 1 or not np.isfinite(coefficients).all() or not math.isfinite(intercept):
-        raise InputError("intercept and coefficients must be finite numbers")
+    for key, allowed in (("kind", KINDS), ("features", FEATURES), ("head", HEADS)):
+        if data[key] not in allowed:
+            raise InputError(
+                f"{key} is {data[key]!r}{nearest(str(data[key]), allowed)}; allowed: {', '.join(allowed)}"
+            )
     height, width = (int(side) for side in data["image_size"])
-    return LatencyModel(
+    model = LatencyModel(
         device=str(data["device"]),
         kind=data["kind"],
         unit=str(data["unit"]),
-        space=space,
+        space=_space(dict(data["search_space"])),
         image_size=(height, width),
         num_classes=int(data["num_classes"]),
         features=data["features"],
-        intercept=intercept,
-        coefficients=coefficients,
+        intercept=float(data["intercept"]),
+        coefficients=_coefficients(data["coefficients"]),
+        variant=str(data["variant"]),
+        head=data["head"],
+        info={key: value for key, value in data.items() if key not in _KEYS},
     )
+    if model.features == OpSums.name and sorted(data["coefficients"]) != list(model._op_sums().names):
+        raise InputError(f"coefficients are not named as features {model.features!r} of this space")
+    if not np.isfinite(model.coefficients).all() or not math.isfinite(model.intercept):
+        raise InputError("intercept and coefficients must be finite numbers")
+    if data["content_hash"] != (actual := _hash(data)):
+        raise InputError(
+            f"content_hash is {data['content_hash']!r}, the content has {actual!r}: the file was edited; "
+            "fit the model again"
+        )
+    return model
+
+
+def _coefficients(values: Any) -> np.ndarray:
+    """A list, or an object of named values in the order of the names."""
+    if isinstance(values, dict):
+        values = [values[name] for name in sorted(values)]
+    array = np.array(values, np.float64)
+    if array.ndim != 1:
+        raise InputError("coefficients must be a list or an object of numbers")
+    return array
 
 
 def _space(options: dict[str, Any]) -> SearchSpace:

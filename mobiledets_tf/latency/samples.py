@@ -4,6 +4,7 @@ The first line says what was measured: device, variant, kind, versions, space, i
 count, head, seed. Each further line has `decisions` and either `ms` or `error`.
 """
 
+import itertools
 import json
 import math
 import os
@@ -15,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample
+from mobiledets_tf.files import read_json
+from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, get_space, sample
 
 SCHEMA_VERSION = 1
+# How networks are drawn: every decision uniformly; half of them leaning to narrow or wide;
+# as the latter, of those that a first model predicts inside a band.
+SAMPLINGS = ("uniform", "spread", "band")
+# Proposals without one inside the band before it is given up.
+_MAX_MISSES = 100_000
 
 
 def proposals(space: SearchSpace, seed: int, spread: bool) -> Iterator[np.ndarray]:
@@ -39,6 +46,64 @@ def proposals(space: SearchSpace, seed: int, spread: bool) -> Iterator[np.ndarra
                 np.int32,
             )
         yield decisions
+
+
+def in_band(networks: Iterator[np.ndarray], predict: Callable, band: tuple[float, float]) -> Iterator:
+    """Those proposals that a first model predicts inside a band.
+
+    Args:
+      networks: proposals, endless.
+      predict: int [networks, decisions] to costs, `LatencyModel.predict`.
+      band: (lowest, highest) cost.
+
+    Raises:
+      InputError: hardly any network is inside.
+    """
+    low, high = band
+    misses = 0
+    while True:
+        drawn = np.stack(list(itertools.islice(networks, 64)))
+        costs = predict(drawn)
+        chosen = drawn[(costs >= low) & (costs <= high)]
+        misses = 0 if len(chosen) else misses + len(drawn)
+        if misses >= _MAX_MISSES:
+            raise InputError(
+                f"none of {misses:,} networks is predicted inside the band {low:.4g} to {high:.4g}"
+            )
+        yield from chosen
+
+
+def given(path: str | os.PathLike, space: SearchSpace) -> list[np.ndarray]:
+    """Networks of a JSON file: every `decisions` in it, wherever it stands (a search's report, an
+    architecture), each once, in the file's order.
+
+    Raises:
+      InputError: not JSON, no decisions in it, or some that are not of the space.
+    """
+    found = {}
+    for decisions in _decisions_in(read_json(path, "networks")):
+        if not isinstance(decisions, list) or not all(type(d) is int for d in decisions):
+            raise InputError(f"networks {os.fspath(path)!r}: decisions are not a list of integers")
+        try:
+            check_decisions(space, decisions)
+        except InputError as error:
+            raise InputError(f"networks {os.fspath(path)!r}: {error}") from error
+        found[tuple(decisions)] = np.array(decisions, np.int32)
+    if not found:
+        raise InputError(f"networks {os.fspath(path)!r}: no decisions of networks in the file")
+    return list(found.values())
+
+
+def _decisions_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "decisions" and isinstance(inner, list) and inner and not isinstance(inner[0], dict):
+                yield inner
+            else:
+                yield from _decisions_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _decisions_in(inner)
 
 
 def _lean(node, lean: float, draw: float, uniform: int) -> int:
@@ -178,3 +243,48 @@ def table(space: SearchSpace, path: str | os.PathLike) -> tuple[dict[str, Any], 
         if seen.setdefault(tuple(decisions), milliseconds) != milliseconds:
             raise InputError(f"{where}: a network that is there already, with another time")
     return header, np.array(list(seen), np.int32), np.array(list(seen.values()), np.float64)
+
+
+def space_of(header: dict[str, Any]) -> SearchSpace:
+    """The space that samples were drawn from.
+
+    Raises:
+      InputError: it is unknown here, or its content changed; both hashes are named.
+    """
+    try:
+        options = dict(header["search_space"])
+        expected = options.pop("hash")
+        space = get_space(kernel_sizes=tuple(options.pop("kernel_sizes")), **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"samples: search_space is missing or malformed ({error})") from error
+    if space.hash != expected:
+        raise InputError(
+            f"samples: search space {space.name!r} has hash {expected!r}, and {space.hash!r} here"
+        )
+    return space
+
+
+def require_same(headers: list[dict[str, Any]], header: dict[str, Any], path: str | os.PathLike) -> None:
+    """Raises InputError, with both values, unless samples belong to those read before, and are complete."""
+    for key in _HEADER_KEYS:
+        if key not in header:
+            raise InputError(f"samples {os.fspath(path)!r}: the first line has no {key}")
+        if headers and headers[0][key] != header[key] and key not in ("seed", "sampling"):
+            raise InputError(
+                f"samples {os.fspath(path)!r} have {key} {header[key]!r}; the first have {headers[0][key]!r}"
+            )
+
+
+_HEADER_KEYS = (
+    "device", "variant", "kind", "versions", "search_space", "image_size", "num_classes", "head", "seed",
+    "sampling",
+)  # fmt: skip
+
+
+def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Decisions and times of several files; a network that is in two counts once."""
+    times: dict[tuple[int, ...], float] = {}
+    for decisions, milliseconds in parts:
+        for network, value in zip(decisions.tolist(), milliseconds.tolist(), strict=True):
+            times.setdefault(tuple(network), value)
+    return np.array(list(times), np.int32), np.array(list(times.values()), np.float64)

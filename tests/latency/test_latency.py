@@ -43,7 +43,7 @@ def test_file_round_trip(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"intercept": "much"}, "malformed"),
         ({"coefficients": [1.0]}, "coefficients"),
         ({"kind": "guessed"}, "kind"),
@@ -53,6 +53,19 @@ def test_broken_files_are_refused(path, change, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):
         latency.load(path)
+
+
+@pytest.mark.parametrize("change", [{"intercept": 1.5}, {"device": "other"}, {"note": "mine"}])
+def test_an_edited_file_is_refused(path, change):
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match="the file was edited"):
+        latency.load(path)
+
+
+def test_parts_add_up_to_the_prediction():
+    model = latency.madds_model(SPACES[2], 160, 3)
+    decisions = sample(SPACES[2], np.random.default_rng(0))
+    assert sum(model.parts(decisions).values()) == pytest.approx(model.predict_one(decisions), rel=1e-12)
 
 
 def test_another_space_hash_is_refused(path):
@@ -70,6 +83,17 @@ def test_command_predicts_the_exact_count(tmp_path, capsys):
     assert capsys.readouterr().out.count("1,533,181,504") == 2
 
 
-@pytest.mark.parametrize("flags", [["--mode=fit"], ["--mode=show"], ["--mode=fitt"], []])
-def test_wrong_flags_exit_2(flags):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--mode=fit"], ["--mode=fitt"], [], ["--mode=measure", "--output=x"], ["--mode=check"],
+        ["--mode=fit", "--device=hexagon", "--output=x"], ["--mode=show", "--model=absent.json"],
+        ["--mode=measure", "--device=edgetpu", "--output=x", "--sampling=band", "--model=x", "--band=2,1"],
+        ["--mode=measure", "--device=edgetpu", "--output=x", "--kernel_sizes=4"],
+        ["--mode=measure", "--device=edgetpu", "--output=x", "--variant=pixel9"],
+    ],
+)  # fmt: skip
+def test_wrong_flags_exit_2(flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert command.run(["mobiledets-latency", *flags]) == 2
+    assert not list(tmp_path.iterdir())

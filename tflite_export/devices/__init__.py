@@ -19,14 +19,13 @@ from mobiledets_tf.errors import InputError
 
 # Devices by what they answer; the modules are imported when asked for.
 MEASURING = ("host_cpu",)
-ESTIMATING = ("hexagon", "ethos_u")
 COMPILING = ("edgetpu",)
-# What a time is: taken on the device; of the vendor's simulator; of its compiler; of our formula.
-KINDS = ("measured", "simulated", "compiled", "modelled")
+# Those that give a time for a network, whatever its kind: what `mobiledets-latency` offers.
+TIMING = ("host_cpu", "hexagon", "ethos_u", "edgetpu")
 
 
 def load(name: str) -> ModuleType:
-    """The module of a device in `MEASURING` or `COMPILING`."""
+    """The module of a device named above."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -41,7 +40,7 @@ class Latency:
 
     Attributes:
       device: what it ran on.
-      kind: one of `KINDS`.
+      kind: one of `mobiledets_tf.latency.kinds.KINDS`.
       median_ms: of all runs; the figure itself where it is not measured.
       spread: half the distance between the 10th and 90th percentile, over the median.
       details: settings and further figures, by name.

@@ -1,4 +1,5 @@
-"""Coral Edge TPU: a static check of any .tflite file; the vendor's compiler is a module beside.
+"""Coral Edge TPU: a static check of any .tflite file; the vendor's compiler and a modelled latency
+are modules beside.
 
 The compiler maps operations from the input on, as one subgraph; whatever follows the first
 that it refuses stays on the CPU. The check names each operation that it would refuse, and
@@ -10,13 +11,18 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from mobiledets_tf.errors import unknown_name
+from mobiledets_tf.version import __version__
 from tflite_export import blocks
-from tflite_export.devices import Finding
+from tflite_export.devices import Finding, Latency, edgetpu_roofline
 from tflite_export.devices.edgetpu_compiler import compile_model
-from tflite_export.inspect import ModelFile, Operator, Tensor
-from tflite_export.postprocess import CUSTOM_OP
+from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
 
-__all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "parameters"]
+__all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "measure_graph", "parameters", "versions"]
+
+KIND = "modelled"
+VARIANTS = {"pixel4": None}
+DEFAULT_VARIANT = "pixel4"
 
 # Operations that Coral's table has, with the newest version each. Compiler 16 holds the TFLite
 # of TensorFlow 2.5: it refuses CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4 (of 2.13) in logs, so
@@ -37,6 +43,27 @@ MAX_SOFTMAX = 16_000
 CACHE_BYTES = 7 * 2**20
 INNER_DIMENSIONS = 3
 MEAN_MULTIPLE = 4
+
+
+def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
+    """Of what a modelled latency depends on."""
+    del variant
+    return {"mobiledets-tf": __version__}
+
+
+def measure(path, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT) -> Latency:
+    """Modelled latency of an int8 .tflite file; what stays on the CPU is left out."""
+    from tflite_export.graphs.read_tflite import read_graph
+
+    del threads, runs
+    return measure_graph(read_graph(path), variant)
+
+
+def measure_graph(graph, variant: str = DEFAULT_VARIANT) -> Latency:
+    """Modelled latency of a graph; see `edgetpu_roofline`."""
+    if variant not in VARIANTS:
+        raise unknown_name("variant of edgetpu", variant, VARIANTS)
+    return Latency("edgetpu", KIND, edgetpu_roofline.milliseconds(graph), 0.0, {"variant": variant})
 
 
 def check(model: ModelFile) -> list[Finding]:

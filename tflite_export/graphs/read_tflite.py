@@ -13,9 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledets_tf.errors import InputError
 from tflite_export import inspect
 from tflite_export.graphs.graph import CONVOLUTIONS, OPS, Graph, Node, QuantizedTensor, Weights
-from tflite_export.postprocess import CUSTOM_OP
 
-_ON_CPU = ("DEQUANTIZE", CUSTOM_OP)
+_ON_CPU = ("DEQUANTIZE", inspect.CUSTOM_OP)
 _RELU6 = schema.ActivationFunctionType.RELU6
 
 

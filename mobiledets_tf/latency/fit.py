@@ -1,0 +1,190 @@
+"""Fitting a linear latency model to measured networks, with its error on networks held out.
+
+Relative errors count: every network weighs by the power -1.5 of its time. Two linear methods
+are compared by cross-validation: ridge regression, and least squares with coefficients of at
+least zero (no operation takes negative time), which needs fewer samples where it fits.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.latency.features import OpSums, op_sums
+from mobiledets_tf.latency.held_out import Figures, figures
+from mobiledets_tf.latency.model import LatencyModel
+from mobiledets_tf.search_space import SearchSpace, encode
+
+# Below this the error itself cannot be told: five folds of ten networks.
+MIN_SAMPLES = 50
+FOLDS = 5
+# The band that a search moves in: around the published networks that the space holds.
+BAND = (0.7, 1.5)
+_WEIGHT_POWER = 1.5
+_RIDGE_ALPHAS = np.logspace(-4, 4, 33)
+_NON_NEGATIVE_ALPHA = 0.05
+
+# Features and costs to (intercept, coefficients).
+Method = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model and what is known of its errors.
+
+    Attributes:
+      model: without `info`.
+      method: name of the method that was better.
+      measured, predicted: float64 [networks]; predictions by a model fitted without the network.
+      whole, inside: held-out figures of all networks, and of those in the band.
+      published: figures around each published network of the space, by its name.
+      curve: (networks fitted to, mean error in percent) by cross-validation, ascending.
+      compared: mean held-out error of every method, in percent.
+    """
+
+    model: LatencyModel
+    method: str
+    measured: np.ndarray
+    predicted: np.ndarray
+    whole: Figures
+    inside: Figures
+    published: dict[str, Figures]
+    curve: list[tuple[int, float]]
+    compared: dict[str, float]
+
+
+def fit(
+    header: dict, space: SearchSpace, decisions: np.ndarray, measured: np.ndarray,
+    band: tuple[float, float] | None = None,
+) -> Fit:  # fmt: skip
+    """Fits measured networks.
+
+    Args:
+      header: of the samples (`samples.collect`).
+      space: that they were drawn from.
+      decisions: int [networks, decisions].
+      measured: float64 [networks], in ms.
+      band: of the figures inside a band; default: around the published networks of the space.
+
+    Raises:
+      InputError: too few networks, or none inside the band.
+    """
+    if len(measured) < MIN_SAMPLES:
+        raise InputError(f"{len(measured)} measured networks are too few for a fit; needed: {MIN_SAMPLES}")
+    size = tuple(header["image_size"])
+    features = op_sums(space, size, header["num_classes"], header["head"])
+    matrix = features.matrix(decisions)
+    held_out = {name: cross_validated(method, matrix, measured) for name, method in METHODS.items()}
+    compared = {name: figures(p, measured).mean_abs_pct_error for name, p in held_out.items()}
+    best = min(compared, key=compared.get)
+    intercept, coefficients = METHODS[best](matrix, measured)
+    model = LatencyModel(
+        device=header["device"], kind=header["kind"], unit="ms", space=space, image_size=size,
+        num_classes=header["num_classes"], features=OpSums.name, intercept=intercept,
+        coefficients=coefficients, variant=header["variant"], head=header["head"],
+    )  # fmt: skip
+    predicted = held_out[best]
+    costs = {name: model.predict_one(network) for name, network in published_in(space).items()}
+    if band is None:
+        band = (BAND[0] * min(costs.values()), BAND[1] * max(costs.values()))
+    inside = figures(predicted, measured, band)
+    if not inside.n:
+        raise InputError(
+            f"no measured network takes {band[0]:.4g} to {band[1]:.4g} ms; they take "
+            f"{measured.min():.4g} to {measured.max():.4g} ms"
+        )
+    around = {
+        name: figures(predicted, measured, (BAND[0] * cost, BAND[1] * cost)) for name, cost in costs.items()
+    }
+    curve = learning_curve(METHODS[best], matrix, measured)
+    return Fit(
+        model, best, measured, predicted, figures(predicted, measured), inside, around, curve, compared
+    )
+
+
+def published_in(space: SearchSpace) -> dict[str, np.ndarray]:
+    """Published networks that a space holds, as decisions; activation and squeeze-excite are the space's."""
+    found = {}
+    for name in architectures.PUBLISHED:
+        network = dataclasses.replace(
+            architectures.load(name), activation=space.activation, se_ratio=space.se_ratio,
+            extra_filters=space.extra_filters,
+        )  # fmt: skip
+        try:
+            found[name] = encode(space, network)
+        except InputError:
+            continue
+    # A scaled or narrower space may hold none: the middle of every decision stands for it.
+    return found or {"middle": np.array([len(node.choices) // 2 for _, node in space.decisions], np.int32)}
+
+
+def cross_validated(method: Method, matrix: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Predictions of each network by a model fitted to the other folds; float64 [networks]."""
+    fold = np.random.default_rng(0).permutation(len(measured)) % FOLDS
+    predicted = np.empty(len(measured))
+    for number in range(FOLDS):
+        rest = fold != number
+        intercept, coefficients = method(matrix[rest], measured[rest])
+        predicted[~rest] = intercept + matrix[~rest] @ coefficients
+    return predicted
+
+
+def learning_curve(method: Method, matrix: np.ndarray, measured: np.ndarray) -> list[tuple[int, float]]:
+    """(networks fitted to, mean held-out error in percent), ascending to the whole sample."""
+    order = np.random.default_rng(1).permutation(len(measured))
+    counts = [len(measured) * part // 4 for part in (1, 2, 3, 4)]
+    points = []
+    for count in counts:
+        if count >= MIN_SAMPLES:
+            chosen = order[:count]
+            predicted = cross_validated(method, matrix[chosen], measured[chosen])
+            error = figures(predicted, measured[chosen]).mean_abs_pct_error
+            points.append((count - count // FOLDS, error))
+    return points
+
+
+def _scaled(fitted: Callable) -> Method:
+    """Gives a method features of unit deviation, costs of mean 1 and weights; undoes both."""
+
+    @functools.wraps(fitted)
+    def method(matrix: np.ndarray, measured: np.ndarray) -> tuple[float, np.ndarray]:
+        mean = measured.mean()
+        deviation = matrix.std(axis=0)
+        used = deviation > 0
+        scaled = matrix[:, used] / deviation[used]
+        weights = (mean / measured) ** _WEIGHT_POWER
+        intercept, found = fitted(scaled, measured / mean, weights)
+        coefficients = np.zeros(matrix.shape[1])
+        coefficients[used] = found / deviation[used] * mean
+        return float(intercept * mean), coefficients
+
+    return method
+
+
+@_scaled
+def _ridge(matrix, costs, weights):
+    from sklearn.linear_model import RidgeCV
+
+    centre = matrix.mean(axis=0)
+    model = RidgeCV(_RIDGE_ALPHAS).fit(matrix - centre, costs, sample_weight=weights)
+    return model.intercept_ - centre @ model.coef_, model.coef_
+
+
+@_scaled
+def _non_negative(matrix, costs, weights):
+    from scipy.optimize import nnls
+
+    count = matrix.shape[1]
+    root = np.sqrt(weights)[:, None]
+    # Rows below are a ridge penalty on all but the intercept.
+    penalty = np.eye(count) * _NON_NEGATIVE_ALPHA**0.5
+    design = np.block([[root, matrix * root], [np.zeros((count, 1)), penalty]])
+    target = np.concatenate([costs * root[:, 0], np.zeros(count)])
+    found, _ = nnls(design, target, maxiter=30 * count)
+    return found[0], found[1:]
+
+
+METHODS: dict[str, Method] = {"non_negative": _non_negative, "ridge": _ridge}

@@ -1,0 +1,256 @@
+"""Networks of a space on a device: one at a time in a process of its own, which may hang or die.
+
+Only this file joins the two sides: a latency model knows no device, a device knows no space.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mobiledets_tf.errors import InputError, unknown_name
+from mobiledets_tf.latency import LatencyModel, samples
+from mobiledets_tf.latency.held_out import Figures, figures
+from mobiledets_tf.search_space import SearchSpace, decode
+from tflite_export import devices
+from tflite_export.graphs import Settings, network_graph
+
+# A detector takes a device here some seconds at most; one that needs minutes hangs.
+TIMEOUT_S = 120.0
+# Loading the device's libraries belongs to the first network.
+START_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is measured, and on what.
+
+    Attributes:
+      device, variant: see `tflite_export.devices`.
+      space: that decision vectors are of.
+      settings: image size, classes and head.
+      options: `threads` and `runs` of a device that is measured.
+    """
+
+    device: str
+    variant: str
+    space: SearchSpace
+    settings: Settings = Settings()
+    options: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of_model(cls, model: LatencyModel) -> "Target":
+        """What a latency model was fitted to.
+
+        Raises:
+          InputError: the device is none that can be measured here.
+        """
+        if model.device not in devices.TIMING:
+            raise unknown_name("device to measure", model.device, devices.TIMING)
+        settings = Settings(model.image_size, model.num_classes, model.head)
+        options = model.info.get("measured_with", {})
+        return cls(model.device, model.variant, model.space, settings, tuple(sorted(options.items())))
+
+    @classmethod
+    def of_header(cls, header: dict[str, Any], space: SearchSpace) -> "Target":
+        """What samples were measured on; raises as `of_model`."""
+        if header["device"] not in devices.TIMING:
+            raise unknown_name("device to measure", header["device"], devices.TIMING)
+        settings = Settings(tuple(header["image_size"]), header["num_classes"], header["head"])
+        options = tuple(sorted(header.get("measured_with", {}).items()))
+        return cls(header["device"], header["variant"], space, settings, options)
+
+    def header(self, seed: int, sampling: str) -> dict[str, Any]:
+        """The first line of a file of samples; asks the device for its versions.
+
+        Raises:
+          InputError: the device's extra is missing, or the variant is unknown.
+        """
+        module = devices.load(self.device)
+        if self.variant not in module.VARIANTS:
+            raise unknown_name(f"variant of {self.device}", self.variant, module.VARIANTS)
+        return {
+            "device": self.device, "variant": self.variant, "kind": module.KIND,
+            "versions": module.versions(self.variant),
+            "search_space": self.space.options() | {"hash": self.space.hash},
+            "image_size": list(self.settings.image_size), "num_classes": self.settings.num_classes,
+            "head": self.settings.head, "seed": seed, "sampling": sampling,
+        } | ({"measured_with": dict(self.options)} if self.options else {})  # fmt: skip
+
+    def measure(self, decisions: np.ndarray) -> float:
+        """Milliseconds of one network, in this process."""
+        graph = network_graph(decode(self.space, decisions), self.settings)
+        return devices.load(self.device).measure_graph(graph, self.variant, **dict(self.options)).median_ms
+
+
+class Process:
+    """A device in a process of its own; call it with decisions to get milliseconds.
+
+    A network that gets no answer in time costs the process, not the run: the next network starts
+    a new one. Use it as a context manager.
+    """
+
+    def __init__(self, target: Target, timeout_s: float = TIMEOUT_S):
+        self.target, self.timeout_s = target, timeout_s
+        self._context = multiprocessing.get_context("spawn")
+        self._process = self._pipe = None
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
+    def __call__(self, decisions: np.ndarray) -> float:
+        """Milliseconds of one network.
+
+        Raises:
+          InputError: what concerns every network, such as a missing extra.
+          RuntimeError: the device failed on this network, died or gave no answer in time.
+        """
+        starting = self._process is None
+        if starting:
+            self._start()
+        try:
+            self._pipe.send(np.asarray(decisions))
+            if not self._pipe.poll(self.timeout_s + (START_S if starting else 0)):
+                raise RuntimeError(f"no answer from {self.target.device} in {self.timeout_s:g} s")
+            kind, value = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            self._process.join(5)
+            code = self._process.exitcode
+            self._stop()
+            raise RuntimeError(f"the process of {self.target.device} died (exit code {code})") from error
+        except BaseException:
+            self._stop()
+            raise
+        if kind == "input":
+            raise InputError(value)
+        if kind == "error":
+            raise RuntimeError(value)
+        return value
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(self.target, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = self._pipe = None
+
+
+def _serve(target: Target, pipe) -> None:
+    """The other side of `Process`: answers (kind, value) for each network."""
+    # An interrupt is for the process that keeps the file.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Devices print past Python; the answers go through the pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            decisions = pipe.recv()
+            try:
+                pipe.send(("ms", float(target.measure(decisions))))
+            except InputError as error:
+                pipe.send(("input", str(error)))
+            except Exception as error:  # A device's libraries raise whatever they raise.
+                pipe.send(("error", str(error) or type(error).__name__))
+
+
+def measured_beside_predicted(
+    model: LatencyModel, networks: Iterable[np.ndarray], timeout_s: float = TIMEOUT_S
+) -> Iterator[dict[str, Any]]:
+    """Measures networks again on the device of a model, the finalists of a search for instance.
+
+    Args:
+      model: of a device in `devices.TIMING`.
+      networks: decision vectors of the model's space.
+      timeout_s: for each network.
+
+    Yields:
+      For each network, JSON-ready: `decisions`, `predicted` and `measured` in the model's unit,
+      `kind` of the figure, `error_pct`; or `failed`, a reason, in place of the last two.
+
+    Raises:
+      InputError: the device cannot be reached here.
+    """
+    target = Target.of_model(model)
+    with Process(target, timeout_s) as measure:
+        for decisions in networks:
+            predicted = model.predict_one(decisions)
+            row = {"decisions": [int(d) for d in decisions], "predicted": predicted, "kind": model.kind}
+            try:
+                measured = measure(decisions)
+            except RuntimeError as error:
+                yield row | {"failed": " ".join(str(error).split())[:300]}
+                continue
+            yield row | {"measured": measured, "error_pct": 100 * (predicted / measured - 1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Fresh networks of a model's device against its predictions.
+
+    Attributes:
+      figures: errors now.
+      failed: networks that gave no time.
+      bound_pct: allowed mean error.
+      versions: of then and of now, where they differ.
+    """
+
+    figures: Figures
+    failed: int
+    bound_pct: float
+    versions: dict[str, tuple[str | None, str | None]]
+
+    @property
+    def holds(self) -> bool:
+        return self.figures.mean_abs_pct_error <= self.bound_pct
+
+
+def check(
+    model: LatencyModel, count: int, seed: int, bound_pct: float | None = None, timeout_s: float = TIMEOUT_S,
+    progress: Callable = lambda items, **_: items,
+) -> Check:  # fmt: skip
+    """Measures fresh networks inside the model's band and compares.
+
+    Args:
+      model: of a device in `devices.TIMING`.
+      count, seed: of the networks.
+      bound_pct: mean error allowed; default: twice the held-out one, at least 2 %.
+      timeout_s: for each network.
+      progress: tqdm, or nothing.
+
+    Raises:
+      InputError: the device cannot be reached, or none of the networks gave a time.
+    """
+    held_out = model.info.get("held_out", {})
+    if bound_pct is None:
+        bound_pct = max(2.0, 2 * float(held_out.get("mean_abs_pct_error") or 1.0))
+    networks = samples.proposals(model.space, seed, spread=True)
+    if held_out.get("band"):
+        networks = samples.in_band(networks, model.predict, tuple(held_out["band"]))
+    rows = list(
+        progress(
+            measured_beside_predicted(model, itertools.islice(networks, count), timeout_s),
+            total=count, desc="networks", unit="network",
+        )
+    )  # fmt: skip
+    good = [row for row in rows if "measured" in row]
+    if not good:
+        raise InputError(f"{model.device} gave no time for {len(rows)} networks: {rows[0]['failed']}")
+    predicted, measured = (np.array([row[key] for row in good]) for key in ("predicted", "measured"))
+    now = devices.load(model.device).versions(model.variant)
+    before = model.info.get("versions", {})
+    changed = {k: (before.get(k), now.get(k)) for k in before | now if before.get(k) != now.get(k)}
+    return Check(figures(predicted, measured), len(rows) - len(good), bound_pct, changed)
