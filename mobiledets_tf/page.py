@@ -60,7 +60,7 @@ def write(work_dir: str | os.PathLike) -> Path:
             work / "architecture.png", "The network that was found, a bar a layer, by type and output width."
         ), _picture(
             work / "search" / "search_report.png",
-            "The search: training loss, quality on held-out images, cost over target, entropy of the policy.",
+            "Reward, quality and cost over the steps, the Pareto set, and what the policy thinks.",
         )),
         _section("Training", _picture(
             work / "train" / "training_curve.png", "AP and loss on the evaluation images over the steps."

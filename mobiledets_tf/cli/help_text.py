@@ -13,7 +13,7 @@ _GROUPS = (
     )),
     ("network and device", re.compile(
         r"architecture|search_space|num_classes|image_size|depth_multiplier|kernel_sizes|device|target|"
-        r".*accelerator.*|.*soc.*|threads"
+        r".*accelerator.*|.*soc.*|threads|variant|head"
     )),
     ("many workers", re.compile(r"distribution_strategy|tpu|worker_hosts|task_index")),
     ("settings", re.compile(r".*")),
@@ -45,12 +45,14 @@ def _group(flag_values: flags.FlagValues, name: str) -> str:
 
 def _lines(flag: flags.Flag) -> list[str]:
     help_text = " ".join((flag.help or "").split())
+    # What absl says of a list flag, in fewer words.
+    help_text = help_text.replace("; repeat this option to specify a list of values", " (can be repeated)")
     choices = re.match(r"<([^>]*)>: *", help_text)
     shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
     if choices:
         shown += f"={{{choices[1].replace('|', ',')}}}"
         help_text = help_text[choices.end() :]
-    default = "" if flag.default is None else f" (default: {_default(flag)})"
+    default = "" if flag.default in (None, []) else f" (default: {_default(flag)})"
     indent = " " * 6
     return [f"  {shown}", *textwrap.wrap(help_text + default, _WIDTH, initial_indent=indent,
                                          subsequent_indent=indent)]  # fmt: skip

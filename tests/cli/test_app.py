@@ -150,7 +150,7 @@ def test_help_has_an_example_and_every_flag_once_with_its_default(command):
     by_name = {re.match(r"--(?:\[no\])?(\w+)", block)[1]: " ".join(block.split()) for block in blocks[1:]}
     assert len(blocks) - 1 == len(by_name) and set(by_name) == set(values)
     for flag, block in by_name.items():
-        if values[flag].default is not None:
+        if values[flag].default not in (None, []):
             assert f"(default: {values[flag].default_as_str.strip(chr(39))})" in block
     assert max(map(len, shown.splitlines())) <= 110
 

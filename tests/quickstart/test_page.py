@@ -114,7 +114,7 @@ def test_a_browser_shows_it(work, tmp_path, width):
         "--enable-logging=stderr", f"--window-size={width},1000", f"--screenshot={shot}",
         page.write(work).as_uri(),
     ]  # fmt: skip
-    done = subprocess.run([BROWSER, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([BROWSER, *arguments], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr  # Neither an error nor anything refused by the page's policy.
     with Image.open(shot) as picture:
