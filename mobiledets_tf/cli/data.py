@@ -26,8 +26,12 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("num_train", 1000, "sample: training images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("num_val", 200, "sample: validation images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "image_size", 160, "sample: side of the images, in pixels.", lower_bound=64, upper_bound=2048,
-    flag_values=FLAGS,
+    "image_size", None, "sample: side of the images (160); check: side of the input (320); pixels.",
+    lower_bound=64, upper_bound=2048, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "val_share", None, "convert: makes val of this share of a single split; default 0.2 for a data folder "
+    "with one split.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
@@ -40,7 +44,8 @@ Makes the sample set, checks images with COCO boxes, converts them to TFRecords.
   mobiledets-data --mode=convert --images=sample --output_dir=records
   mobiledets-data --mode=convert --images=train --annotations=instances_train.json --output_dir=records
 
-A check prints every fault, one a line, and exits with 1 if there is any.
+A check prints every fault, one a line, and exits with 1 if there is any; else the balance of the classes
+and the sizes of the boxes.
 """
 
 
@@ -54,22 +59,44 @@ def _sample() -> None:
     from mobiledets_tf.data import sample
 
     output_dir = _required("output_dir")
-    sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, FLAGS.image_size, FLAGS.seed)
+    size = FLAGS.image_size or 160
+    sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, size, FLAGS.seed)
     print(f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
-          f"{FLAGS.image_size}x{FLAGS.image_size}, seed {FLAGS.seed}")  # fmt: skip
+          f"{size}x{size}, seed {FLAGS.seed}")  # fmt: skip
 
 
 def _check() -> None:
-    _checked()
+    from mobiledets_tf.data import statistics
+
+    for each in _checked():
+        measured = statistics.measure(each.dataset, FLAGS.image_size or 320)
+        print("\n".join([f"{each.split.name}:", *measured.lines()]))
+        for warning in measured.warnings():
+            print(f"{each.split.name}: warning: {warning}")
 
 
 def _convert() -> None:
     from mobiledets_tf.data import convert
 
     output_dir = _required("output_dir")
-    dataset = convert.convert(_checked(), output_dir, FLAGS.num_shards)
+    dataset = convert.convert(_divided(_checked()), output_dir, FLAGS.num_shards)
     shards = sum(len(split["shards"]) for split in dataset["splits"].values())
     print(f"{output_dir}: {shards} shards, splits {', '.join(dataset['splits'])}")
+
+
+def _divided(checked: list) -> list:
+    """The splits, or two made of one: with --val_share, or where a data folder holds one only."""
+    from mobiledets_tf.data import divide
+
+    share = FLAGS.val_share
+    if share is not None and len(checked) != 1:
+        raise InputError(f"--val_share={share}: the folder has {len(checked)} splits already")
+    if share is None and (len(checked) != 1 or FLAGS.annotations is not None):
+        return checked
+    parts = divide.divide(checked[0], divide.DEFAULT_SHARE if share is None else share)
+    sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
+    print(f"one split is given: made {sizes} images of it")
+    return parts
 
 
 def _checked() -> list:

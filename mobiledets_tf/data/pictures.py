@@ -5,7 +5,7 @@ import os
 import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mobiledets_tf.data.text import show
 
@@ -49,16 +49,20 @@ def locate(folder: Path, file_name: str) -> Path:
 
 
 def decode(data: bytes, size: tuple[int, int]) -> Image.Image:
-    """Decodes every pixel of an upright image file of the given (width, height).
+    """Decodes every pixel of an image file of the given (width, height).
+
+    A file may say that it has to be turned to be upright (EXIF orientation). The annotated size
+    tells whether the boxes are of the stored or of the upright picture; where it cannot (half
+    turns, mirrors, squares), they are of the upright one, which viewers and OpenCV show.
 
     Raises:
-      PictureError: unreadable, truncated, of another size, format or pixel type, or stored rotated.
+      PictureError: unreadable, truncated, or of another size, format or pixel type.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.size == size:
+        if size in (image.size, image.size[::-1]):
             image.load()
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            image = _as_annotated(image, size)
     except UnidentifiedImageError:
         raise PictureError(f"is not a readable image; formats: {', '.join(FORMATS)}") from None
     # Damaged files make PIL raise almost anything (OSError, SyntaxError, struct.error, ...).
@@ -69,10 +73,16 @@ def decode(data: bytes, size: tuple[int, int]) -> Image.Image:
         raise PictureError(f"is {given}, the annotations say {expected}")
     if image.mode not in _MODES:
         raise PictureError(f"has pixels of type {image.mode}; save it with 8 bits a channel")
-    if orientation not in (0, 1):
-        # Some tools draw boxes on the stored pixels, others on the rotated ones.
-        raise PictureError(f"is stored rotated (EXIF orientation {orientation}); save it upright, untagged")
     return image
+
+
+def _as_annotated(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The upright picture if it has the annotated size, else the stored one without its tag."""
+    if image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1):
+        return image
+    upright = ImageOps.exif_transpose(image)
+    # A copy has no format: it is encoded anew, without the tag.
+    return upright if upright.size == size else image.copy()
 
 
 def as_jpeg(data: bytes, size: tuple[int, int]) -> bytes:
@@ -91,4 +101,20 @@ def encode(image: Image.Image, quality: int) -> bytes:
     """JPEG bytes of an RGB image."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def as_bitmap(data: bytes, side: int) -> bytes:
+    """An encoded image as RGB bitmap, shrunk to at most `side` pixels where it is larger.
+
+    Raises:
+      PictureError: it cannot be decoded.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    except Exception as error:  # damaged files make PIL raise almost anything
+        raise PictureError(f"cannot be decoded: {error}") from error
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, "BMP")
     return buffer.getvalue()

@@ -77,13 +77,6 @@ def test_damage_in_the_annotations_is_named(name, data, edit):
     assert found[0].file == str(data / "instances_train.json")
 
 
-def _exif_rotated(path):
-    image = Image.open(path)
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(path, exif=exif)
-
-
 def _link_outside(path):
     outside = path.parent.parent / "outside.jpg"
     path.rename(outside)
@@ -101,7 +94,6 @@ FILE_DAMAGE = {
     "text": (lambda path: path.write_text("hello"), "not a readable image"),
     "another format": (lambda path: Image.new("RGB", (96, 96)).save(path, "GIF"), "not a readable image"),
     "16 bit": (lambda path: Image.new("I;16", (96, 96)).save(path, "PNG"), "pixels of type I;16"),
-    "rotated by a tag": (_exif_rotated, "stored rotated (EXIF orientation 6)"),
     "removed": (os.unlink, "is missing"),
     "link out of the folder": (_link_outside, "leaves the folder"),
     "link to itself": (_link_loop, "cannot be used"),

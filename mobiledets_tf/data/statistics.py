@@ -1,0 +1,92 @@
+"""What a data set is like: class balance, box sizes at the input size, and what is unlikely to be learnt."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobiledets_tf.data.coco import Dataset
+
+# The finest feature map has one cell for so many pixels.
+SMALL_SIDE = 16
+_WARN_SHARE = 0.05
+_FEW_BOXES = 20
+_PERCENTILES = (5, 50, 95)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one split.
+
+    Attributes:
+      input_size: side of the detector's input, in pixels.
+      boxes: class name -> boxes, crowds not counted.
+      images: class name -> images with such a box.
+      small: class name -> boxes with a side (root of the area) below `SMALL_SIDE` input pixels.
+      sides: 5th, 50th and 95th percentile of those sides; empty without boxes.
+    """
+
+    input_size: int
+    boxes: dict[str, int]
+    images: dict[str, int]
+    small: dict[str, int]
+    sides: tuple[float, ...]
+
+    def lines(self) -> list[str]:
+        """A table of the classes, then the sizes."""
+        total = sum(self.boxes.values())
+        width = max(map(len, (*self.boxes, "class")))
+        lines = [f"  {'class':<{width}}  boxes  share  images  below {SMALL_SIDE} px"]
+        for name, count in sorted(self.boxes.items(), key=lambda item: -item[1]):
+            share = count / total if total else 0.0
+            images, small = self.images[name], self.small[name]
+            lines.append(f"  {name:<{width}}  {count:>5}  {share:>5.1%}  {images:>6}  {small:>11}")
+        if self.sides:
+            low, middle, high = self.sides
+            lines.append(
+                f"  side of a box at {self.input_size}x{self.input_size}: median {middle:.0f} px, "
+                f"90 % from {low:.0f} to {high:.0f} px"
+            )
+        return lines
+
+    def warnings(self) -> list[str]:
+        """What makes a class hard to learn, one line each."""
+        total, small = sum(self.boxes.values()), sum(self.small.values())
+        found = []
+        if total and small / total > _WARN_SHARE:
+            found.append(
+                f"{small} of {total} boxes ({small / total:.0%}) are below {SMALL_SIDE} px at an input of "
+                f"{self.input_size}: a larger --image_size, or crops of the images, would help"
+            )
+        for name, count in self.boxes.items():
+            if count < _FEW_BOXES:
+                found.append(f"class {name!r} has {count} boxes")
+        return found
+
+
+def measure(dataset: Dataset, input_size: int) -> Statistics:
+    """Statistics of the sound part of an annotation file.
+
+    Args:
+      dataset: one split.
+      input_size: side of the detector's square input, in pixels.
+    """
+    sizes = {image.id: image.width * image.height for image in dataset.images}
+    names = {category.id: category.name for category in dataset.categories}
+    boxes, small, images, sides = Counter(), Counter(), set(), []
+    for box in dataset.annotations:
+        if box.is_crowd:
+            continue
+        name = names[box.category_id]
+        # The image is stretched to a square: areas keep their share of it.
+        side = input_size * (box.bbox[2] * box.bbox[3] / sizes[box.image_id]) ** 0.5
+        boxes[name] += 1
+        small[name] += side < SMALL_SIDE
+        images.add((name, box.image_id))
+        sides.append(side)
+    of_class = Counter(name for name, _ in images)
+    return Statistics(
+        input_size,
+        *({name: counts[name] for name in names.values()} for counts in (boxes, of_class, small)),
+        tuple(float(value) for value in np.percentile(sides, _PERCENTILES)) if sides else (),
+    )
