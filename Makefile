@@ -2,6 +2,7 @@
 # make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder WORK_DIR=folder
 # make test        lint, then every test
 # make lint        ruff only
+# make docs        API reference from the docstrings, in site/
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ WORK_DIR ?= quickstart
 # Test processes; each takes up to 3 GB.
 JOBS ?= 2
 
-.PHONY: setup quickstart test lint
+.PHONY: setup quickstart test lint docs
 
 setup: $(STAMP)
 
@@ -29,3 +30,6 @@ test: lint
 
 lint: setup
 	$(BIN)/ruff check .
+
+docs: setup
+	$(BIN)/python docs/api_reference.py site

@@ -19,6 +19,8 @@ _SIZE = {"IMAGE_SIZE": 96, "DEPTH_MULTIPLIER": 0.25, "STEPS": 12, "BATCH": 4}
 SMALL = {
     "1_search_for_a_device": _SIZE | {"SPACE": "ibn", "TRAIN_IMAGES": 60},
     "2_your_images_to_edge_tpu": _SIZE | {"SAMPLE_IMAGES": 24},
+    # Fewer networks are refused.
+    "3_latency_of_this_machine": {"IMAGE_SIZE": 96, "NETWORKS": 50, "RUNS": 2, "CHECKED": 3},
 }
 
 
@@ -61,7 +63,7 @@ def test_runs_from_top_to_bottom(path, scripts, tmp_path):
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     assert not any(output.output_type == "error" for output in outputs)
 
 
@@ -76,6 +78,12 @@ def test_is_kept_without_outputs_and_has_its_badge(path):
                       notebook.cells[0].source)  # fmt: skip
     assert badge[2] == f"notebooks/{path.name}"
     assert f"github.com/{badge[1]}" in notebook.cells[1].source
+
+
+def test_all_hold_one_address_of_the_repository():
+    text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    found = re.findall(r"""github(?:\.com)?/([\w.-]+/[\w.-]+?)(?:/blob|\\")""", text)
+    assert len(found) == 2 * len(NOTEBOOKS) and len(set(found)) == 1
 
 
 def test_every_notebook_has_small_settings():
