@@ -83,23 +83,37 @@ class SharedMomentum(tf.Module):
 
     def _move_all(self, gradients, sizes, scale, finite, learning_rate) -> tf.Tensor:
         """The same on whole tensors: static shapes, and sums over replicas with other networks."""
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
-
-        def total(tensor):
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor) if replicas > 1 else tensor
-
-        all_finite = total(tf.cast(finite, tf.float32)) == float(replicas)
-        for shared, gradient, size in self._each(gradients, sizes):
-            whole = self.supernet.execution.gradient(shared, gradient * scale, size)
-            whole = total(tf.where(finite, whole, 0.0)) / replicas
+        places = list(self._each(gradients, sizes))
+        wholes = [
+            tf.where(finite, self.supernet.execution.gradient(shared, gradient * scale, size), 0.0)
+            for shared, gradient, size in places
+        ]
+        masks = []
+        if self.update == "lazy":
+            masks = [
+                tf.reshape(tf.broadcast_to(shared.mask(size), shared.shape), shared.rows.shape)
+                for shared, _, size in places
+            ]
+        count, *summed = _sum_over_replicas([tf.cast(finite, tf.float32), *wholes, *masks])
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        all_finite = count == float(replicas)
+        for index, (shared, _, _) in enumerate(places):
             weight, slot = shared.rows, self.slots[shared.label]
-            momentum = self.decay * slot - learning_rate * whole
+            momentum = self.decay * slot - learning_rate * summed[index] / replicas
             moves = all_finite
-            if self.update == "lazy":
-                mask = tf.broadcast_to(shared.mask(size), shared.shape)
-                sampled = total(tf.reshape(mask, weight.shape)) > 0
-                moves = tf.logical_and(sampled, all_finite)
+            if masks:
+                moves = tf.logical_and(summed[len(places) + index] > 0, all_finite)
             weight.assign_add(tf.where(moves, momentum, 0.0))
             slot.assign(tf.where(moves, momentum, slot))
         return all_finite
+
+
+def _sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums of equal-shaped tensors, packed into one: a collective costs more than its numbers."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tensors
+    packed = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+    parts = tf.split(packed, [tensor.shape.num_elements() for tensor in tensors])
+    return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
