@@ -37,7 +37,8 @@ class Objective:
 
     @property
     def device(self) -> str:
-        return self.latency.device
+        """Device and variant; unique in a search."""
+        return "_".join(part for part in (self.latency.device, self.latency.variant) if part)
 
     def worth(self, quality: float, cost: float) -> float:
         """The reward of a network."""
@@ -114,7 +115,7 @@ class Search:
             ours, theirs = getattr(self.latency, field), getattr(model, field)
             if ours != theirs:
                 raise InputError(
-                    f"latency models differ in {field}: {self.latency.device} {ours}, {model.device} {theirs}"
+                    f"latency models differ in {field}: {self.latency.title} {ours}, {model.title} {theirs}"
                 )
 
     @property

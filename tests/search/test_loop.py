@@ -1,5 +1,6 @@
 """Small real searches: several devices, faults, wrong input, controls."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -20,14 +21,13 @@ def prepared(tmp_path_factory):
     assert data.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={records}"]) == 0
     options = ("--search_space=ibn", "--image_size=96", "--num_classes=10", "--depth_multiplier=0.25")
     assert latency.run(["x", "--mode=fit", "--device=madds", f"--output={model}", *options]) == 0
-    other = folder / "other.json"
-    content = json.loads(model.read_text())
-    rng = np.random.default_rng(0)
-    content["device"], content["kind"], content["unit"] = "board", "modelled", "ms"
-    content["coefficients"] = (np.array(content["coefficients"]) * rng.uniform(0.5, 1.5) / 1e6).tolist()
-    content["intercept"] /= 1e6
-    content.pop("hash", None)
-    other.write_text(json.dumps(content))
+    madds, other = latencies.load(model), folder / "other.json"
+    scale = np.random.default_rng(0).uniform(0.5, 1.5, madds.coefficients.shape) / 1e8
+    changed = {"coefficients": madds.coefficients * scale, "intercept": madds.intercept / 1e8}
+    latencies.save(
+        dataclasses.replace(madds, device="edgetpu", variant="pixel4", kind="modelled", unit="ms", **changed),
+        other,
+    )
     return records, model, other
 
 
@@ -56,7 +56,7 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(SharedStep, "quality", broken_once)
         patch.setattr(loop._Run, "finish", lambda self: runs.append(self) or finish(self))
-        more = (f"--latency_model={prepared[2]}", "--latency_target=9")
+        more = (f"--latency_model={prepared[2]}", "--latency_target=0.09")
         assert search.run(_flags(prepared, tmp_path, *more, steps=8, path_dropout=0.2)) == 0
 
     (run,) = runs
@@ -64,14 +64,14 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert run.shared._detect.experimental_get_tracing_count() <= 2
     report = json.loads((tmp_path / "search_report.json").read_text())
     assert [row["step"] for row in report["history"]] == list(range(1, 9))
-    assert [row["device"] for row in report["history"]] == ["madds", "board"] * 4
+    assert [row["device"] for row in report["history"]] == ["madds", "edgetpu_pixel4"] * 4
     # Warm-up and delay end after two steps; the second reward of all was not a number.
     assert ["reward" in row for row in report["history"]] == [False, False, True, False] + [True] * 4
     (dropped,) = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     assert dropped["step"] == 4 and "reward is [nan]" in dropped["fault"] and len(dropped["images"]) == 8
     assert report["dropped_steps"] == 1 and "step 4 dropped" in capsys.readouterr().err
     devices = {entry["device"]: entry for entry in report["devices"]}
-    for name, target in (("madds", 1e7), ("board", 9)):
+    for name, target in (("madds", 1e7), ("edgetpu_pixel4", 0.09)):
         entry = devices[name]
         assert entry["target"] == target and len(entry["best_seen"]) >= 4
         costs, qualities = zip(*((c["cost"], c["quality"]) for c in entry["pareto"]), strict=True)
@@ -82,6 +82,9 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     main = architecture.load(tmp_path / "architecture.json")
     assert architecture.describe(main, 10, 96)["madds"] == report["cost"] == devices["madds"]["cost"]
     assert list((tmp_path / "summaries").glob("events*"))
+    # The device of the second model can be reached here: its finalists were timed again.
+    assert all(finalist["measured"] > 0 for finalist in devices["edgetpu_pixel4"]["finalists"])
+    assert "measured" not in devices["madds"]["finalists"][0]
 
     capsys.readouterr()
     assert search.run(_flags(prepared, tmp_path, latency_target=2e7, steps=8)) == 2
