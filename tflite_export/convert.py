@@ -17,20 +17,30 @@ class Options:
     """What kind of file to write.
 
     Attributes:
-      quantization: `float`, or `int8` (post-training).
+      quantization: `float`, `int8` (post-training), or `qat` (int8 with the ranges of training).
       input_type: `int8`, `uint8` (raw pixels) or `float` ([-1, 1]).
       postprocess: `tflite` for the TFLite_Detection_PostProcess op, `none` for raw outputs.
       suppression: settings of the post-processing.
+      per_tensor: one scale for all weights of a convolution, not one for each output channel.
     """
 
     quantization: str = "int8"
     input_type: str = "uint8"
     postprocess: str = "tflite"
     suppression: Suppression = Suppression()
+    per_tensor: bool = False
 
     def __post_init__(self):
         if self.quantization == "float" and self.input_type != "float":
             raise InputError(f"a float model takes a float input; given --input_type={self.input_type}")
+        if self.quantization == "qat" and self.per_tensor:
+            raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
+        if self.quantization == "float" and self.per_tensor:
+            raise InputError("--per_tensor is about int8 weights; given --quantization=float")
+
+    def as_float(self) -> "Options":
+        """The same file without quantisation."""
+        return Options("float", "float", self.postprocess, self.suppression)
 
 
 def convert(
@@ -40,10 +50,11 @@ def convert(
     """Converts a detector.
 
     Args:
-      detector: a model of `mobiledets_tf.models.build_detector`.
+      detector: a model of `mobiledets_tf.models.build_detector`; for `qat` the network of
+        `mobiledets_tf.models.quantized.quantize_detector`, its ranges set.
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
       options: what kind of file.
-      calibration: images; needed for int8.
+      calibration: images; needed for `int8`.
       progress: wraps the calibration images, given them and the stream to write on.
 
     Returns:
@@ -62,4 +73,8 @@ def convert(
         if options.quantization == "int8":
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
             quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
+            # It has no public name; the converter is pinned.
+            converter._experimental_disable_per_channel = options.per_tensor
+        elif options.quantization == "qat":
+            quantize.configure_trained(converter, options.input_type, raw_outputs)
         return converter.convert()

@@ -1,7 +1,10 @@
-"""From a checkpoint to a verified folder: detector.tflite, labels.txt, report.json, pictures."""
+"""From a checkpoint to a verified folder: detector.tflite, labels.txt, report.json, report.html."""
 
 import dataclasses
+import itertools
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,20 @@ from mobiledets_tf.data import folders
 from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.errors import CheckFailed
 from mobiledets_tf.models import build_detector, postprocess
-from tflite_export import convert, drawings, inspect, quantize, report
-from tflite_export.devices import host_cpu
+from mobiledets_tf.version import __version__
+from tflite_export import convert, drawings, inspect, metadata, page, quantization_error, quantize, report
 from tflite_export.evaluate import Detector, Evaluation, FileDetector, KerasDetector, evaluate
+from tflite_export.postprocess import INPUT
+from tflite_export.quantization_error import QuantizationError
 from tflite_export.source import Source
 
 DETECTOR, LABELS, REPORT = "detector.tflite", "labels.txt", "report.json"
-ARCHITECTURE, PICTURE = "architecture.json", "detections.png"
-ARTEFACTS = (DETECTOR, LABELS, REPORT, ARCHITECTURE, PICTURE)
+ARCHITECTURE, PICTURE, PAGE = "architecture.json", "detections.png", "report.html"
+ARTEFACTS = (DETECTOR, LABELS, REPORT, ARCHITECTURE, PICTURE, PAGE)
 FRESH_WEIGHTS = "fresh weights, for timing only"
 SHOWN_IMAGES = 6
+# Images on which every tensor of the int8 file is compared with the float file's.
+COMPARED_IMAGES = 4
 # Fresh weights give no class a score above the threshold then. At the usual prior of 0.01 each
 # anchor would be a candidate in each class, and the post-processing takes several times as
 # long as the network: no trained detector is like that.
@@ -41,6 +48,7 @@ class Settings:
       calibration_images: how many images set the ranges.
       max_eval_images: only the first so many; None for all.
       max_ap_drop: the gate: how much lower than the float model's the file's AP may be.
+      max_output_error: a second gate: the relative error of the int8 file's raw outputs.
       seed: of fresh weights and of the draw of calibration images.
     """
 
@@ -51,7 +59,17 @@ class Settings:
     calibration_images: int = 100
     max_eval_images: int | None = None
     max_ap_drop: float | None = None
+    max_output_error: float | None = None
     seed: int = 0
+
+    @property
+    def is_int8(self) -> bool:
+        return self.options.quantization != "float"
+
+    @property
+    def file_kind(self) -> str:
+        """What the report calls the exported file."""
+        return "int8" if self.is_int8 else "float_tflite"
 
 
 # Wraps an iterable: (iterable, total, what, stream or None) -> iterable.
@@ -75,25 +93,59 @@ def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress
 
     Raises:
       InputError: the checkpoint or the data is not what it should be.
-      CheckFailed: the AP drop is above `max_ap_drop` (the folder is written), or an
-        evaluation was not complete (it is not).
+      CheckFailed: a gate is not passed (the folder is written), or an evaluation was not
+        complete (it is not).
     """
     source = settings.source
-    detector = load_detector(source, settings.seed)
     anchors = postprocess.anchors(source.scaled(), source.image_size)
     calibration = _calibration(settings)
-    model = convert.convert(
-        detector, anchors, settings.options, calibration,
-        lambda images, stream: progress(images, len(calibration.images), "calibrate", stream),
-    )  # fmt: skip
-    with folders.staging_folder(output_dir) as folder:
-        (folder / DETECTOR).write_bytes(model)
-        evaluation = _evaluate(settings, detector, anchors, folder / DETECTOR, progress)
-        content = _report(settings, calibration, evaluation, folder / DETECTOR)
+    wrap = _calibration_progress(calibration, progress)
+    detector, network, ranges = _load(settings, calibration, wrap)
+    with folders.staging_folder(output_dir) as folder, _float_folder(folder) as beside:
+        made = {"float_tflite": Path(beside) / DETECTOR} if settings.is_int8 else {}
+        for path in made.values():
+            path.write_bytes(convert.convert(detector, anchors, settings.options.as_float()))
+        made |= {settings.file_kind: folder / DETECTOR}
+        made[settings.file_kind].write_bytes(_with_metadata(
+            convert.convert(network, anchors, settings.options, calibration, wrap), settings
+        ))  # fmt: skip
+        evaluation = _evaluate(settings, detector, anchors, made, progress)
+        error = _quantization_error(made, calibration)
+        content = _report(settings, calibration, evaluation, error, folder / DETECTOR) | {"ranges": ranges}
         _write(folder, source, evaluation, content)
         _move(folder, Path(output_dir))
-    _gate(content, output_dir)
+    _gate(content, error, output_dir)
     return content
+
+
+def _with_metadata(model: bytes, settings: Settings) -> bytes:
+    source, threshold = settings.source, settings.options.suppression.score_threshold
+    return metadata.add(model, source.labels, source.architecture.name, threshold, __version__)
+
+
+def _load(settings: Settings, calibration, wrap) -> tuple[keras.Model, keras.Model, str | None]:
+    """(the float detector, the network to convert, where int8 ranges of activations come from)."""
+    if settings.options.quantization != "qat":
+        detector = load_detector(settings.source, settings.seed)
+        return detector, detector, "calibration" if settings.is_int8 else None
+    from tflite_export import simulated
+
+    detector = load_detector(dataclasses.replace(settings.source, checkpoint=None), settings.seed)
+    quantized, has_ranges = simulated.load(detector, settings.source.checkpoint)
+    if has_ranges:
+        return detector, quantized.network, "training"
+    simulated.observe_ranges(quantized, calibration, lambda images: wrap(images, None))
+    return detector, quantized.network, "calibration"
+
+
+def _calibration_progress(calibration: quantize.Calibration | None, progress: Progress):
+    total = len(calibration.images) if calibration else 0
+    return lambda images, stream: progress(images, total, "calibrate", stream)
+
+
+def _float_folder(beside: Path):
+    """For the float file that an int8 file is compared with; it is not shipped."""
+    return tempfile.TemporaryDirectory(prefix=".float-", dir=beside.parent)
 
 
 def load_detector(source: Source, seed: int = 0) -> keras.Model:
@@ -111,7 +163,7 @@ def load_detector(source: Source, seed: int = 0) -> keras.Model:
 
 
 def _calibration(settings: Settings) -> quantize.Calibration | None:
-    if settings.options.quantization == "float":
+    if not settings.is_int8:
         return None
     size, count = settings.source.image_size, settings.calibration_images
     if settings.calibration_files:
@@ -120,69 +172,111 @@ def _calibration(settings: Settings) -> quantize.Calibration | None:
 
 
 def _evaluate(
-    settings: Settings, detector: keras.Model, anchors, path: Path, progress: Progress
+    settings: Settings, detector: keras.Model, anchors, made: dict[str, Path], progress: Progress
 ) -> Evaluation | None:  # fmt: skip
     if not settings.eval_files:
         return None
     suppression = settings.options.suppression
-    file_name = "int8" if settings.options.quantization == "int8" else "float_tflite"
-    detectors: dict[str, Detector] = {
-        "float": KerasDetector(detector, anchors, suppression),
-        file_name: FileDetector(path, anchors, suppression),
-    }
+    detectors: dict[str, Detector] = {"float": KerasDetector(detector, anchors, suppression)}
+    detectors |= {name: FileDetector(path, anchors, suppression) for name, path in made.items()}
     return evaluate(
         detectors, list(settings.eval_files), settings.source.image_size, settings.max_eval_images,
         SHOWN_IMAGES, lambda images, total: progress(images, total, "evaluate"),
     )  # fmt: skip
 
 
+def _quantization_error(
+    made: dict[str, Path], calibration: quantize.Calibration | None
+) -> QuantizationError | None:  # fmt: skip
+    if calibration is None:
+        return None
+    samples = itertools.islice(calibration.samples(), COMPARED_IMAGES)
+    float_file, int8_file = made.values()
+    return quantization_error.compare(float_file, int8_file, [sample[INPUT] for sample in samples])
+
+
 def _report(
-    settings: Settings, calibration: quantize.Calibration | None, evaluation: Evaluation | None, path: Path
-) -> dict[str, Any]:
+    settings: Settings, calibration: quantize.Calibration | None, evaluation: Evaluation | None,
+    error: QuantizationError | None, path: Path,
+) -> dict[str, Any]:  # fmt: skip
     model = inspect.read(path)
     metrics = evaluation.metrics if evaluation else {}
-    content = {
+    return {
         "schema_version": report.SCHEMA_VERSION,
         **report.network_section(settings.source),
         "weights": settings.source.checkpoint or FRESH_WEIGHTS,
         "options": report.options_section(settings.options),
-        "calibration": calibration.summary() if calibration else None,
+        "calibration": _calibration_section(settings, calibration),
         "evaluation": _evaluation_section(settings, evaluation),
-        "float": metrics.get("float"),
-        "int8": metrics.get("int8"),
-        "gate": _gate_section(metrics, settings.max_ap_drop),
+        **{name: metrics.get(name) for name in ("float", "float_tflite", "int8")},
+        "quantization_error": error.to_dict() if error else None,
+        "gate": _gate_section(settings, metrics, error),
         "file": {"name": DETECTOR} | model.summary(),
-        "latency": host_cpu.measure(path).to_dict(),
-        "readiness": report.readiness(model),
+        "latency": report.latency(model, path),
+        "readiness": report.readiness(model, path),
         "seed": settings.seed,
         "versions": report.versions(),
     }
-    return content | ({"float_tflite": metrics["float_tflite"]} if "float_tflite" in metrics else {})
+
+
+def _calibration_section(
+    settings: Settings, calibration: quantize.Calibration | None
+) -> dict[str, Any] | None:  # fmt: skip
+    if calibration is None:
+        return None
+    return calibration.summary() | {"split": _split(settings.calibration_files)}
 
 
 def _evaluation_section(settings: Settings, evaluation: Evaluation | None) -> dict[str, Any] | None:
     if evaluation is None:
         return None
     names = [os.path.basename(file) for file in settings.eval_files]
-    return {"images": evaluation.images, "files": names, "all_images": settings.max_eval_images is None}
+    return {
+        "images": evaluation.images, "split": _split(settings.eval_files), "files": names,
+        "all_images": settings.max_eval_images is None,
+    }  # fmt: skip
 
 
-def _gate_section(metrics: dict[str, dict[str, float]], max_ap_drop: float | None) -> dict[str, Any] | None:
-    """How much the file's AP is below the float model's, and whether that is allowed."""
-    if not metrics:
+def _split(shards: tuple[str, ...]) -> str | None:
+    """The name that all shards share before their number: `val` of val-00000-of-00004.tfrecord."""
+    names = {re.sub(r"-\d+-of-\d+.*$", "", os.path.basename(file)) for file in shards}
+    return ", ".join(sorted(names)) or None
+
+
+def _gate_section(
+    settings: Settings, metrics: dict[str, dict[str, float]], error: QuantizationError | None
+) -> dict[str, Any] | None:  # fmt: skip
+    """How much the file's AP is below the float model's, its outputs' error, and what is allowed."""
+    if not metrics and error is None:
         return None
-    before, after = (values["AP"] for values in metrics.values())
-    drop = before - after
-    return {"ap_drop": drop, "max_ap_drop": max_ap_drop, "passed": max_ap_drop is None or drop <= max_ap_drop}
+    drop = metrics["float"]["AP"] - metrics[settings.file_kind]["AP"] if metrics else None
+    output_error = max(error.outputs.values()) if error else None
+    limits = ((drop, settings.max_ap_drop), (output_error, settings.max_output_error))
+    return {
+        "ap_drop": drop, "max_ap_drop": settings.max_ap_drop,
+        "output_error": output_error, "max_output_error": settings.max_output_error,
+        "passed": all(value is None or limit is None or value <= limit for value, limit in limits),
+    }  # fmt: skip
 
 
-def _gate(content: dict[str, Any], output_dir: str | os.PathLike) -> None:
+def _gate(content: dict[str, Any], error: QuantizationError | None, output_dir: str | os.PathLike) -> None:
     gate = content["gate"]
-    if gate and not gate["passed"]:
-        raise CheckFailed(
-            f"AP drops by {gate['ap_drop']:.4f} from the float model to {DETECTOR}; allowed by "
-            f"--max_ap_drop: {gate['max_ap_drop']:g}; see {Path(output_dir) / REPORT}"
+    if not gate or gate["passed"]:
+        return
+    reasons = []
+    if gate["max_ap_drop"] is not None and gate["ap_drop"] > gate["max_ap_drop"]:
+        reasons.append(
+            f"AP drops by {gate['ap_drop']:.4f} from the float model to {DETECTOR} on split "
+            f"{content['evaluation']['split']}; allowed by --max_ap_drop: {gate['max_ap_drop']:g}"
         )
+    if gate["max_output_error"] is not None and gate["output_error"] > gate["max_output_error"]:
+        reasons.append(
+            f"the raw outputs' relative error is {gate['output_error']:.4f}; allowed by "
+            f"--max_output_error: {gate['max_output_error']:g}"
+        )
+    if error:
+        reasons.append(f"layers that add most error: {quantization_error.worst_layers(error)}")
+    raise CheckFailed(f"{'; '.join(reasons)}; see {Path(output_dir) / REPORT}")
 
 
 def _write(folder: Path, source: Source, evaluation: Evaluation | None, content: dict[str, Any]) -> None:
@@ -191,6 +285,7 @@ def _write(folder: Path, source: Source, evaluation: Evaluation | None, content:
     if evaluation and evaluation.shown:
         (folder / PICTURE).write_bytes(drawings.detections_png(evaluation.shown, list(source.labels)))
     files.write_artefact(folder / REPORT, content)
+    files.write_text(folder / PAGE, page.render(content, inspect.read(folder / DETECTOR), folder / PICTURE))
 
 
 def _move(folder: Path, target: Path) -> None:

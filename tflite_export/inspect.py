@@ -39,6 +39,7 @@ class Tensor:
       scales, zero_points: of its quantisation; empty where there is none.
       values: of a short constant of int32 (axes, paddings, strides, shapes); else empty.
       is_variable: keeps its content from one inference to the next.
+      index: in the subgraph.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Tensor:
     zero_points: tuple[int, ...]
     values: tuple[int, ...] = ()
     is_variable: bool = False
+    index: int = -1
 
     @property
     def is_constant(self) -> bool:
@@ -167,7 +169,7 @@ class _Reader:
         self.graph = self.root.Subgraphs(0)
         # One object for each tensor, so that operations share those between them.
         count = self._count(self.graph.TensorsLength())
-        self.tensors = [self._tensor(self.graph.Tensors(i)) for i in range(count)]
+        self.tensors = [self._tensor(self.graph.Tensors(i), i) for i in range(count)]
 
     def model(self) -> ModelFile:
         return ModelFile(
@@ -200,7 +202,7 @@ class _Reader:
         indices = [int(i) for i in _array(indices) if i >= 0]
         return tuple(self.tensors[i] for i in indices)
 
-    def _tensor(self, tensor) -> Tensor:
+    def _tensor(self, tensor, index: int) -> Tensor:
         signature = _array(tensor.ShapeSignatureAsNumpy())
         quantization = tensor.Quantization()
         scales = _array(quantization.ScaleAsNumpy()) if quantization else ()
@@ -210,7 +212,7 @@ class _Reader:
             is_dynamic=any(n < 0 for n in signature), size=self._buffer_size(tensor.Buffer()),
             scales=tuple(float(s) for s in scales),
             zero_points=tuple(int(z) for z in _array(quantization.ZeroPointAsNumpy())) if len(scales) else (),
-            values=self._values(tensor), is_variable=bool(tensor.IsVariable()),
+            values=self._values(tensor), is_variable=bool(tensor.IsVariable()), index=index,
         )  # fmt: skip
 
     def _buffer_size(self, index: int) -> int:

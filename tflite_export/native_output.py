@@ -1,4 +1,4 @@
-"""Holding back what native libraries print on standard error."""
+"""Holding back what native libraries print."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ _SHOWN = 4000
 def held_back() -> Iterator[TextIO]:
     """Keeps native chatter and warnings off the terminal, and shows it when something raises.
 
-    The converter and the runtime print past Python's `sys.stderr`, so the file descriptor
-    itself is diverted.
+    The converter and the runtimes print past Python's `sys.stderr` and `sys.stdout`, so the file
+    descriptors themselves are diverted.
 
     Yields:
       A stream on the real standard error, for progress.
@@ -27,9 +27,12 @@ def held_back() -> Iterator[TextIO]:
       RuntimeError: for an error inside, with the last of what was printed. The project's own
         errors, OSError and KeyboardInterrupt pass as they are.
     """
+    sys.stdout.flush()
     sys.stderr.flush()
-    with os.fdopen(os.dup(2), "w") as stream, tempfile.TemporaryFile() as chatter:
+    with os.fdopen(os.dup(2), "w") as stream, os.fdopen(os.dup(1), "w") as output, \
+            tempfile.TemporaryFile() as chatter:  # fmt: skip
         os.dup2(chatter.fileno(), 2)
+        os.dup2(chatter.fileno(), 1)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -39,9 +42,11 @@ def held_back() -> Iterator[TextIO]:
         except Exception as error:
             raise RuntimeError(f"{error}\n{_tail(chatter)}".strip()) from error
         finally:
+            sys.stdout.flush()
             sys.stderr.flush()
             stream.flush()
             os.dup2(stream.fileno(), 2)
+            os.dup2(output.fileno(), 1)
 
 
 def _tail(chatter) -> str:

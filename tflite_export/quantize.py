@@ -105,9 +105,14 @@ def configure(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: 
         behind the post-process op they are always float.
       samples: makes an iterator of network inputs.
     """
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    configure_trained(converter, input_type, raw_outputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.representative_dataset = samples
+
+
+def configure_trained(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: bool) -> None:
+    """Sets a converter to int8 with the ranges that are part of the network."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = {"int8": tf.int8, "uint8": tf.uint8, "float": tf.float32}[input_type]
     if raw_outputs and input_type != "float":
         converter.inference_output_type = tf.int8

@@ -1,16 +1,21 @@
 """The report of an export: what was exported, from what, and how good it was measured to be."""
 
 import importlib.metadata
+import os
+import tempfile
 from typing import Any
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.version import __version__
+from tflite_export import devices
 from tflite_export.convert import Options
-from tflite_export.devices import edgetpu
+from tflite_export.devices import block_times, edgetpu, host_cpu, int8_check
 from tflite_export.inspect import ModelFile
 from tflite_export.source import Source
 
 SCHEMA_VERSION = 1
+# Of a single block; it is for orientation.
+_BLOCK_RUNS = 15
 PACKAGES = ("tensorflow", "tf_keras", "ai-edge-litert", "numpy", "pycocotools")
 
 
@@ -29,6 +34,7 @@ def options_section(options: Options) -> dict[str, Any]:
     return {
         "quantization": options.quantization,
         "input_type": options.input_type,
+        "weights": "per_tensor" if options.per_tensor else "per_channel",
         "postprocess": options.postprocess,
         "max_detections": suppression.max_detections,
         "iou_threshold": suppression.iou_threshold,
@@ -36,10 +42,10 @@ def options_section(options: Options) -> dict[str, Any]:
     }
 
 
-def readiness(model: ModelFile) -> dict[str, Any]:
-    """The static verdict for each accelerator."""
+def readiness(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
+    """The verdict for each accelerator: a static check, and the compilers that run here."""
     findings = edgetpu.check(model)
-    return {
+    verdicts = {
         "edgetpu": {
             "ready": not findings,
             "findings": [finding.to_dict() for finding in findings],
@@ -47,6 +53,45 @@ def readiness(model: ModelFile) -> dict[str, Any]:
             "coverage": edgetpu.coverage(model),
         }
     }
+    return verdicts | {name: _compiled(name, model, path) for name in ("hexagon", "ethos_u")}
+
+
+def _compiled(name: str, model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
+    device = devices.load(name)
+    findings = device.check(model)
+    if findings:
+        compilation = devices.Compilation("not compiled", "", "the static check found faults")
+    else:
+        # Only the answer is wanted here; mobiledets-compile writes the file.
+        with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
+            compilation = device.compile_model(path, folder)
+        findings = devices.merged(findings, compilation)
+    result = dict(compilation.result)
+    if layers := result.pop("layers", None):
+        result["block_cycles"] = block_cycles(layers)
+    return {
+        "ready": not findings and compilation.status != "failed",
+        "findings": [finding.to_dict() for finding in findings],
+        "compiler": {"status": compilation.status, "reason": compilation.reason} | result,
+    }
+
+
+def block_cycles(layers: list[dict[str, Any]]) -> dict[str, int]:
+    """Cycles of each block in Vela's table, in the network's order."""
+    cycles: dict[str, int] = {}
+    for layer in layers:
+        name = layer["block"] or "other"
+        cycles[name] = cycles.get(name, 0) + layer["cycles"]
+    return cycles
+
+
+def latency(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
+    """Measured on this host; of an int8 file also each block alone."""
+    found = host_cpu.measure(path).to_dict()
+    if int8_check.check(model):
+        return found
+    times = block_times.measure(host_cpu, path, host_cpu.DEFAULT_VARIANT, runs=_BLOCK_RUNS, warm_up_seconds=0)
+    return found | {"blocks_ms": times}
 
 
 def versions() -> dict[str, str]:

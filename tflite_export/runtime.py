@@ -2,13 +2,17 @@
 
 import os
 
+import numpy as np
+
 from mobiledets_tf.errors import InputError
 from tflite_export import inspect
 from tflite_export.native_output import held_back
 
 
-def open_model(path: str | os.PathLike, threads: int = 1):
+def open_model(path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
     """An `ai_edge_litert` interpreter with its tensors allocated.
+
+    `keep_tensors` runs the builtin kernels without a delegate and leaves every tensor readable after a run.
 
     Raises:
       InputError: the file is missing, damaged, or has an operation the runtime lacks.
@@ -18,12 +22,58 @@ def open_model(path: str | os.PathLike, threads: int = 1):
 
     try:
         with held_back():
-            interpreter = Interpreter(os.fspath(path), num_threads=threads)
+            interpreter = Interpreter(os.fspath(path), num_threads=threads, **_keeping(keep_tensors))
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"LiteRT cannot run model {str(path)!r}: {_first_line(error)}") from error
     return interpreter
 
 
+class TensorRunner:
+    """Runs a file of one image input on one thread and keeps every tensor.
+
+    Raises:
+      InputError: the file cannot be run, or has several inputs.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.interpreter = open_model(path, threads=1, keep_tensors=True)
+        self._quantization = {
+            detail["index"]: detail["quantization"] for detail in self.interpreter.get_tensor_details()
+        }
+        inputs = self.interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise InputError(f"model {str(path)!r} has {len(inputs)} inputs; a detector has 1")
+        self._input = inputs[0]
+
+    def run(self, image: np.ndarray) -> None:
+        """Runs on an image [1, height, width, 3] float32 in [-1, 1], quantised as the input asks."""
+        from tflite_export import images
+
+        dtype, quantization = self._input["dtype"], self._input["quantization"]
+        value = image if dtype == np.float32 else images.quantize(image, dtype, *quantization)
+        self.interpreter.set_tensor(self._input["index"], value)
+        self.interpreter.invoke()
+
+    def stored(self, index: int) -> np.ndarray:
+        """A tensor as it is stored."""
+        return self.interpreter.get_tensor(index)
+
+    def value(self, index: int) -> np.ndarray:
+        """A tensor in real numbers."""
+        value, (scale, zero_point) = self.stored(index), self._quantization[index]
+        return value if not scale else (value.astype(np.float32) - zero_point) * np.float32(scale)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _keeping(keep_tensors: bool) -> dict:
+    if not keep_tensors:
+        return {}
+    from ai_edge_litert.interpreter import OpResolverType
+
+    # Without the delegate, which would hold its own copies of what is between operations.
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": resolver}

@@ -6,22 +6,34 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
+from mobiledets_tf.errors import CheckFailed, InputError, unknown_name
 
 FLAGS = flags.FlagValues()
 # Known here as well, so that `--help` need not load them; a test compares both.
-DEVICES = ("host_cpu",)
+DEVICES = ("host_cpu", "hexagon", "ethos_u", "adb")
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
-flags.DEFINE_enum("device", "host_cpu", DEVICES, "What to run it on.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "device", "host_cpu", DEVICES, "host_cpu: measured here; hexagon: QNN's simulation; ethos_u: the "
+    "estimate of Arm's compiler Vela; adb: measured on a connected Android phone.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string("variant", None, "Chip or delegate of the device; a wrong one lists them.",
+                    flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
 flags.DEFINE_integer("runs", 50, "Timed inferences, after a warm-up.", 1, 100_000, flag_values=FLAGS)
+flags.DEFINE_bool(
+    "blocks", False, "Also time each block of the architecture alone (int8 files of this project).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
 DESCRIPTION = """
-Measures the latency of a .tflite file: median and spread after a warm-up.
+Latency of a .tflite file: median and spread after a warm-up where it is measured; simulated and
+compiled figures are called so.
 
   mobiledets-benchmark --model=runs/export/detector.tflite --threads=2 --runs=100 --format=json
+  mobiledets-benchmark --model=runs/export/detector.tflite --device=hexagon --blocks
 """
 
 
@@ -29,15 +41,38 @@ def main() -> None:
     """Prints one measurement to stdout."""
     from tflite_export import devices, inspect
 
-    latency = devices.load(FLAGS.device).measure(FLAGS.model, FLAGS.threads, FLAGS.runs)
-    result = {"model": FLAGS.model} | latency.to_dict()
+    model = inspect.read(FLAGS.model)
+    device = devices.load(FLAGS.device)
+    variant = FLAGS.variant or device.DEFAULT_VARIANT
+    if variant not in device.VARIANTS:
+        raise unknown_name(f"variant of {FLAGS.device}", variant, filter(None, device.VARIANTS))
+    if FLAGS.blocks and FLAGS.device == "adb":
+        raise InputError("--blocks with --device=adb; allowed: host_cpu, hexagon, ethos_u")
+    try:
+        latency = device.measure(FLAGS.model, FLAGS.threads, FLAGS.runs, variant)
+        result = {"model": FLAGS.model} | latency.to_dict()
+        if FLAGS.blocks:
+            result["blocks_ms"] = _blocks(device, variant)
+    except RuntimeError as error:
+        raise CheckFailed(str(error)) from error
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
-    if FLAGS.threads > 1:
-        _warn_of_threads(inspect.read(FLAGS.model))
+    if FLAGS.threads > 1 and FLAGS.device == "host_cpu":
+        _warn_of_threads(model)
+
+
+def _blocks(device, variant: str) -> dict[str, float]:
+    from tqdm import tqdm
+
+    from tflite_export.devices import block_times
+
+    return block_times.measure(
+        device, FLAGS.model, variant, FLAGS.threads, FLAGS.runs,
+        lambda items: tqdm(items, desc="blocks", file=sys.stderr),
+    )  # fmt: skip
 
 
 def _warn_of_threads(model) -> None:
-    from tflite_export.postprocess import CUSTOM_OP
+    from tflite_export.inspect import CUSTOM_OP
 
     if CUSTOM_OP in model.histogram():
         print(
@@ -48,11 +83,16 @@ def _warn_of_threads(model) -> None:
 
 
 def as_text(result: dict) -> str:
-    """A measurement as one line."""
-    return (
-        f"{result['model']}: {result['median_ms']:.3f} ms ({result['kind']} on {result['device']}, "
-        f"{result['threads']} threads, median of {result['runs']} runs, spread {result['spread']:.1%})"
-    )
+    """A measurement as one line, and one for each block."""
+    how = " ".join(filter(None, (result["kind"], "on", result["device"], result.get("variant"))))
+    if "runs" in result:
+        how += (f", {result['threads']} threads, {result.get('statistic', 'median')} of {result['runs']} "
+                f"runs, spread {result['spread']:.1%}")  # fmt: skip
+    lines = [f"{result['model']}: {result['median_ms']:.3f} ms ({how})"]
+    if blocks := result.get("blocks_ms"):
+        lines.append("each block alone (their sum is not the network's time):")
+        lines += [f"  {name:<18} {milliseconds:9.4f} ms" for name, milliseconds in blocks.items()]
+    return "\n".join(lines)
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

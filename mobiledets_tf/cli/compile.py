@@ -7,14 +7,24 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
+from mobiledets_tf.errors import InputError, unknown_name
 
 FLAGS = flags.FlagValues()
 # Known here as well, so that `--help` need not load them; a test compares both.
-TARGETS = ("edgetpu",)
+TARGETS = ("edgetpu", "hexagon", "ethos_u")
 _SHOWN = 20
+_EMULATED_IMAGES = 4
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
 flags.DEFINE_enum("target", "edgetpu", TARGETS, "The accelerator.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "variant", None, "The chip: a SoC of hexagon (SM8550), a configuration of ethos_u (u65-512); a wrong one "
+    "lists them.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "eval_data", None, "Real images (a converted folder's val shards or a TFRecord pattern) on which the "
+    "emulated hexagon is compared with LiteRT's interpreter.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string(
     "output_dir", None, "Where the vendor's compiler writes; default: the model's folder.", flag_values=FLAGS
 )
@@ -33,23 +43,63 @@ def main() -> int:
     """Prints the verdict; returns 0 for ready, 1 for not."""
     from tflite_export import devices, inspect
 
+    images = _eval_files()
     device = devices.load(FLAGS.target)
+    variant = _variant(device)
     model = inspect.read(FLAGS.model)
-    findings = device.check(model)
+    output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
     # Also where the check found faults: the compiler may still map a part of the file.
-    compilation = device.compile_model(FLAGS.model, FLAGS.output_dir or os.path.dirname(FLAGS.model) or ".")
+    compilation = device.compile_model(FLAGS.model, output_dir, *variant)
+    findings = devices.merged(device.check(model), compilation)
     verdict = {
         "model": FLAGS.model,
         "target": FLAGS.target,
         "ready": not findings and compilation.status != "failed",
         "findings": [finding.to_dict() for finding in findings],
         "operations": model.histogram(),
-        "parameters": device.parameters(model),
-        "coverage": device.coverage(model),
-        "compiler": compilation.to_dict(),
     }
+    if FLAGS.target == "edgetpu":
+        verdict |= {"parameters": device.parameters(model), "coverage": device.coverage(model)}
+    verdict["compiler"] = compilation.to_dict()
+    if images:
+        verdict["emulation"] = _emulation(device, model, images)
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
     return 0 if verdict["ready"] else 1
+
+
+def _variant(device) -> tuple[str, ...]:
+    if FLAGS.variant is None:
+        return ()
+    if not device.COMPILE_VARIANTS:
+        raise InputError(f"--variant={FLAGS.variant} with --target={FLAGS.target}, which has none")
+    if FLAGS.variant not in device.COMPILE_VARIANTS:
+        raise unknown_name(f"variant of {FLAGS.target}", FLAGS.variant, device.COMPILE_VARIANTS)
+    return (FLAGS.variant,)
+
+
+def _eval_files() -> list[str]:
+    if FLAGS.eval_data is None:
+        return []
+    if FLAGS.target != "hexagon":
+        raise InputError(f"--eval_data with --target={FLAGS.target}; allowed: hexagon, which can be emulated")
+    from mobiledets_tf.data import records
+
+    return records.resolve(FLAGS.eval_data, "val")
+
+
+def _emulation(device, model, files: list[str]) -> dict:
+    """Largest difference of the emulated chip, or why there is none."""
+    from tflite_export import quantize
+    from tflite_export.postprocess import INPUT
+
+    shape = model.inputs[0].shape if model.inputs else ()
+    if len(shape) != 4:
+        return {"reason": f"the input is of shape {shape}; allowed: one image"}
+    samples = quantize.from_records(files, shape[1:3], _EMULATED_IMAGES, seed=0).samples()
+    try:
+        return device.emulation_difference(FLAGS.model, (sample[INPUT] for sample in samples))
+    except (InputError, RuntimeError) as error:
+        return {"reason": " ".join(str(error).split())[:300]}
 
 
 def as_text(verdict: dict) -> str:
@@ -59,14 +109,16 @@ def as_text(verdict: dict) -> str:
     lines += [f"  {_finding_line(finding)}" for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
         lines.append(f"  and {len(findings) - _SHOWN} more; --format=json lists all")
-    parameters = verdict["parameters"]
-    where = "streamed from the host in part" if parameters["streamed"] else "all in the chip's cache"
-    lines.append(f"parameters: {parameters['bytes']:,} bytes, {where}")
-    lines.append(_coverage_line(verdict["coverage"]))
+    if parameters := verdict.get("parameters"):
+        where = "streamed from the host in part" if parameters["streamed"] else "all in the chip's cache"
+        lines.append(f"parameters: {parameters['bytes']:,} bytes, {where}")
+        lines.append(_coverage_line(verdict["coverage"]))
     lines.append(f"compiler: {compiler['status']}{': ' if compiler['reason'] else ''}{compiler['reason']}")
     if compiler["status"] != "compiled":
         lines.append(f"  to compile: {compiler['command']}")
     lines += _compiler_lines(compiler["result"])
+    if emulation := verdict.get("emulation"):
+        lines.append(_emulation_line(emulation))
     return "\n".join(lines)
 
 
@@ -84,6 +136,14 @@ def _place(first: dict) -> str:
 def _compiler_lines(result: dict) -> list[str]:
     """What the compiler's log says; nothing where it was not run."""
     lines = []
+    if result.get("soc"):
+        rest = ", ".join(f"{count} {name}" for name, count in result["on_cpu"].items()) or "none"
+        lines.append(f"  {result['soc']}: {result['offloaded']} of {result['operations']} operations "
+                     f"offloaded in {result['partitions']} partition(s); on the CPU: {rest}")  # fmt: skip
+    if result.get("layers"):
+        lines.append(f"  {result['variant']}: {result['npu_operations']} of Vela's operations on the NPU, "
+                     f"{result['cpu_operations']} on the CPU, {result['cycles']:,} cycles")  # fmt: skip
+        lines += _block_lines(result["layers"])
     if result.get("on_edgetpu") is not None:
         lines.append(f"  version {result['version']}: {result['on_edgetpu']} operations on the Edge TPU, "
                      f"{result['on_cpu']} on the CPU, {result['subgraphs']} subgraphs")  # fmt: skip
@@ -92,6 +152,20 @@ def _compiler_lines(result: dict) -> list[str]:
     if first := result.get("first_on_cpu"):
         lines.append(f"  first on the CPU: op {_place(first)}: {first['status']}")
     return lines
+
+
+def _block_lines(layers: list[dict]) -> list[str]:
+    from tflite_export.report import block_cycles
+
+    return [f"    {name:<18} {count:12,} cycles" for name, count in block_cycles(layers).items()]
+
+
+def _emulation_line(emulation: dict) -> str:
+    if "reason" in emulation:
+        return f"emulation: none: {emulation['reason']}"
+    outputs = ", ".join(f"{name} {values['max_lsb']}" for name, values in emulation["outputs"].items())
+    most, images = emulation["max_lsb"], emulation["images"]
+    return f"emulation: at most {most} LSB from LiteRT on {images} images ({outputs})"
 
 
 def _finding_line(finding: dict) -> str:

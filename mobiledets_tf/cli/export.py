@@ -45,7 +45,19 @@ flags.DEFINE_float(
     "max_ap_drop", None, "Fails (exit code 1) when the file's AP is lower than the float model's by more.",
     lower_bound=0, upper_bound=1, flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_enum("quantization", "int8", ["float", "int8"], "int8 is post-training.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "max_output_error", None, "Fails (exit code 1) when the root mean square error of the int8 file's raw "
+    "boxes or scores is above so many standard deviations of the float file's.", lower_bound=0,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_bool(
+    "per_tensor", False, "One scale for all weights of a convolution, in place of one for each channel.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "quantization", "int8", ["float", "int8", "qat"], "int8 is post-training; qat takes a checkpoint of "
+    "quantisation-aware training, and its ranges.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum(
     "input_type", None, ["int8", "uint8", "float"], "uint8 takes raw pixels, float and int8 take [-1, 1]; "
     "default: uint8 for int8, float for float.", flag_values=FLAGS,
@@ -63,8 +75,8 @@ flags.DEFINE_integer(
     "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "output_dir", None, "Folder for detector.tflite, labels.txt, report.json, architecture.json and "
-    "detections.png.",
+    "output_dir", None, "Folder for detector.tflite, labels.txt, report.json, report.html, architecture.json "
+    "and detections.png.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
@@ -86,7 +98,7 @@ def main() -> None:
 
     if settings.source.checkpoint is None:
         _say(f"no --checkpoint_dir: {export.FRESH_WEIGHTS}")
-    if settings.options.quantization == "int8" and not settings.calibration_files:
+    if settings.is_int8 and not settings.calibration_files:
         _say("no --calibration_data: calibrating on noise")
     report = export.export(settings, FLAGS.output_dir, _progress)
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
@@ -101,7 +113,7 @@ def _settings():
         FLAGS.architecture, FLAGS.checkpoint_dir, FLAGS.num_classes, FLAGS.image_size, FLAGS.depth_multiplier,
         evaluation or calibration,
     )  # fmt: skip
-    input_type = FLAGS.input_type or ("uint8" if FLAGS.quantization == "int8" else "float")
+    input_type = FLAGS.input_type or ("float" if FLAGS.quantization == "float" else "uint8")
     _check_flags(input_type, calibration, evaluation)
     _check_data(network, evaluation)
     _check_output(FLAGS.output_dir)
@@ -112,12 +124,15 @@ def _settings():
     suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold)
     return export.Settings(
         source=network,
-        options=convert.Options(FLAGS.quantization, input_type, FLAGS.postprocess, suppression),
+        options=convert.Options(
+            FLAGS.quantization, input_type, FLAGS.postprocess, suppression, FLAGS.per_tensor
+        ),
         calibration_files=calibration,
         eval_files=evaluation,
         calibration_images=FLAGS.calibration_images,
         max_eval_images=FLAGS.max_eval_images,
         max_ap_drop=FLAGS.max_ap_drop,
+        max_output_error=FLAGS.max_output_error,
         seed=FLAGS.seed,
     )
 
@@ -132,7 +147,13 @@ def _files(flag: str, split: str) -> tuple[str, ...]:
 def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tuple[str, ...]) -> None:
     if FLAGS.quantization == "float" and input_type != "float":
         raise InputError(f"--input_type={input_type} with --quantization=float; allowed: float")
-    if FLAGS.quantization == "int8" and FLAGS.checkpoint_dir and not calibration:
+    if FLAGS.quantization == "float" and (FLAGS.per_tensor or FLAGS.max_output_error is not None):
+        raise InputError("--per_tensor and --max_output_error are about int8; given --quantization=float")
+    if FLAGS.quantization == "qat" and not FLAGS.checkpoint_dir:
+        raise InputError("--quantization=qat needs --checkpoint_dir, a training with --quantization_aware")
+    if FLAGS.quantization == "qat" and FLAGS.per_tensor:
+        raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
+    if FLAGS.quantization != "float" and FLAGS.checkpoint_dir and not calibration:
         raise InputError("--calibration_data is needed: the int8 ranges of a trained network come from it")
     if FLAGS.max_ap_drop is not None and not evaluation:
         raise InputError("--max_ap_drop needs --eval_data")
@@ -157,6 +178,9 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
     for name in ("float", "float_tflite", "int8"):
         if report.get(name):
             lines.append(f"{name:<14} AP {report[name]['AP']:.4f}  AP50 {report[name]['AP50']:.4f}")
+    if error := report["quantization_error"]:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in error["outputs"].items())
+        lines.append(f"{'int8 error':<14} {figures} (relative), on {error['images']} images")
     operators = ", ".join(f"{count} {name}" for name, count in report["file"]["histogram"].items())
     latency, ready = report["latency"], report["readiness"]["edgetpu"]
     verdict = "ready" if ready["ready"] else f"not ready, {len(ready['findings'])} findings"

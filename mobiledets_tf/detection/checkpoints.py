@@ -14,6 +14,8 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import InputError
 
 _ROOT = "model/named_weights/"
+# Observed ranges of a quantisation-aware training.
+_RANGES = "model/ranges/"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = "step" + _SUFFIX
 _SHOWN = 3
@@ -56,6 +58,43 @@ def shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, (_, shape) in _entries(_open(find(path))).items()}
 
 
+def values(path: str | os.PathLike) -> dict[str, Any]:
+    """Canonical names of all weights in a checkpoint, with their values.
+
+    Raises:
+      InputError: no checkpoint there, or it is damaged.
+    """
+    prefix = find(path)
+    reader = _open(prefix)
+    return _read(reader, {name: key for name, (key, _) in _entries(reader).items()}, prefix)
+
+
+def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Reads the observed ranges of a quantised detector (`models.quantized`).
+
+    Raises:
+      InputError: the checkpoint is not one of a quantisation-aware training of this network.
+    """
+    prefix = find(path)
+    reader = _open(prefix)
+    entries = {name: key for name, (key, _) in _entries(reader, _RANGES).items()}
+    unknown = sorted(entries.keys() ^ ranges.keys())
+    if unknown:
+        what = "holds no ranges: it was not trained with --quantization_aware" if not entries else (
+            f"is of another network: range {unknown[0]}"
+        )
+        raise InputError(f"checkpoint {prefix!r} {what}")
+    for name, value in _read(reader, entries, prefix).items():
+        ranges[name].assign(value)
+
+
+def _read(reader, keys: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    try:
+        return {name: reader.get_tensor(key) for name, key in keys.items()}
+    except _READ_ERRORS as error:
+        raise InputError(f"checkpoint {prefix!r} is damaged: {_first_line(error)}") from error
+
+
 def check(named_weights: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Raises InputError unless every weight is in the checkpoint with its shape."""
     prefix = find(path)
@@ -84,12 +123,9 @@ def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, An
     reader = _open(prefix)
     entries = _entries(reader)
     _check(named_weights, {name: tuple(shape) for name, (_, shape) in entries.items()}, prefix, exact=True)
-    try:
-        values = {name: reader.get_tensor(entries[name][0]) for name in named_weights}
-    except _READ_ERRORS as error:
-        raise InputError(f"checkpoint {prefix!r} is damaged: {_first_line(error)}") from error
+    given = _read(reader, {name: entries[name][0] for name in named_weights}, prefix)
     for name, weight in named_weights.items():
-        weight.assign(values[name])
+        weight.assign(given[name])
     return prefix
 
 
@@ -113,12 +149,12 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _entries(reader) -> dict[str, tuple[str, list[int]]]:
+def _entries(reader, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:
     """Canonical name -> (key in the checkpoint, shape)."""
     found = {}
     for key, shape in reader.get_variable_to_shape_map().items():
-        if key.startswith(_ROOT) and key.endswith(_SUFFIX) and ".OPTIMIZER_SLOT" not in key:
-            found[_unescape(key[len(_ROOT) : -len(_SUFFIX)])] = (key, shape)
+        if key.startswith(root) and key.endswith(_SUFFIX) and ".OPTIMIZER_SLOT" not in key:
+            found[_unescape(key[len(root) : -len(_SUFFIX)])] = (key, shape)
     return found
 
 

@@ -1,7 +1,9 @@
 """mobiledets-export, mobiledets-compile, mobiledets-benchmark as a user calls them."""
 
+import html.parser
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,10 +13,10 @@ import pytest
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.cli import benchmark, compile, export
 from mobiledets_tf.errors import InputError
-from tflite_export import devices, inspect
+from tflite_export import devices, inspect, metadata
 from tflite_export import export as exporting
 
-ARTEFACTS = {"detector.tflite", "labels.txt", "report.json", "architecture.json"}
+ARTEFACTS = {"detector.tflite", "labels.txt", "report.json", "report.html", "architecture.json"}
 
 
 def run(command, **flags) -> int:
@@ -43,14 +45,77 @@ def test_export_writes_a_measured_folder(exported, detector):
     assert report["params"] == detector.count_params()
     assert report["file"]["bytes"] == (path / "detector.tflite").stat().st_size
     assert report["file"]["histogram"] == inspect.read(path / "detector.tflite").histogram()
-    assert report["calibration"] == {"source": "images", "count": 4, "seed": 0}
-    assert report["evaluation"] == {"images": 6, "files": ["val-00000-of-00001.tfrecord"], "all_images": True}
-    assert report["readiness"]["edgetpu"]["ready"]
+    assert report["calibration"] == {"source": "images", "count": 4, "seed": 0, "split": "train"}
+    assert report["evaluation"] == {
+        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True
+    }  # fmt: skip
+    assert report["float_tflite"]["AP"] == pytest.approx(report["float"]["AP"], abs=0.01)
+    assert set(report["quantization_error"]["outputs"]) == {"raw_boxes", "class_scores"}
+    assert report["options"]["weights"] == "per_channel"
+    assert all(verdict["ready"] for verdict in report["readiness"].values())
     assert report["latency"]["kind"] == "measured"
+    assert {"stem", "block2_layer1", "predictor5_class"} <= report["latency"]["blocks_ms"].keys()
+    assert metadata.labels_of((path / "detector.tflite").read_bytes()) == ["circle", "square", "star"]
     assert report["gate"]["passed"]
     assert report["gate"]["ap_drop"] == pytest.approx(report["float"]["AP"] - report["int8"]["AP"])
     assert (path / "labels.txt").read_text() == "circle\nsquare\nstar\n"
     assert architectures.load(str(path / "architecture.json")) == architectures.load("edgetpu")
+
+
+def test_the_page_is_one_file_with_everything_in_it(exported):
+    content = (exported[1] / "report.html").read_text()
+    report = json.loads((exported[1] / "report.json").read_text())
+    parser = Page()
+    parser.feed(content)
+    assert not parser.open
+    assert {"script", "link", "iframe"}.isdisjoint(parser.tags)
+    assert all(source.startswith("data:image/png;base64,") for source in parser.sources)
+    assert len(parser.sources) == 1
+    text = " ".join(" ".join(parser.text).split())
+    for name in ("float", "float_tflite", "int8"):
+        assert f"{report[name]['AP']:.4f}" in text
+    for words in ("split val", "hexagon : ready", "edgetpu : ready", "predictor0_class", "Gate: passed"):
+        assert words in text
+    operations = re.search(r"All (\d+) operations", text)
+    assert int(operations[1]) == report["file"]["operators"]
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, texts and sources; `open` holds what was not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open, self.text, self.sources = set(), [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_a_gate_names_the_layers_of_largest_error(training, folder, tflite, tmp_path, monkeypatch, capsys):
+    """Both files are made before; the gate allows no error at all."""
+    kinds = (("float", "float"), ("int8", "uint8"))
+    made = {kind: tflite(*kind).read_bytes() for kind in kinds}
+
+    def convert(detector, anchors, options, *rest):
+        return made[options.quantization, options.input_type]
+
+    monkeypatch.setattr(exporting.convert, "convert", convert)
+    flags = {"checkpoint_dir": training, "calibration_data": folder, "max_output_error": 0}
+    assert run(export, **flags, output_dir=tmp_path / "out") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["quantization_error"]["layers"][0]["block"] in error
+    assert not report["gate"]["passed"] and report["gate"]["ap_drop"] is None
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_the_gate_fails_with_1_and_leaves_the_report(training, folder, tmp_path, monkeypatch, capsys):
@@ -86,6 +151,7 @@ def test_an_export_that_fails_leaves_nothing(training, folder, tmp_path, monkeyp
 
     monkeypatch.setattr(exporting, "evaluate", fail)
     monkeypatch.setattr(exporting.convert, "convert", lambda *args: b"")
+    monkeypatch.setattr(exporting, "_with_metadata", lambda model, settings: model)
     monkeypatch.setattr(exporting, "FileDetector", lambda *args, **kwargs: None)
     data = {"calibration_data": folder, "eval_data": folder}
     code = run(export, checkpoint_dir=training, output_dir=tmp_path / "out", **data)
@@ -108,8 +174,10 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
     ("flags", "words"),
     [
         ({"architecture": "edgetup"}, "did you mean 'edgetpu'?"),
-        ({"architecture": "cpu", "quantization": "qat"}, "allowed are float, int8"),
+        ({"architecture": "cpu", "quantization": "qta"}, "allowed are float, int8, qat"),
+        ({"architecture": "cpu", "quantization": "qat"}, "needs --checkpoint_dir"),
         ({"architecture": "cpu", "quantization": "float", "input_type": "uint8"}, "allowed: float"),
+        ({"architecture": "cpu", "quantization": "float", "per_tensor": True}, "about int8"),
         ({"architecture": "cpu", "image_size": 32}, "six feature maps"),
         ({"architecture": "cpu", "num_classes": 0}, "num_classes"),
         ({"architecture": "cpu", "max_ap_drop": 0.1}, "--max_ap_drop needs --eval_data"),
@@ -187,6 +255,55 @@ def test_benchmark_prints_a_measurement(tflite, capsys):
     assert "use one thread" in capsys.readouterr().err
     assert run(benchmark, model=tflite("int8", "int8", "none"), runs=5, threads=2) == 0
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["hexagon", "ethos_u"])
+def test_compile_of_other_chips(target, tflite, folder, tmp_path, capfd):
+    pytest.importorskip({"hexagon": "onnxruntime_qnn", "ethos_u": "ethosu.vela"}[target])
+    flags = {"eval_data": folder} if target == "hexagon" else {}
+    model = tflite("int8", "uint8")
+    assert run(compile, model=model, target=target, output_dir=tmp_path, format="json", **flags) == 0
+    verdict = json.loads(capfd.readouterr().out)
+    assert verdict["ready"] and verdict["compiler"]["status"] == "compiled"
+    assert os.listdir(tmp_path) == [os.path.basename(verdict["compiler"]["output"])]
+    if target == "hexagon":
+        assert verdict["emulation"]["images"] == 4
+    assert run(compile, model=model, target=target, output_dir=tmp_path) == 0
+    text = capfd.readouterr().out
+    assert "operations offloaded" in text if target == "hexagon" else "block2_layer1" in text
+
+
+def test_compile_of_a_float_file_is_not_ready_even_where_it_compiles(tflite, tmp_path, capsys):
+    assert run(compile, model=tflite("float", "float"), target="hexagon", output_dir=tmp_path) == 1
+    assert "op 0 CONV_2D in stem: tensor is float32; allowed: int8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"target": "edgetpu", "variant": "x"}, "--variant=x with --target=edgetpu, which has none"),
+        ({"target": "hexagon", "variant": "SM855"}, "did you mean 'SM8550'?"),
+        ({"target": "ethos_u", "eval_data": "x"}, "allowed: hexagon"),
+    ],
+)
+def test_compile_refuses_what_a_target_has_not(flags, words, tflite, capsys):
+    assert run(compile, model=tflite("int8", "uint8"), **flags) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("device", "kind"), [("hexagon", "simulated"), ("ethos_u", "compiled")])
+def test_benchmark_says_what_kind_of_time_it_is(device, kind, tflite, capfd):
+    pytest.importorskip({"hexagon": "onnxruntime_qnn", "ethos_u": "ethosu.vela"}[device])
+    assert run(benchmark, model=tflite("int8", "uint8"), device=device, format="json") == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["kind"], result["device"]) == (kind, device)
+    assert result["median_ms"] > 0
+
+
+def test_benchmark_of_a_float_file_on_hexagon_is_refused(tflite, capsys):
+    pytest.importorskip("onnxruntime_qnn")
+    assert run(benchmark, model=tflite("float", "float"), device="hexagon") == 2
+    assert "is not int8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [compile, benchmark])

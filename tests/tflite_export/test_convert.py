@@ -160,3 +160,10 @@ def test_resizing_is_the_training_pipelines(pictures):
     resizer = image_resizer_builder.build(text_format.Parse(text, image_resizer_pb2.ImageResizer()))
     expected = resizer(tf.constant(pictures[0], tf.float32))[0]
     np.testing.assert_array_equal(images.resize(pictures[0], (SIZE, 64)), expected)
+
+
+def test_per_tensor_weights_have_one_scale(detector, anchors, calibration):
+    options = convert.Options("int8", "int8", "none", per_tensor=True)
+    model = inspect.parse(convert.convert(detector, anchors, options, calibration))
+    convolutions = [op for op in model.operators if op.name == "CONV_2D"]
+    assert {len(op.inputs[1].scales) for op in convolutions} == {1}

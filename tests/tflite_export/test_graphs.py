@@ -10,8 +10,9 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import InvertedBottleneckSpec
 from mobiledets_tf.errors import InputError
 from tflite_export import runtime
-from tflite_export.devices import edgetpu, ethos_u, hexagon
+from tflite_export.devices import block_times, edgetpu, ethos_u, hexagon, host_cpu
 from tflite_export.graphs import Settings, block_graph, network_graph
+from tflite_export.graphs.cut import cut
 from tflite_export.graphs.read_tflite import read_graph
 from tflite_export.graphs.write_tflite import to_tflite
 from tflite_export.inspect import read
@@ -98,6 +99,52 @@ def test_vela_maps_every_operation(written, variant):
     assert latency.kind == "compiled"
     assert latency.median_ms > 0
     assert latency.details["cpu_operations"] == 0
+
+
+def test_a_network_is_cut_into_its_blocks(tflite):
+    graph = read_graph(tflite("int8", "int8", "none"))
+    parts = cut(graph)
+    names = list(parts)
+    assert names[:2] == ["stem", "block1_layer1"]
+    assert sum(name.startswith("predictor") for name in names) == 12
+    inside = [node.output for part in parts.values() for node in part.nodes]
+    assert len(inside) == len(set(inside))
+    # What is left out joins all maps.
+    left = {node.op for node in graph.nodes if node.output not in set(inside)}
+    assert left == {"CONCATENATION", "LOGISTIC"}
+    assert sum(part.madds() for part in parts.values()) == graph.madds()
+
+
+def test_blocks_are_timed_alone(tflite, monkeypatch):
+    path = tflite("int8", "uint8")
+    found = block_times.measure(host_cpu, path, "", runs=2)
+    assert list(found) == list(cut(read_graph(path)))
+    assert all(milliseconds > 0 for milliseconds in found.values())
+    pytest.importorskip("onnxruntime_qnn")
+    monkeypatch.setattr(block_times, "cut", lambda graph: dict(list(cut(graph).items())[:2]))
+    assert list(block_times.measure(hexagon, path, "v73")) == ["stem", "block1_layer1"]
+
+
+def test_the_emulated_hexagon_is_near_the_interpreter(tflite, calibration):
+    pytest.importorskip("onnxruntime_qnn")
+    samples = [sample["image"] for sample in calibration.samples()][:2]
+    found = hexagon.emulation_difference(tflite("int8", "uint8"), samples)
+    assert found["images"] == 2
+    assert len(found["outputs"]) == 2
+    # Rounding differs by one step in a layer, and a detector has some sixty.
+    assert 0 < found["max_lsb"] <= 16
+    assert max(output["mean_lsb"] for output in found["outputs"].values()) < 1.5
+
+
+def test_vela_names_what_stays_on_the_cpu(tflite, tmp_path):
+    pytest.importorskip("ethosu.vela")
+    made = ethos_u.compile_model(tflite("int8", "uint8"), tmp_path)
+    assert (made.status, made.findings) == ("compiled", [])
+    layers = made.result["layers"]
+    assert made.result["cycles"] == sum(layer["cycles"] for layer in layers) > 0
+    assert {"stem", "block2_layer1", "predictor0_class"} <= {layer["block"] for layer in layers}
+    of_float = ethos_u.compile_model(tflite("float", "float"), tmp_path)
+    assert of_float.findings and "NPU" in of_float.findings[0].reason or of_float.status == "failed"
 
 
 def test_vela_compiles_into_the_folder(written, tmp_path):

@@ -5,8 +5,8 @@ Each device is a module of this package and answers what it can. One that gives 
   measure(path, threads, runs, variant) -> Latency     of a .tflite file
   measure_graph(graph, variant) -> Latency             of a graph of `tflite_export.graphs`
   versions(variant) -> dict                            of all that its figures depend on
-One that checks has `check(model) -> list[Finding]`; one that compiles has
-`compile_model(path, output_dir) -> Compilation`. To add a device, write the module and name
+One that compiles has `check(model) -> list[Finding]`, COMPILE_VARIANTS and
+`compile_model(path, output_dir, variant) -> Compilation`. To add a device, write the module and name
 it below.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 from mobiledets_tf.errors import InputError
 
 # Devices by what they answer; the modules are imported when asked for.
-MEASURING = ("host_cpu",)
-COMPILING = ("edgetpu",)
+MEASURING = ("host_cpu", "hexagon", "ethos_u", "adb")
+COMPILING = ("edgetpu", "hexagon", "ethos_u")
 # Those that give a time for a network, whatever its kind: what `mobiledets-latency` offers.
 TIMING = ("host_cpu", "hexagon", "ethos_u", "edgetpu")
 
@@ -81,6 +81,12 @@ class Finding:
         return dataclasses.asdict(self)
 
 
+def merged(checked: list["Finding"], compilation: "Compilation") -> list["Finding"]:
+    """Findings of the static check, then those of the compiler about other operations."""
+    known = {finding.op_index for finding in checked}
+    return checked + [finding for finding in compilation.findings if finding.op_index not in known]
+
+
 @dataclasses.dataclass(frozen=True)
 class Compilation:
     """The vendor compiler's answer.
@@ -92,6 +98,7 @@ class Compilation:
       output: the compiled file, or None.
       log: what the compiler printed.
       result: what the log says, by name; empty where nothing was run.
+      findings: what the compiler left on the CPU, and why.
     """
 
     status: str
@@ -100,6 +107,7 @@ class Compilation:
     output: str | None = None
     log: str = ""
     result: dict[str, Any] = dataclasses.field(default_factory=dict)
+    findings: list[Finding] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For a report."""

@@ -16,7 +16,8 @@ from mobiledets_tf.version import __version__
 from tflite_export import blocks
 from tflite_export.devices import Finding, Latency, edgetpu_roofline
 from tflite_export.devices.edgetpu_compiler import compile_model
-from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
+from tflite_export.devices.int8_check import CPU_BY_DESIGN
+from tflite_export.inspect import ModelFile, Operator, Tensor
 
 __all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "measure_graph", "parameters", "versions"]
 
@@ -35,8 +36,8 @@ SUPPORTED_OPS = {
     "RESIZE_BILINEAR": 4, "RESIZE_NEAREST_NEIGHBOR": 4, "SLICE": 5, "SOFTMAX": 3, "SPACE_TO_DEPTH": 2,
     "SPLIT": 4, "SQUEEZE": 2, "STRIDED_SLICE": 5, "SUB": 5, "TANH": 3, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3,
 }  # fmt: skip
-# These end a network on the CPU by design; they are no fault.
-CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
+# The compiler has one chip.
+COMPILE_VARIANTS = ()
 INTEGER_TYPES = frozenset({"INT8", "UINT8"})
 MAX_SOFTMAX = 16_000
 # What compiler logs show as free for parameters on a chip of 8 MiB.

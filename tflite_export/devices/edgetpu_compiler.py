@@ -1,17 +1,14 @@
 """Running Coral's `edgetpu_compiler` where it is installed, and judging its answer."""
 
-import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError
 from tflite_export import blocks, inspect
-from tflite_export.devices import Compilation, edgetpu_log
+from tflite_export.devices import Compilation, edgetpu_log, process
 from tflite_export.devices.edgetpu_log import CompilerLog
 from tflite_export.inspect import ModelFile, Operator
 
@@ -43,7 +40,7 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
     for attempt in range(1, ATTEMPTS + 1):
         # In a folder of its own first: a compiler that dies leaves nothing in the user's.
         with tempfile.TemporaryDirectory(prefix=".edgetpu-", dir=output_dir) as folder:
-            code, printed = _run(_arguments(found, Path(folder), path))
+            code, printed = process.run(COMPILER, _arguments(found, Path(folder), path), TIMEOUT_S)
             log = edgetpu_log.parse(printed + _operation_log(Path(folder), path))
             made = Path(folder) / f"{path.stem}_edgetpu.tflite"
             reason = _fault(code, log, made)
@@ -68,11 +65,8 @@ def _operation_log(folder: Path, path: Path) -> str:
 
 def _fault(code: int | str, log: CompilerLog, made: Path) -> str:
     """Why there is no compiled file to trust, or ''."""
-    if isinstance(code, str):
-        return code
-    if code:
-        ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"{COMPILER} {ended}{': ' + log.error if log.error else ''}"
+    if reason := process.fault(COMPILER, code):
+        return f"{reason}{': ' + log.error if log.error and not isinstance(code, str) else ''}"
     if log.succeeded is False:
         return f"{COMPILER} failed{': ' + log.error if log.error else ''}"
     if not made.is_file():
@@ -82,34 +76,6 @@ def _fault(code: int | str, log: CompilerLog, made: Path) -> str:
     except InputError:
         return f"{COMPILER} ended without an error and wrote a file that is no .tflite file"
     return ""
-
-
-def _run(command: list[str]) -> tuple[int | str, str]:
-    """(exit code, or why there is none; what was printed)."""
-    try:
-        # A session of its own: the compiler starts a child, which has to go with it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        return f"{COMPILER} cannot be started: {error.strerror}", ""
-    try:
-        printed, _ = process.communicate(timeout=TIMEOUT_S)
-        code: int | str = process.returncode
-    except subprocess.TimeoutExpired:
-        _end(process)
-        printed, _ = process.communicate()
-        code = f"{COMPILER} did not end within {TIMEOUT_S} s"
-    except BaseException:
-        _end(process)
-        raise
-    return code, printed.decode("utf-8", "replace")
-
-
-def _end(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _result(log: CompilerLog, model: ModelFile, attempts: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Arm Ethos-U, estimated by its compiler Vela: cycles and time per layer, coverage of the NPU."""
 
+import collections
 import contextlib
 import csv
 import functools
@@ -10,10 +11,19 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from mobiledets_tf.errors import unknown_name
-from tflite_export.devices import Compilation, Latency, missing_extra
+from mobiledets_tf.errors import InputError, unknown_name
+from tflite_export import blocks, inspect
+from tflite_export.devices import Compilation, Finding, Latency, missing_extra
+from tflite_export.devices.int8_check import CPU_BY_DESIGN, check, finding
 from tflite_export.graphs import Graph
+from tflite_export.native_output import held_back
+
+__all__ = [
+    "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model", "layers", "measure",
+    "measure_graph", "versions",
+]  # fmt: skip
 
 KIND = "compiled"
 # Accelerator, system and memory of Vela's own configuration file Arm/vela.ini.
@@ -23,6 +33,7 @@ VARIANTS = {
     "u85-1024": ("ethos-u85-1024", "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram"),
 }
 DEFAULT_VARIANT = "u65-512"
+COMPILE_VARIANTS = tuple(VARIANTS)
 _PACKAGE = "ethos-u-vela"
 
 
@@ -69,9 +80,19 @@ def layers(path: str | os.PathLike, variant: str = DEFAULT_VARIANT) -> list[dict
 def compile_model(
     path: str | os.PathLike, output_dir: str | os.PathLike, variant: str = DEFAULT_VARIANT
 ) -> Compilation:
-    """Compiles a file for the NPU, as NAME_vela.tflite in `output_dir`."""
+    """Compiles a file for the NPU, as NAME_vela.tflite in `output_dir`.
+
+    Returns:
+      The compilation. Its result holds `variant`, `npu_operations`, `cpu_operations`, `cycles` and
+      `layers`, Vela's table with our block names; its findings name what stays on the CPU.
+    """
     path, output_dir = Path(path), Path(output_dir)
     command = " ".join(["vela", *_arguments(path, output_dir, variant)])
+    model = inspect.read(path)
+    try:
+        _vela()
+    except InputError as error:
+        return Compilation("not compiled", command, str(error))
     with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
         try:
             log = _compile(path, folder, variant)
@@ -85,7 +106,33 @@ def compile_model(
         temporary = output_dir / f".{made.name}.part"
         shutil.copyfile(made, temporary)
         os.replace(temporary, target)
-    return Compilation("compiled", command, "", str(target), log)
+        rows = _layers(folder)
+    table = [_layer(row) for row in rows]
+    counts = collections.Counter(row["target"] for row in table)
+    result = {
+        "variant": variant, "npu_operations": counts["NPU"], "cpu_operations": counts["CPU"],
+        "cycles": sum(row["cycles"] for row in table), "layers": table,
+    }  # fmt: skip
+    return Compilation("compiled", command, "", str(target), log, result, _left_on_cpu(model, rows, variant))
+
+
+def _layer(row: dict[str, str]) -> dict[str, Any]:
+    """A row of Vela's table in a report."""
+    return {
+        "op": row["NNG Operator"], "target": row["Target"], "cycles": int(float(row["Op Cycles"])),
+        "mac_utilization": float(row["Util% (MAC)"]) / 100, "block": blocks.of_name(row["Name"]),
+        "tensor": row["Name"],
+    }  # fmt: skip
+
+
+def _left_on_cpu(model: inspect.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
+    """Operations of the file that Vela leaves to the CPU; one finding each."""
+    if not any(row["Target"] == "NPU" for row in rows):
+        return [Finding(None, None, None, None, f"no operation runs on the NPU of {variant}")]
+    names = {row["Name"] for row in rows if row["Target"] != "NPU"}
+    left = (op for op in model.operators if any(tensor.name in names for tensor in op.outputs))
+    reason = f"Vela leaves it to the CPU for {variant}"
+    return [finding(op, op.outputs[0], reason) for op in left if op.name not in CPU_BY_DESIGN]
 
 
 def _variant(name: str) -> tuple[str, str, str]:
@@ -115,15 +162,21 @@ def _compile(path, folder, variant: str) -> str:
     arguments = _arguments(path, folder, variant)
     vela, printed = _vela(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            code = vela.main(arguments)
+        # Its compiler of newer chips is native and prints past Python.
+        with held_back(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            _main(vela, arguments, printed)
+    except RuntimeError as error:  # Vela raises whatever its passes raise; held_back makes it this.
+        raise RuntimeError(f"vela failed: {_last_line(str(error))}") from error
+    return printed.getvalue()
+
+
+def _main(vela, arguments: list[str], printed: io.StringIO) -> None:
+    try:
+        code = vela.main(arguments)
     except SystemExit as error:
         code = error.code
-    except Exception as error:  # Vela raises whatever its passes raise.
-        raise RuntimeError(f"vela failed: {type(error).__name__}: {_last_line(str(error))}") from error
     if code:
-        raise RuntimeError(f"vela failed: {_last_line(printed.getvalue())}")
-    return printed.getvalue()
+        raise RuntimeError(printed.getvalue().strip() or f"code {code}")
 
 
 def _last_line(text: str) -> str:

@@ -8,12 +8,25 @@ import csv
 import functools
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mobiledets_tf.errors import InputError, unknown_name
+from tflite_export import runtime
 from tflite_export.devices import Latency, missing_extra
+from tflite_export.devices.int8_check import check
+from tflite_export.devices.litert_aot import SOCS as COMPILE_VARIANTS
+from tflite_export.devices.litert_aot import compile_model
 from tflite_export.graphs import Graph
 from tflite_export.native_output import held_back
+
+__all__ = [
+    "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model",
+    "emulation_difference", "measure", "measure_graph", "versions",
+]  # fmt: skip
 
 KIND = "simulated"
 # Of the SoC models tried, these report a simulated time.
@@ -109,23 +122,72 @@ def _devices() -> tuple:
 
 def _profile(model: bytes, options: dict[str, str]) -> dict[str, int]:
     """Message -> value of the profile that compiling writes."""
-    ort, qnn = _packages()
     with tempfile.TemporaryDirectory(prefix="mobiledets-qnn-") as folder, held_back():
         path = os.path.join(folder, "profile.csv")
-        session_options = ort.SessionOptions()
-        session_options.log_severity_level = 3
-        session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        session_options.add_provider_for_devices(
-            list(_devices()[:1]),
-            options | {
-                "backend_path": qnn.get_qnn_htp_path(), "profiling_level": "detailed",
-                "profiling_file_path": path, "offload_graph_io_quantization": "0",
-            },
-        )  # fmt: skip
         # The profile is complete once the session is gone.
-        session = ort.InferenceSession(model, sess_options=session_options)
-        del session
+        _session(model, options | {"profiling_level": "detailed", "profiling_file_path": path})
         return _read_profile(path)
+
+
+def _session(model: bytes, options: dict[str, str]):
+    """A session that runs wholly on the (emulated) HTP or raises."""
+    ort, qnn = _packages()
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = 3
+    session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    given = {"backend_path": qnn.get_qnn_htp_path(), "offload_graph_io_quantization": "0"}
+    session_options.add_provider_for_devices(list(_devices()[:1]), options | given)
+    return ort.InferenceSession(model, sess_options=session_options)
+
+
+def emulation_difference(
+    path: str | os.PathLike, samples: Iterable[np.ndarray], variant: str = DEFAULT_VARIANT
+) -> dict[str, Any]:
+    """The emulated HTP against LiteRT's interpreter, on the same images.
+
+    Args:
+      path: an int8 .tflite file.
+      samples: images [1, height, width, 3] float32 in [-1, 1].
+      variant: which chip.
+
+    Returns:
+      `images`, and for each output of the network (before any post-processing) its largest and
+      mean difference in steps of its int8 scale (LSB): `outputs`: name -> {`max_lsb`,
+      `mean_lsb`}; `max_lsb` of all.
+
+    Raises:
+      InputError: an operation that the graph writer does not know, or the extra is missing.
+      RuntimeError: QNN does not take the graph wholly.
+    """
+    from tflite_export.graphs.read_tflite import read_graph, tensor_index
+    from tflite_export.graphs.write_onnx import to_onnx
+
+    graph = read_graph(path)
+    runner = runtime.TensorRunner(path)
+    with held_back():
+        session = _session(to_onnx(graph), VARIANTS[variant])
+    (source,), targets = session.get_inputs(), [output.name for output in session.get_outputs()]
+    differences: dict[str, list[np.ndarray]] = {name: [] for name in graph.outputs}
+    images = 0
+    for sample in samples:
+        runner.run(sample)
+        with held_back():
+            found = session.run(targets, {source.name: _as_uint8(runner.stored(tensor_index(graph.input)))})
+        for name, values in zip(graph.outputs, found, strict=True):
+            expected = _as_uint8(runner.stored(tensor_index(name)))
+            differences[name].append(np.abs(values.astype(int) - expected).ravel())
+        images += 1
+    outputs = {
+        name.split(";")[0].split("#")[0]: {
+            "max_lsb": int(max(d.max() for d in found)), "mean_lsb": float(np.concatenate(found).mean())
+        }
+        for name, found in differences.items()
+    }  # fmt: skip
+    return {"images": images, "outputs": outputs, "max_lsb": max(o["max_lsb"] for o in outputs.values())}
+
+
+def _as_uint8(stored: np.ndarray) -> np.ndarray:
+    return (stored.astype(np.int16) + 128).astype(np.uint8)
 
 
 def _read_profile(path: str) -> dict[str, int]:

@@ -36,7 +36,10 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure_graph(graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50) -> Latency:
+def measure_graph(
+    graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
+    warm_up_seconds: float = WARM_UP_SECONDS,
+) -> Latency:  # fmt: skip
     """Measures a graph, written to a temporary .tflite file."""
     from tflite_export.graphs.write_tflite import to_tflite
 
@@ -44,12 +47,13 @@ def measure_graph(graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs:
         path = os.path.join(folder, "network.tflite")
         with open(path, "wb") as file:
             file.write(to_tflite(graph))
-        return measure(path, threads, runs, variant)
+        return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
 
 
 def measure(
-    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0
-) -> Latency:
+    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
+    warm_up_seconds: float = WARM_UP_SECONDS,
+) -> Latency:  # fmt: skip
     """Measures one inference, inputs and outputs in place.
 
     Args:
@@ -58,6 +62,7 @@ def measure(
       runs: how many inferences to time, after a warm-up.
       variant: none to choose from.
       seed: of the noise.
+      warm_up_seconds: how long to run before timing, at least.
 
     Raises:
       InputError: the file cannot be run on this machine.
@@ -67,7 +72,7 @@ def measure(
     # The first inference prints which delegate was made.
     with held_back():
         _invoke(interpreter, path)
-    warm_up = _warm_up(interpreter.invoke)
+    warm_up = _warm_up(interpreter.invoke, warm_up_seconds)
     times = np.array([_timed(interpreter.invoke) for _ in range(runs)])
     low, median, high = np.percentile(times, (10, 50, 90))
     details = {
@@ -100,10 +105,10 @@ def _invoke(interpreter, path) -> None:
         raise InputError(f"LiteRT cannot run model {str(path)!r}: {str(error).splitlines()[0]}") from error
 
 
-def _warm_up(invoke) -> int:
+def _warm_up(invoke, seconds: float) -> int:
     """Runs until both the count and the time are reached; returns the count."""
     start, count = time.perf_counter(), 0
-    while count < WARM_UP_RUNS or time.perf_counter() - start < WARM_UP_SECONDS:
+    while count < WARM_UP_RUNS or time.perf_counter() - start < seconds:
         invoke()
         count += 1
     return count

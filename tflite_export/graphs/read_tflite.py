@@ -28,6 +28,11 @@ def read_graph(path: str | os.PathLike) -> Graph:
     return _Reader(model, Path(path).read_bytes(), str(path)).graph()
 
 
+def tensor_index(name: str) -> int:
+    """The index in its file of a tensor of a graph that was read."""
+    return int(name.rpartition("#")[2])
+
+
 class _Reader:
     def __init__(self, model: inspect.ModelFile, data: bytes, path: str):
         self.model, self.path = model, path

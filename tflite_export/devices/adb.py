@@ -1,0 +1,101 @@
+"""An Android phone over adb, measured with TensorFlow's own `benchmark_model`.
+
+The tool has to lie on the phone (https://ai.google.dev/edge/litert/models/measurement has it
+ready-made). The model is pushed beside it and removed again.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from mobiledets_tf.errors import CheckFailed, InputError
+from tflite_export import inspect
+from tflite_export.devices import Latency, process
+
+KIND = "measured"
+VARIANTS = {"cpu": "", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true", "hexagon": "--use_hexagon=true"}
+DEFAULT_VARIANT = "cpu"
+FOLDER = "/data/local/tmp"
+TOOL = f"{FOLDER}/benchmark_model"
+TIMEOUT_S = 300
+_COUNTS = re.compile(r"^(?:INFO: )?count=(\d+) (.*)$", re.MULTILINE)
+_PAIR = re.compile(r"(\w+)=([0-9.eE+-]+)")
+_AVERAGE = re.compile(r"Inference \(avg\): ([0-9.eE+]+)")
+_INIT = re.compile(r"Init: ([0-9.eE+]+)")
+_MEMORY = re.compile(r"footprint.*\(MB\): .*overall=([0-9.]+)")
+
+
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT
+) -> Latency:
+    """Measures a file on the one phone that is connected ($ANDROID_SERIAL chooses among several).
+
+    Args:
+      path: the .tflite file.
+      threads: of the CPU runtime.
+      runs: timed inferences.
+      variant: the delegate.
+
+    Raises:
+      InputError: adb, the phone or the tool is missing.
+      CheckFailed: the tool failed on the phone.
+    """
+    inspect.read(path)
+    if not shutil.which("adb"):
+        raise InputError("adb is not installed; it is part of Android's platform tools")
+    state = _adb(["get-state"], "adb sees no phone (or several: set ANDROID_SERIAL)")
+    if state.strip() != "device":
+        raise InputError(f"the phone is in state {state.strip()!r}; allowed: device")
+    _adb(["shell", "test", "-x", TOOL], f"no executable {TOOL} on the phone; push TensorFlow's tool there")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name)
+    target = f"{FOLDER}/mobiledets_{os.getpid()}_{name}"
+    _adb(["push", str(Path(path).resolve()), target], "the model cannot be pushed")
+    command = ["shell", TOOL, f"--graph={target}", f"--num_threads={threads}", f"--num_runs={runs}"]
+    try:
+        code, printed = process.run("adb", ["adb", *command, *filter(None, [VARIANTS[variant]])], TIMEOUT_S)
+    finally:
+        process.run("adb", ["adb", "shell", "rm", "-f", target], TIMEOUT_S)
+    if reason := process.fault("benchmark_model", code):
+        raise CheckFailed(f"{reason}: {_last_line(printed)}")
+    return parse(printed, threads, variant)
+
+
+def _adb(arguments: list[str], problem: str) -> str:
+    code, printed = process.run("adb", ["adb", *arguments], TIMEOUT_S)
+    if reason := process.fault("adb", code):
+        raise InputError(f"{problem}: {_last_line(printed) or reason}")
+    return printed
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:300]
+
+
+def parse(printed: str, threads: int, variant: str = DEFAULT_VARIANT) -> Latency:
+    """What `benchmark_model` printed. The last `count=` line is that of the timed runs.
+
+    Newer versions print percentiles; of older ones the figure is the mean, and `statistic`
+    says so.
+
+    Raises:
+      CheckFailed: the tool printed no timing.
+    """
+    lines, average = _COUNTS.findall(printed), _AVERAGE.search(printed)
+    if not lines or not average:
+        raise CheckFailed(f"benchmark_model printed no timing: {_last_line(printed)}")
+    count, rest = lines[-1]
+    figures = {name: float(value) / 1e3 for name, value in _PAIR.findall(rest)}
+    mean = float(average[1]) / 1e3
+    median = figures.get("median", mean)
+    details = {
+        "variant": variant, "threads": threads, "runs": int(count),
+        "statistic": "median" if "median" in figures else "mean", "mean_ms": mean,
+        "min_ms": figures.get("min"), "max_ms": figures.get("max"), "std_ms": figures.get("std"),
+    }  # fmt: skip
+    for name, pattern, scale in (("init_ms", _INIT, 1e3), ("memory_mb", _MEMORY, 1)):
+        if found := pattern.search(printed):
+            details[name] = float(found[1]) / scale
+    # Of a normal distribution, half the distance of these percentiles is 1.28 deviations.
+    spread = 1.28 * figures.get("std", 0.0) / mean if mean else 0.0
+    return Latency("adb", KIND, median, spread, details)

@@ -1,0 +1,34 @@
+"""A static check that holds for every int8 accelerator: types, shapes, one subgraph."""
+
+from tflite_export import blocks
+from tflite_export.devices import Finding
+from tflite_export.inspect import ModelFile, Operator, Tensor
+from tflite_export.inspect import CUSTOM_OP
+
+# These end a network on the CPU by design; they are no fault.
+CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
+_NUMBERS = frozenset({"INT8", "UINT8", "INT16", "INT32"})
+
+
+def check(model: ModelFile) -> list[Finding]:
+    """What keeps operations off any int8 accelerator; one finding an operation."""
+    findings = []
+    if model.subgraphs != 1:
+        reason = f"{model.subgraphs} subgraphs in the file; allowed: 1"
+        findings.append(Finding(None, None, None, None, reason))
+    for op in model.operators:
+        if op.name not in CPU_BY_DESIGN:
+            found = ((tensor, _fault(tensor)) for tensor in op.activations)
+            findings += [finding(op, tensor, reason) for tensor, reason in found if reason][:1]
+    return findings
+
+
+def _fault(tensor: Tensor) -> str:
+    if tensor.dtype not in _NUMBERS:
+        return f"tensor is {tensor.dtype.lower()}; allowed: int8"
+    return "shape is dynamic; allowed: static shapes" if tensor.is_dynamic else ""
+
+
+def finding(op: Operator, tensor: Tensor | None, reason: str) -> Finding:
+    """A finding about an operation, with our name of its block."""
+    return Finding(op.index, op.name, tensor.name if tensor else None, blocks.of_operator(op), reason)

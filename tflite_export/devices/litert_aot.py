@@ -1,0 +1,157 @@
+"""Qualcomm Hexagon through LiteRT: ahead-of-time compilation of a .tflite file for a named SoC.
+
+The compiler plug-in of `ai_edge_litert` needs Qualcomm's QNN libraries: those of its own SDK
+package where that holds any (installed without a network it is empty), else those of
+onnxruntime-qnn. The compiled file keeps what stays on the CPU as operations, beside the
+dispatched ones: that is the offload coverage. It runs in a process of its own, which a crash
+or a hang of the vendor's code can't take the command with.
+"""
+
+import collections
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from mobiledets_tf.errors import InputError
+from tflite_export import inspect
+from tflite_export.devices import Compilation, Finding, process
+from tflite_export.devices.int8_check import CPU_BY_DESIGN, finding
+from tflite_export.inspect import ModelFile
+
+COMPILER = "LiteRT's Qualcomm compiler"
+TIMEOUT_S = 600
+# The plug-in's own list.
+SOCS = (
+    "SA8255", "SA8295", "SM8350", "SM8450", "SM8475", "SM8550", "SM8650", "SM8750", "SM8845", "SM8850",
+)  # fmt: skip
+DEFAULT_SOC = "SM8550"
+_SDK = "ai_edge_litert_sdk_qualcomm"
+_QNN = "onnxruntime_qnn"
+_HTP = "libQnnHtp.so"
+_COUNTS = re.compile(r"(\d+)\s*/\s*(\d+) ops offloaded to (\d+) partitions")
+_DISPATCH = "DISPATCH_OP"
+# Public calls only; the statistics are the plug-in's own words.
+_SCRIPT = """
+import sys
+from ai_edge_litert.aot import aot_compile
+from ai_edge_litert.aot.vendors.qualcomm import target
+model, folder, soc = sys.argv[1:]
+result = aot_compile.aot_compile(model, output_dir=folder, target=target.Target(target.SocModel(soc)))
+print(result.compilation_report())
+sys.exit(bool(result.failed_backends) or not result.models_with_backend)
+"""
+
+
+def libraries() -> tuple[list[Path], str]:
+    """Folders of QNN libraries, and what is to be said of them ('' where nothing is).
+
+    Raises:
+      InputError: no package holds them.
+    """
+    sdk = _package(_SDK)
+    # An SDK has them for phones as well.
+    found = sorted(sdk.rglob(_HTP), key=lambda path: "x86_64" not in str(path)) if sdk else []
+    if found:
+        return [found[0].parent], ""
+    note = f"package {_SDK} is installed without its SDK (no {_HTP} in it)" if sdk else ""
+    qnn = _package(_QNN)
+    if qnn is None or not (qnn / _HTP).is_file():
+        empty = note or (f"package {_QNN} holds no {_HTP}" if qnn else f"{_QNN} is not installed")
+        raise InputError(f"no QNN libraries: {empty}; run: pip install 'mobiledets-tf[hexagon]'")
+    return [qnn, qnn.with_name(f"{_QNN}.libs")], f"{note}; those of {_QNN} are used" if note else ""
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(locations[0]) if locations else None
+
+
+def compile_model(
+    path: str | os.PathLike, output_dir: str | os.PathLike, soc: str = DEFAULT_SOC
+) -> Compilation:
+    """Compiles a file, as NAME_SOC.tflite in `output_dir`; nothing is left there by a failure.
+
+    Returns:
+      The compilation. Its result holds `soc`, `operations`, `offloaded`, `partitions`, `on_cpu`
+      (operation -> count) and `libraries`; its findings name what stays on the CPU.
+    """
+    path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
+    command = f"mobiledets-compile --model={path} --target=hexagon --variant={soc}"
+    try:
+        folders, note = libraries()
+    except InputError as error:
+        return Compilation("not compiled", command, str(error))
+    model = inspect.read(path)
+    with tempfile.TemporaryDirectory(prefix="mobiledets-aot-") as folder:
+        code, printed = process.run(
+            COMPILER, [sys.executable, "-c", _SCRIPT, str(path), folder, soc], TIMEOUT_S,
+            _environment(folders, Path(folder)),
+        )  # fmt: skip
+        made = next(Path(folder).glob("*.tflite"), None)
+        reason, compiled = _judge(code, printed, made, Path(folder))
+        if reason:
+            return Compilation("failed", command, reason, log=printed)
+        result, findings = _coverage(model, compiled, printed, soc)
+        target = output_dir / f"{path.stem}_{soc}.tflite"
+        _place(made, target)
+    result["libraries"] = note or str(folders[0])
+    return Compilation("compiled", command, "", str(target), printed, result, findings)
+
+
+def _environment(folders: list[Path], temporary: Path) -> dict[str, str]:
+    # The plug-in loads a library of another backend that no package ships, and calls nothing in it:
+    # a library that loads serves.
+    stand_in = temporary / "lib" / "libQnnLpai.so"
+    stand_in.parent.mkdir()
+    stand_in.symlink_to(folders[0] / "libQnnSystem.so")
+    paths = [str(stand_in.parent), *map(str, folders), os.environ.get("LD_LIBRARY_PATH", "")]
+    added = {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths)), "TMPDIR": str(temporary)}
+    return os.environ | added
+
+
+def _judge(code, printed: str, made: Path | None, folder: Path) -> tuple[str, ModelFile | None]:
+    """(why there is no compiled file to trust or '', the compiled file)."""
+    if reason := process.fault(COMPILER, code):
+        said = "\n".join([printed, *(file.read_text("utf-8", "replace") for file in folder.glob("*.error"))])
+        last = (said.strip().splitlines() or [""])[-1].strip()[:300]
+        return f"{reason}{': ' + last if last and not isinstance(code, str) else ''}", None
+    if made is None:
+        return f"{COMPILER} ended without an error and wrote no file", None
+    try:
+        return "", inspect.read(made)
+    except InputError:
+        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file", None
+
+
+def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> tuple[dict, list[Finding]]:
+    on_cpu = collections.Counter(op.name for op in compiled.operators)
+    partitions = on_cpu.pop(_DISPATCH, 0)
+    if counts := _COUNTS.search(printed):
+        partitions = int(counts[3])
+    # What stays keeps the names of its outputs.
+    names = {tensor.name for op in compiled.operators if op.name != _DISPATCH for tensor in op.outputs}
+    left = [op for op in model.operators if any(tensor.name in names for tensor in op.outputs)]
+    findings = [
+        finding(op, op.outputs[0] if op.outputs else None, f"stays on the CPU when compiled for {soc}")
+        for op in left
+        if op.name in on_cpu and op.name not in CPU_BY_DESIGN
+    ]
+    if not partitions:
+        findings.append(Finding(None, None, None, None, f"no operation is offloaded for {soc}"))
+    total = len(model.operators)
+    return {
+        "soc": soc, "operations": total, "offloaded": total - sum(on_cpu.values()), "partitions": partitions,
+        "on_cpu": dict(on_cpu),
+    }, findings  # fmt: skip
+
+
+def _place(made: Path, target: Path) -> None:
+    from mobiledets_tf.files import atomic_path
+
+    with atomic_path(target) as temporary:
+        shutil.copyfile(made, temporary)

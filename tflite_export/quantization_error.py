@@ -1,0 +1,150 @@
+"""What quantisation costs: every tensor of an int8 file against the same tensor of the float file.
+
+Both files come from one model, so a layer has the same tensor name in both. Errors are relative:
+the root mean square of the difference over the standard deviation of the float values. An
+error is carried on by the layers that follow; what a layer adds to its inputs' error names the
+one at fault.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tflite_export import blocks, inspect, runtime
+from tflite_export.inspect import ModelFile, Operator
+from tflite_export.postprocess import CUSTOM_OP, RAW_OUTPUTS
+
+LISTED_LAYERS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """Of one operation of the int8 file.
+
+    Attributes:
+      op_index, op: the operation.
+      block: the part of the architecture, or None.
+      tensor: its output.
+      error: relative to the float values.
+      added: `error` less the largest one of its inputs; what this layer adds.
+    """
+
+    op_index: int
+    op: str
+    block: str | None
+    tensor: str
+    error: float
+    added: float
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationError:
+    """Of a whole file.
+
+    Attributes:
+      images: how many images were compared.
+      outputs: relative error of `raw_boxes` and `class_scores`.
+      layers: those that add most, the worst first.
+    """
+
+    images: int
+    outputs: dict[str, float]
+    layers: list[LayerError]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a report."""
+        return dataclasses.asdict(self)
+
+
+class _Sums:
+    """Sums over images from which a relative error follows."""
+
+    def __init__(self):
+        self.count, self.total, self.squares, self.differences = 0, 0.0, 0.0, 0.0
+
+    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
+        expected, found = expected.astype(np.float64), found.astype(np.float64)
+        self.count += expected.size
+        self.total += expected.sum()
+        self.squares += np.square(expected).sum()
+        self.differences += np.square(found - expected).sum()
+
+    def relative(self) -> float:
+        variance = self.squares / self.count - (self.total / self.count) ** 2
+        # A tensor that is constant has no spread to compare with; its size is one.
+        scale = variance if variance > 1e-12 else self.squares / self.count or 1.0
+        return float(np.sqrt(self.differences / self.count / scale))
+
+
+def compare(
+    float_path: str | os.PathLike, int8_path: str | os.PathLike, samples: Iterable[np.ndarray]
+) -> QuantizationError:
+    """Runs both files on the same images.
+
+    Args:
+      float_path, int8_path: files of one detector, both with or both without post-processing.
+      samples: images [1, height, width, 3] float32 in [-1, 1]; at least one.
+
+    Raises:
+      InputError: a file cannot be run.
+    """
+    models = inspect.read(float_path), inspect.read(int8_path)
+    runners = runtime.TensorRunner(float_path), runtime.TensorRunner(int8_path)
+    pairs = _pairs(*models)
+    outputs = dict(zip(RAW_OUTPUTS, zip(*map(_raw_outputs, models, runners), strict=True), strict=True))
+    sums = {pair: _Sums() for pair in {*pairs.values(), *outputs.values()}}
+    images = 0
+    for sample in samples:
+        for runner in runners:
+            runner.run(sample)
+        for (one, other), sum_ in sums.items():
+            sum_.add(runners[0].value(one), runners[1].value(other))
+        images += 1
+    errors = {other: sum_.relative() for (_, other), sum_ in sums.items()}
+    compared = (op for op in models[1].operators if op.outputs and op.outputs[0].index in errors)
+    layers = [_layer(op, errors) for op in compared if op.name != "QUANTIZE"]
+    layers.sort(key=lambda layer: -layer.added)
+    named = {name: errors[other] for name, (_, other) in outputs.items()}
+    return QuantizationError(images, named, layers[:LISTED_LAYERS])
+
+
+def _pairs(float_model: ModelFile, int8_model: ModelFile) -> dict[str, tuple[int, int]]:
+    """Tensor name -> its index in both files, for int8 activations that both compute."""
+    here = _named(float_model, lambda tensor: tensor.dtype == "FLOAT32")
+    there = _named(int8_model, lambda tensor: tensor.dtype == "INT8")
+    return {
+        name: (here[name].index, there[name].index)
+        for name in here.keys() & there.keys()
+        if here[name].shape == there[name].shape
+    }
+
+
+def _named(model: ModelFile, wanted) -> dict[str, inspect.Tensor]:
+    return {tensor.name: tensor for op in model.operators for tensor in op.outputs if wanted(tensor)}
+
+
+def _raw_outputs(model: ModelFile, runner: runtime.TensorRunner) -> tuple[int, ...]:
+    """Indices of raw boxes and class scores: outputs by name, or what the post-process op reads."""
+    last = next((op for op in model.operators if op.name == CUSTOM_OP), None)
+    if last is not None:
+        return tuple(tensor.index for tensor in last.inputs[:2])
+    details = runner.interpreter.get_signature_runner().get_output_details()
+    return tuple(details[name]["index"] for name in RAW_OUTPUTS)
+
+
+def _layer(op: Operator, errors: dict[int, float]) -> LayerError:
+    tensor = op.outputs[0]
+    before = max((errors.get(source.index, 0.0) for source in op.inputs), default=0.0)
+    error = errors[tensor.index]
+    return LayerError(op.index, op.name, blocks.of_operator(op), tensor.name, error, error - before)
+
+
+def worst_layers(error: QuantizationError, count: int = 3) -> str:
+    """The layers that add most, for a message."""
+    return ", ".join(
+        f"{layer.block or layer.tensor} ({layer.op} {layer.op_index}: +{layer.added:.3f})"
+        for layer in error.layers[:count]
+    )
