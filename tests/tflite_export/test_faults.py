@@ -24,7 +24,8 @@ def repacked(path, change) -> bytes:
 def open_batch(model) -> None:
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
-        if tensor.shape is not None and len(tensor.shape) == 4 and not model.buffers[tensor.buffer].data:
+        data = model.buffers[tensor.buffer].data
+        if tensor.shape is not None and len(tensor.shape) == 4 and (data is None or not len(data)):
             tensor.shapeSignature = [-1, *tensor.shape[1:]]
 
 

@@ -2,8 +2,7 @@
 
 from tflite_export import blocks
 from tflite_export.devices import Finding
-from tflite_export.inspect import ModelFile, Operator, Tensor
-from tflite_export.inspect import CUSTOM_OP
+from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
 
 # These end a network on the CPU by design; they are no fault.
 CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})

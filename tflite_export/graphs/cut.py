@@ -7,14 +7,16 @@ from tflite_export.graphs.graph import Graph, Node
 def cut(graph: Graph) -> dict[str, Graph]:
     """Block name -> graph, in the order of the network.
 
-    A node belongs to the block that its output is named after, else to that of the node
-    before. A block that reads more than one tensor of others (a final concatenation) has no
-    single input to time it with and is left out.
+    A node belongs to the block that its output is named after, else to the one that all its
+    inputs come from. A block that reads more than one tensor of others (a final concatenation)
+    has no single input to time it with and is left out.
     """
     members: dict[str, list[Node]] = {}
-    block = ""
+    owner: dict[str, str] = {}
     for node in graph.nodes:
-        block = blocks.of_name(node.output) or block
+        before = {owner.get(source, "") for source in node.inputs}
+        block = blocks.of_name(node.output) or (before.pop() if len(before) == 1 else "")
+        owner[node.output] = block
         members.setdefault(block, []).append(node)
     members.pop("", None)
     found = {name: _part(graph, name, nodes) for name, nodes in members.items()}
