@@ -24,7 +24,7 @@ dt { font-size: 0.85rem; } dd { font-size: 1.3rem; font-weight: 600; margin: 0; 
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }
 th, td { border-bottom: 1px solid #8888; padding: 0.2rem 0.6rem; text-align: left; vertical-align: top; }
 td.number { font-variant-numeric: tabular-nums; text-align: right; }
-td.bar { min-width: 8rem; width: 45%; } td.bar div { background: currentColor; height: 0.7rem; }
+td.bar { min-width: 4rem; width: 45%; } td.bar div { background: currentColor; height: 0.7rem; }
 code { overflow-wrap: anywhere; }
 """
 

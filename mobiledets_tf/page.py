@@ -10,10 +10,9 @@ from typing import Any
 
 from mobiledets_tf import architecture
 from mobiledets_tf.files import read_json, write_text
-from mobiledets_tf.html_parts import document, head, picture, section, table, text, wide
+from mobiledets_tf.html_parts import document, picture, section, table, text
 
 NAME = "index.html"
-_SHOWN_FINDINGS = 20
 
 
 def write(work_dir: str | os.PathLike) -> Path:
@@ -28,12 +27,14 @@ def write(work_dir: str | os.PathLike) -> Path:
     Raises:
       InputError: a report is missing or broken.
     """
+    # Loads what reads .tflite files, which the help of the quickstart need not wait for.
+    from tflite_export import page as parts
+
     work = Path(work_dir)
     summary = read_json(work / "summary.json", "summary")
     report = read_json(work / "export" / "report.json", "export report")
     search = read_json(work / "search" / "search_report.json", "search report")
     network = architecture.load(work / "search" / "architecture.json")
-    figures = architecture.describe(network, report["num_classes"], tuple(report["image_size"]))
     body = "\n".join([
         f"<h1>{text(network.name)}: from images to an int8 detector</h1>",
         _headline(summary, report),
@@ -50,8 +51,8 @@ def write(work_dir: str | os.PathLike) -> Path:
             work / "export" / "detections.png",
             "The same images by the float model and by the int8 file. White dashed boxes are the truth.",
         )),
-        section("Ready for devices", *(_device(*item) for item in report["readiness"].items())),
-        section("Latency", _latency(report["latency"]), _layers(figures)),
+        section("Ready for devices", *(parts.device(*item) for item in report["readiness"].items())),
+        section("Latency", *parts.latency(report)),
         section("Files", _files(work)),
     ])  # fmt: skip
     write_text(work / NAME, document(f"{network.name} detector", body))
@@ -76,8 +77,8 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
 def _search_words(search: dict[str, Any]) -> str:
     ratio = search["cost"] / search["target"]
     return (
-        f"<p>Cost {search['cost']:,.5g} {text(search['cost_unit'])} ({text(search['cost_kind'])}), "
-        f"{ratio:.2f} of the target {search['target']:,.5g}.</p>"
+        f"<p>Cost {_number(search['cost'])} {text(search['cost_unit'])} ({text(search['cost_kind'])}), "
+        f"{ratio:.2f} of the target {_number(search['target'])}.</p>"
     )
 
 
@@ -89,35 +90,14 @@ def _accuracy(report: dict[str, Any]) -> str:
     )
 
 
-def _device(name: str, verdict: dict[str, Any]) -> str:
-    words = "ready" if verdict["ready"] else f"not ready, {len(verdict['findings'])} findings"
-    findings = verdict["findings"][:_SHOWN_FINDINGS]
-    rows = [[finding.get(key) for key in ("op", "block", "reason")] for finding in findings]
-    return f"<p><b>{text(name)}</b>: {words}, by a static check of the file.</p>" + (
-        table(("operation", "block", "reason"), rows) if rows else ""
-    )
-
-
-def _latency(latency: dict[str, Any]) -> str:
-    return (
-        f"<p>{latency['median_ms']:.2f} ms an image: {text(latency['kind'])} on {text(latency['device'])}, "
-        f"{latency['threads']} thread(s), median of {latency['runs']} runs. The time of a CPU says little of "
-        "the time of an accelerator. By layer, what the network computes:</p>"
-    )
-
-
-def _layers(figures: dict[str, Any]) -> str:
-    most = max(layer["madds"] for layer in figures["layers"])
-    rows = [
-        f'<tr><td>{text(layer["name"])}</td><td>{text(layer["op"])}</td>'
-        f'<td class="bar"><div style="width:{100 * layer["madds"] / most:.1f}%"></div></td>'
-        f'<td class="number">{layer["madds"]:,}</td></tr>'
-        for layer in figures["layers"]
-    ]
-    return wide(head(("layer", "type", "", "multiply-adds")), rows)
-
-
 def _files(work: Path) -> str:
-    names = ("export/detector.tflite", "export/labels.txt", "export/report.json", "search/architecture.json")
+    names = (
+        "export/detector.tflite", "export/labels.txt", "export/report.html", "export/report.json",
+        "search/architecture.json",
+    )  # fmt: skip
     items = [f'<li><a href="{name}"><code>{name}</code></a></li>' for name in names if (work / name).exists()]
     return "\n".join(["<ul>", *items, "</ul>"])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -29,8 +29,8 @@ def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
         section("Detections side by side", picture(
             pictures, "The same images by each detector. White dashed boxes are the ground truth."
         )),
-        section("Ready for devices", *(_device(*item) for item in report["readiness"].items())),
-        section("Latency", *_latency(report)),
+        section("Ready for devices", *(device(*item) for item in report["readiness"].items())),
+        section("Latency", *latency(report)),
         section("Operations", _histogram(report["file"]["histogram"]), _operations(model)),
         section("How it was made", _origin(report)),
     ]  # fmt: skip
@@ -91,7 +91,8 @@ def _error(error: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _device(name: str, verdict: dict[str, Any]) -> str:
+def device(name: str, verdict: dict[str, Any]) -> str:
+    """Whether a file is ready for a device, and what is in the way."""
     words = "ready" if verdict["ready"] else "not ready"
     compiler = verdict.get("compiler")
     how = "static check of the file" if compiler is None else f"static check; {compiler['status']}"
@@ -111,14 +112,15 @@ def _device(name: str, verdict: dict[str, Any]) -> str:
     ) + (f"<p>and {more} more in report.json.</p>" if more else "")
 
 
-def _latency(report: dict[str, Any]) -> list[str]:
-    latency = report["latency"]
+def latency(report: dict[str, Any]) -> list[str]:
+    """The measured time, and a bar a block."""
+    measured = report["latency"]
+    where = f"{measured['kind']} on {measured['device']}, {measured['threads']} thread(s)"
     words = (
-        f"<p>{latency['median_ms']:.2f} ms an image: {text(latency['kind'])} on {text(latency['device'])}, "
-        f"{latency['threads']} thread(s), median of {latency['runs']} runs, spread {latency['spread']:.1%}. "
-        "The time of a CPU says little of the time of an accelerator.</p>"
+        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, median of {measured['runs']} runs, "
+        f"spread {measured['spread']:.1%}. The time of a CPU says little of the time of an accelerator.</p>"
     )
-    times = latency.get("blocks_ms")
+    times = measured.get("blocks_ms")
     if not times:
         return [words]
     cycles = report["readiness"]["ethos_u"]["compiler"].get("block_cycles", {})
