@@ -23,7 +23,7 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 quickstart: setup
-	$(BIN)/mobiledets-quickstart --work_dir=$(WORK_DIR) $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)')
+	$(BIN)/mobiledets-quickstart --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)')
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
