@@ -4,6 +4,8 @@ import ast
 import importlib
 import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,10 @@ def test_shipped_configs_are_found_by_name(tmp_path, monkeypatch):
         object_detection_configs.find("ssdlite_mobiledet_cpu_320x320.config")
     with pytest.raises(InputError, match="does not exist"):
         object_detection_configs.find("../object_detection_configs/ssdlite_mobiledet_sample_160x160.config")
+
+
+def test_make_passes_folders_with_spaces(tmp_path):
+    arguments = ["make", "-n", "quickstart", "WORK_DIR=a b", "DATA=c é", "SEED=3"]
+    shown = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(shown.splitlines()[-1])
+    assert words[1:] == ["--work_dir=a b", "--seed=3", "--data=c é"]
