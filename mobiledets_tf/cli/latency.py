@@ -219,14 +219,16 @@ def _fit() -> None:
         return
     from mobiledets_tf.latency import fit, report
 
-    headers, decisions, times, failed = _read_samples()
+    headers, counts, decisions, times, failed = _read_samples()
     space = samples.space_of(headers[0])
     if FLAGS.refine:
         header, more, their_times, their_failed = _refined(headers[0], space, output)
         headers, failed = [*headers, header], failed + their_failed
+        counts.append(len(their_times) + their_failed)
         decisions, times = samples.joined([(decisions, times), (more, their_times)])
     fitted = fit.fit(headers[0], space, decisions, times, _band())
-    model = report.described(fitted, headers, failed, shlex.join(["mobiledets-latency", *_arguments()]))
+    command = shlex.join(["mobiledets-latency", *_arguments()])
+    model = report.described(fitted, headers, counts, failed, command)
     latency.save(model, output)
     report.draw(model, fitted, Path(output).with_suffix(".png"))
     print(report.as_text(model, fitted))
@@ -254,21 +256,23 @@ def _fit_madds(output: str) -> None:
 
 
 def _read_samples():
-    """Headers, decisions and times of all --samples, and how many networks failed."""
-    headers, parts, failed = [], [], 0
+    """Headers and counts of all --samples, decisions, times, and how many networks failed."""
+    headers, counts, parts, failed = [], [], [], 0
     for path in FLAGS.samples:
         space = samples.space_of(samples.read(path)[0])
         header, decisions, times = samples.table(space, path)
         samples.require_same(headers, header, path)
         headers.append(header)
         parts.append((decisions, times))
-        failed += sum("error" in row for row in samples.read(path)[1])
+        rows = samples.read(path)[1]
+        counts.append(len(rows))
+        failed += sum("error" in row for row in rows)
     given = {"device": FLAGS.device, "search_space": FLAGS.search_space}
     for name, value in given.items():
         theirs = headers[0]["search_space"]["name"] if name == "search_space" else headers[0][name]
         if FLAGS[name].present and theirs != value:
             raise InputError(f"--{name}={value}: samples {FLAGS.samples[0]!r} are of {theirs!r}")
-    return headers, *samples.joined(parts), failed
+    return headers, counts, *samples.joined(parts), failed
 
 
 def _refined(header: dict, space: SearchSpace, output: str):

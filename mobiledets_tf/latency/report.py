@@ -9,11 +9,19 @@ from mobiledets_tf.latency.fit import Fit
 from mobiledets_tf.latency.model import LatencyModel
 
 
-def described(fit: Fit, headers: list[dict[str, Any]], failed: int, command: str) -> LatencyModel:
+def described(
+    fit: Fit, headers: list[dict[str, Any]], counts: list[int], failed: int, command: str
+) -> LatencyModel:
     """The model with all that its file tells: versions, command, samples, held-out errors.
 
     `held_out` is of the networks inside the band; under `whole_space` of all; under `published`
     of those around each published network. Every figure is of networks not fitted to.
+
+    Args:
+      fit: what is described.
+      headers, counts: of the files of samples, and how many networks each has.
+      failed: networks without a time.
+      command: that makes the fit.
     """
     header = headers[0]
     held_out = fit.inside.to_dict() | {
@@ -24,6 +32,7 @@ def described(fit: Fit, headers: list[dict[str, Any]], failed: int, command: str
     info = {
         "versions": header["versions"],
         "command": command,
+        "measured_by": [_measure_command(h, count) for h, count in zip(headers, counts, strict=True)],
         "samples": {
             "measured": len(fit.measured), "failed": failed,
             "drawn": [{"seed": h["seed"], "sampling": h["sampling"]} for h in headers],
@@ -38,6 +47,18 @@ def described(fit: Fit, headers: list[dict[str, Any]], failed: int, command: str
     if "measured_with" in header:
         info["measured_with"] = header["measured_with"]
     return dataclasses.replace(fit.model, info=info)
+
+
+def _measure_command(header: dict[str, Any], count: int) -> str:
+    """The command that gives a file of samples again."""
+    space = header["search_space"]
+    return (
+        f"mobiledets-latency --mode=measure --device={header['device']} --variant={header['variant']} "
+        f"--search_space={space['name']} --kernel_sizes={','.join(map(str, space['kernel_sizes']))} "
+        f"--depth_multiplier={space['depth_multiplier']:g} --image_size={header['image_size'][0]} "
+        f"--num_classes={header['num_classes']} --head={header['head']} --sampling={header['sampling']} "
+        f"--seed={header['seed']} --networks={count} --output=SAMPLES.jsonl"
+    )
 
 
 def as_text(model: LatencyModel, fit: Fit) -> str:
