@@ -153,7 +153,8 @@ def _scaled(fitted: Callable) -> Method:
     def method(matrix: np.ndarray, measured: np.ndarray) -> tuple[float, np.ndarray]:
         mean = measured.mean()
         deviation = matrix.std(axis=0)
-        used = deviation > 0
+        # A feature that is the same for all differs by rounding at most.
+        used = deviation > 1e-9 * np.abs(matrix).max(axis=0)
         scaled = matrix[:, used] / deviation[used]
         weights = (mean / measured) ** _WEIGHT_POWER
         intercept, found = fitted(scaled, measured / mean, weights)
