@@ -15,7 +15,7 @@ PATHS = latency.shipped_paths()
 
 def test_every_device_and_space_that_has_one():
     found = {(latency.load(path).device, latency.load(path).space.name) for path in PATHS}
-    assert found >= {(device, space) for device in ("hexagon", "ethos_u") for space in SPACES}
+    assert found == {(device, space) for device in KINDS for space in SPACES}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -29,7 +29,7 @@ def test_a_shipped_model(path):
     assert "/" not in data["command"]
     for held_out in (data["held_out"], data["held_out"]["whole_space"]):
         low, high = held_out["band"]
-        assert 0 < low < high and held_out["n"] >= 5
+        assert 0 < low < high and held_out["n"] >= 3
         assert held_out["mean_abs_pct_error"] <= held_out["worst_abs_pct_error"]
     whole = data["held_out"]["whole_space"]
     assert whole["r2"] > 0.9 and whole["spearman"] > 0.95
