@@ -11,6 +11,7 @@ import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
 from mobiledets_tf.files import read_json, write_artefact
+from mobiledets_tf.latency import shipped
 from mobiledets_tf.latency.features import FEATURES, LayerOneHot, OpSums, op_sums
 from mobiledets_tf.latency.kinds import KINDS
 from mobiledets_tf.search_space import SearchSpace, check_decisions, get_space
@@ -145,13 +146,14 @@ def _hash(data: dict[str, Any]) -> str:
 
 
 def load(path: str | os.PathLike) -> LatencyModel:
-    """Reads a model.
+    """Reads a model: a file, or a shipped one by its name.
 
     Raises:
       InputError: not a latency model, another schema version, a space that this version does
         not have or whose content changed (both hashes are named), broken numbers, or a file
         that was edited after it was written.
     """
+    path = shipped.find(path)
     where = f"latency model {os.fspath(path)!r}"
     data = read_json(path, "latency model")
     try:

@@ -8,6 +8,7 @@ import pytest
 from mobiledets_tf import architecture, latency
 from mobiledets_tf.cli import latency as command
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.latency import shipped
 from mobiledets_tf.search_space import decode, get_space, sample
 
 SPACES = [
@@ -97,3 +98,13 @@ def test_wrong_flags_exit_2(flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.run(["mobiledets-latency", *flags]) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_shipped_models_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in shipped.shipped_paths():
+        assert latency.load(path.name).device == latency.load(path.stem).device == latency.load(path).device
+    own = tmp_path / shipped.shipped_paths()[0].name
+    own.write_text("{}")
+    with pytest.raises(InputError, match="schema_version"):
+        latency.load(own.name)
