@@ -5,7 +5,7 @@
 that adds up over layers is exactly linear in it.
 
 `op_sums`: sums over all operations of one type, kernel, stride and resolution: how many,
-multiply-adds, multiply-adds with widths padded to 32, bytes of maps, bytes of weights. A few
+multiply-adds, multiply-adds with widths padded to 32 and to 64, bytes of maps, bytes of weights. A few
 hundred measured networks determine them, where one-hot features need thousands.
 """
 
@@ -117,13 +117,11 @@ def _filters_index(space: SearchSpace, block: int) -> int:
 
 # What is summed, with the unit that a coefficient is per.
 _QUANTITIES = {
-    "count": 1.0, "madds": 1e-6, "padded_madds": 1e-6, "map_bytes": 2.0**-20, "weight_bytes": 2.0**-20,
+    "count": 1.0, "madds": 1e-6, "padded32_madds": 1e-6, "padded64_madds": 1e-6, "map_bytes": 2.0**-20,
+    "weight_bytes": 2.0**-20,
 }  # fmt: skip
-UNITS = {
-    "count": "operation", "madds": "million multiply-adds", "padded_madds": "million multiply-adds, widths "
-    "padded to 32", "map_bytes": "MiB of int8 input and output", "weight_bytes": "MiB of int8 weights",
-}  # fmt: skip
-_LANES = 32
+# Accelerators compute channels in steps of their array's side.
+_LANES = (32, 64)
 
 
 class OpSums:
@@ -198,15 +196,19 @@ def _quantities(placed: PlacedOp) -> dict[str, float]:
     op, pixels = placed.op, placed.out_size[0] * placed.out_size[1]
     if not isinstance(op, ConvOp):
         return {"count": 1, "madds": placed.madds, "map_bytes": 2 * pixels * op.channels}
-    in_lanes, out_lanes = (-(-c // _LANES) * _LANES for c in (op.in_channels, op.out_channels))
-    padded = op.kernel_size**2 * (in_lanes if op.depthwise else in_lanes * out_lanes)
     return {
         "count": 1,
         "madds": placed.madds,
-        "padded_madds": pixels * padded,
+        **{f"padded{lanes}_madds": pixels * _padded(op, lanes) for lanes in _LANES},
         "map_bytes": placed.in_size[0] * placed.in_size[1] * op.in_channels + pixels * op.out_channels,
         "weight_bytes": op.kernel_params,
     }
+
+
+def _padded(op: ConvOp, lanes: int) -> int:
+    """Multiply-adds a pixel, with widths rounded up to multiples of `lanes`."""
+    inputs, outputs = (-(-c // lanes) * lanes for c in (op.in_channels, op.out_channels))
+    return op.kernel_size**2 * (inputs if op.depthwise else inputs * outputs)
 
 
 FEATURES = (LayerOneHot.name, OpSums.name)
