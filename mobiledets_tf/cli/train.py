@@ -1,13 +1,13 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
+import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags
 
 import object_detection_configs
-from mobiledets_tf import architecture, distribution
+from mobiledets_tf import architecture, distribution, files
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
 
@@ -35,6 +35,20 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "model_dir", None, "Folder of the training; goes on from its last checkpoint.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "init_from", None,
+    "Weights to start from: a checkpoint or folder of this project, a TF1 checkpoint, or a .tflite file.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "preset", None, ["finetune", "small"],
+    "Steps, batch, rate and augmentation by the size of the data: finetune with --init_from, small from "
+    "scratch. Other flags go before it.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_bool(
+    "quantization_aware", None, "Trains with simulated int8 quantisation; needs --init_from.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=FLAGS)
 # None leaves what the config says; the number is the one of a generated config.
 flags.DEFINE_integer("steps", None, "Training steps (2000).", flag_values=FLAGS)
@@ -47,6 +61,17 @@ flags.DEFINE_bool(
     "random_flip", None, "Mirror at random (off); wrong for digits, letters, signs.", flag_values=FLAGS
 )
 flags.DEFINE_bool("random_crop", None, "SSD random crop (off); for long trainings.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "early_stop", None, "Ends after so many evaluations in a row without a better AP.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "max_damaged_records", 0, "So many damaged TFRecords are skipped; more are an error.", flag_values=FLAGS
+)
+flags.DEFINE_bool("cache", False, "Keeps decoded training images in memory.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "mixed_precision", None, "The network computes in bfloat16 (for GPUs and TPUs that can).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.", flag_values=FLAGS
@@ -64,7 +89,12 @@ Trains a detector with the TF Object Detection API and evaluates its checkpoints
   mobiledets-train --architecture=edgetpu --train_data=data/records --model_dir=runs/edgetpu
   mobiledets-train --pipeline_config=ssdlite_mobiledet_sample_160x160.config \\
     --train_data=data/records --model_dir=runs/sample
+  mobiledets-train --init_from=model.ckpt-400000 --architecture=edgetpu --preset=finetune \\
+    --train_data=data/records --model_dir=runs/mine
+  mobiledets-train --init_from=runs/mine --quantization_aware --train_data=data/records --model_dir=runs/qat
   mobiledets-train --model_dir=runs/sample --mode=eval
+
+Stopped, killed or finished, the same command goes on from the last checkpoint.
 """
 
 
@@ -72,20 +102,80 @@ def main() -> None:
     """Trains, evaluates, or both."""
     _check_flags()
     # From here on TensorFlow is needed, and the flags are known to be sensible.
-    from mobiledets_tf.detection import evaluate, jobs, model_dir, train
-
     if FLAGS.mode == "eval":
-        config = jobs.eval_config(FLAGS.model_dir, FLAGS.eval_data)
+        _evaluate()
     else:
-        config, label_map = jobs.train_config(_job())
-        model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
-        with _strategy_scope():
-            step = train.train(FLAGS.model_dir, FLAGS.seed)
-        print(f"trained to step {step}: {FLAGS.model_dir}")
-        config = None
-    if FLAGS.mode != "train":
-        for metrics in evaluate.evaluate_kept(FLAGS.model_dir, config):
-            print(_ROW.format(**metrics))
+        _train()
+
+
+def _evaluate() -> None:
+    from mobiledets_tf.detection import evaluate, jobs
+
+    config = jobs.eval_config(FLAGS.model_dir, FLAGS.eval_data)
+    evaluations = evaluate.evaluate_kept(FLAGS.model_dir, config)
+    for evaluation in evaluations:
+        print(_ROW.format(**evaluation.metrics))
+    print("\n".join(evaluations[-1].table()))
+
+
+def _train() -> None:
+    from mobiledets_tf.detection import best, evaluate, jobs, model_dir, train
+    from mobiledets_tf.interrupts import StopRequest
+
+    strategy = distribution.get_strategy(
+        FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index
+    )
+    config, label_map = jobs.train_config(_job())
+    initial = _initial(config)
+    if FLAGS.preset:
+        from google.protobuf import text_format
+
+        print(text_format.MessageToString(config), flush=True)
+    # Every worker: writing the same files twice does no harm, reading them too early would.
+    model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
+    with StopRequest() as stop:
+        watch = None
+        if FLAGS.mode == "train_and_eval":
+            watch = best.Watch(FLAGS.model_dir, FLAGS.early_stop, lambda: _end_if(stop))
+        options = train.Options(FLAGS.seed, initial, FLAGS.max_damaged_records, FLAGS.cache, watch)
+        step = train.train(FLAGS.model_dir, options, strategy, stop)
+    print(f"trained to step {step}: {FLAGS.model_dir}")
+    if watch is None or not strategy.extended.should_checkpoint:
+        return
+    for row in evaluate.read_metrics(FLAGS.model_dir):
+        print(_ROW.format(**row))
+    if watch.last is not None:
+        print("\n".join(watch.last.table()))
+    for prefix in best.find(FLAGS.model_dir):
+        print(f"best by AP: {prefix}")
+
+
+def _end_if(stop) -> None:
+    """Ends an evaluation; the training was saved before it."""
+    if stop.requested:
+        raise KeyboardInterrupt
+
+
+def _initial(config):
+    """The weights of --init_from for the network of a config, accounted for; None without the flag."""
+    if FLAGS.init_from is None:
+        return None
+    from mobiledets_tf.detection import checkpoints, initial_weights, network_settings
+
+    if checkpoints.kept(FLAGS.model_dir):
+        return None  # The training goes on from its own.
+    settings = network_settings.read(config.model.ssd)
+    if initial_weights.is_own(FLAGS.init_from):
+        account = initial_weights.read(FLAGS.init_from, settings)
+    else:
+        from tflite_export import foreign_weights
+
+        account = foreign_weights.read(
+            FLAGS.init_from, settings.architecture, settings.num_classes, settings.image_size,
+            settings.depth_multiplier,
+        )  # fmt: skip
+    print("\n".join(account.summary()))
+    return account
 
 
 def _check_flags() -> None:
@@ -94,7 +184,10 @@ def _check_flags() -> None:
         architecture.load(FLAGS.architecture)
     if FLAGS.image_size is not None:
         architecture.image_hw(FLAGS.image_size)
-    for name, low in (("steps", 1), ("batch_size", 1), ("num_classes", 1), ("seed", 0)):
+    for name, low in (
+        ("steps", 1), ("batch_size", 1), ("num_classes", 1), ("seed", 0), ("early_stop", 1),
+        ("max_damaged_records", 0),
+    ):  # fmt: skip
         if FLAGS[name].value is not None and FLAGS[name].value < low:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are {low} and more")
     for name in ("learning_rate", "depth_multiplier"):
@@ -102,45 +195,81 @@ def _check_flags() -> None:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are numbers above 0, at most 100")
     if FLAGS.pipeline_config is not None:
         object_detection_configs.find(FLAGS.pipeline_config)
+    if FLAGS.init_from is not None and not _weights_there(FLAGS.init_from):
+        raise InputError(f"--init_from={FLAGS.init_from} does not exist")
+    if FLAGS.early_stop is not None and FLAGS.mode != "train_and_eval":
+        raise InputError(f"--early_stop needs --mode=train_and_eval; given --mode={FLAGS.mode}")
+    if FLAGS.quantization_aware and FLAGS.mixed_precision:
+        raise InputError("--quantization_aware goes without --mixed_precision: rounding is of float32 values")
     distribution.check_flags(FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index)
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
     if FLAGS.mode == "eval" and not started:
         raise InputError(f"--model_dir={FLAGS.model_dir} holds no training to evaluate")
-    if not started and FLAGS.architecture is None and FLAGS.pipeline_config is None:
+    for flag, given in (("--preset=finetune", FLAGS.preset == "finetune"),
+                        ("--quantization_aware", FLAGS.quantization_aware)):  # fmt: skip
+        if given and FLAGS.init_from is None and not started:
+            raise InputError(f"{flag} needs --init_from: it starts from trained weights")
+    if not started and FLAGS.architecture is None and FLAGS.pipeline_config is None and not _initial_folder():
         raise InputError("--architecture or --pipeline_config is needed to start a training")
+
+
+def _weights_there(path: str) -> bool:
+    return "://" in path or os.path.exists(path) or os.path.exists(f"{path}.index")
+
+
+def _initial_folder() -> Path | None:
+    """The folder of --init_from where it says which network its weights are of."""
+    path = Path(FLAGS.init_from or "")
+    folder = path if path.is_dir() else path.parent
+    named = all((folder / name).exists() for name in ("architecture.json", "settings.json"))
+    return folder if FLAGS.init_from and named else None
+
+
+def _network() -> dict:
+    """Overrides for the network: the flags, or what the folder of --init_from says."""
+    side = FLAGS.image_size
+    given = {
+        "architecture": FLAGS.architecture,
+        "image_size": None if side is None else (side, side),
+        "depth_multiplier": FLAGS.depth_multiplier,
+    }
+    folder = _initial_folder()
+    started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
+    if FLAGS.architecture or FLAGS.pipeline_config or folder is None or started:
+        return given
+    settings = files.read_json(folder / "settings.json", "settings file")
+    found = {
+        "architecture": str(folder / "architecture.json"),
+        "image_size": tuple(settings["image_size"]),
+        "depth_multiplier": settings["depth_multiplier"],
+    }
+    return {name: found[name] if value is None else value for name, value in given.items()}
 
 
 def _job():
     from mobiledets_tf.detection import jobs, pipeline_config
 
-    side, config = FLAGS.image_size, FLAGS.pipeline_config
+    config = FLAGS.pipeline_config
     return jobs.Job(
         model_dir=FLAGS.model_dir,
         pipeline_config=config and object_detection_configs.find(config),
         train_data=FLAGS.train_data,
         eval_data=FLAGS.eval_data,
         needs_eval=FLAGS.mode != "train",
+        preset=FLAGS.preset,
+        max_damaged_records=FLAGS.max_damaged_records,
         overrides=pipeline_config.Overrides(
-            architecture=FLAGS.architecture,
+            **_network(),
             num_classes=FLAGS.num_classes,
-            image_size=None if side is None else (side, side),
-            depth_multiplier=FLAGS.depth_multiplier,
             batch_size=FLAGS.batch_size,
             steps=FLAGS.steps,
             learning_rate=FLAGS.learning_rate,
             random_flip=FLAGS.random_flip,
             random_crop=FLAGS.random_crop,
+            quantization_aware=FLAGS.quantization_aware,
+            mixed_precision=FLAGS.mixed_precision,
         ),
     )
-
-
-def _strategy_scope():
-    """The scope of a tf.distribute strategy; TensorFlow's own default on one device."""
-    if FLAGS.distribution_strategy == "one_device":
-        return nullcontext()
-    return distribution.get_strategy(
-        FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index
-    ).scope()
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -4,21 +4,37 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What pycocotools measures.
+
+    Attributes:
+      metrics: NAMES -> value from 0 to 1, or -1 where there is nothing to measure.
+      per_class: class name -> {`AP`, `AP50`}, -1 for a class without boxes.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+
 def coco_metrics(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of `coco_scores` alone."""
+    return coco_scores(ground_truth, detections).metrics
+
+
+def coco_scores(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Scores:
     """Scores boxes against ground truth.
 
     Args:
       ground_truth: a COCO dictionary with `images`, `annotations` (`image_id`, `category_id`,
         `bbox` [x, y, width, height] in pixels, `area`, `iscrowd`) and `categories`.
       detections: dictionaries with `image_id`, `category_id`, `bbox` and `score`.
-
-    Returns:
-      NAMES -> value from 0 to 1, or -1 where there is nothing to measure (no box of that size).
 
     Raises:
       ValueError: a detection on an image that the ground truth does not have, or a box or score
@@ -34,7 +50,26 @@ def coco_metrics(ground_truth: dict[str, Any], detections: Sequence[dict[str, An
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+    metrics = {name: float(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+    return Scores(metrics, _per_class(evaluation, ground_truth["categories"]))
+
+
+def _per_class(evaluation: Any, categories: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    # [IoU threshold 0.5 to 0.95, recall, class, area (first: all), detections (last: 100)]
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    column = {class_id: index for index, class_id in enumerate(evaluation.params.catIds)}
+    return {
+        category["name"]: {
+            "AP": _mean(precision[:, :, column[category["id"]]]),
+            "AP50": _mean(precision[0, :, column[category["id"]]]),
+        }
+        for category in categories
+    }
+
+
+def _mean(precision: Any) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
 
 
 def _index(ground_truth: dict[str, Any], boxes: Sequence[dict[str, Any]]) -> Any:

@@ -136,6 +136,22 @@ def read_examples(files: Sequence[str]) -> Iterator[Example]:
             raise InputError(f"TFRecord file {file!r} holds no detection examples: {error}") from error
 
 
+def parse_example(data: bytes, where: str) -> Example:
+    """One serialised example.
+
+    Raises:
+      InputError: it is none, or lacks one of the keys.
+    """
+    from google.protobuf.message import DecodeError
+
+    from mobiledets_tf.compat import tf
+
+    try:
+        return _parse(tf.train.Example.FromString(data).features.feature)
+    except (DecodeError, ValueError) as error:
+        raise InputError(f"{where} is no detection example: {error}") from error
+
+
 def ground_truth(files: Sequence[str]) -> dict[str, Any]:
     """The boxes of the files as a COCO dictionary: ids of the label map, pixels.
 
@@ -148,12 +164,13 @@ def ground_truth(files: Sequence[str]) -> dict[str, Any]:
     for example in read_examples(files):
         image_id = _numeric_id(example.image_id, images)
         images[image_id] = {"id": image_id, "width": example.width, "height": example.height}
-        annotations += _annotations(example, image_id, len(annotations))
+        annotations += coco_boxes(example, image_id, len(annotations))
     categories = [{"id": class_id, "name": name} for class_id, name in names.items()]
     return {"images": list(images.values()), "annotations": annotations, "categories": categories}
 
 
-def _annotations(example: Example, image_id: int, before: int) -> list[dict[str, Any]]:
+def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, Any]]:
+    """The boxes of an example as COCO annotations, numbered from `before` + 1."""
     size = np.array([example.height, example.width] * 2, np.float64)
     return [
         {

@@ -1,39 +1,35 @@
-"""COCO evaluation with the Object Detection API's own loop."""
+"""COCO evaluation of checkpoints: the Object Detection API's input, losses and post-processing."""
 
-import contextlib
-import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from mobiledets_tf import compat, files
 from mobiledets_tf.compat import tf
+from mobiledets_tf.data import records
+from mobiledets_tf.data.coco_metrics import coco_scores
+from mobiledets_tf.data.confusion import confusion
 from mobiledets_tf.detection import checkpoints, curve, meta_architecture, model_dir, pipeline_config
+from mobiledets_tf.detection.drawing import draw_boxes
+from mobiledets_tf.detection.ordered_input import Records, file_order
 from mobiledets_tf.errors import CheckFailed, InputError
 
 compat.enable_object_detection()
 
-from object_detection import inputs, model_lib_v2  # noqa: E402
-from object_detection.utils import config_util  # noqa: E402
+from object_detection import inputs, model_lib, model_lib_v2  # noqa: E402
+from object_detection.core import standard_fields as fields  # noqa: E402
 
 METRICS_FILE = "eval_metrics.json"
 CURVE_FILE = "training_curve.png"
-_METRICS = {
-    "DetectionBoxes_Precision/mAP": "AP",
-    "DetectionBoxes_Precision/mAP@.50IOU": "AP50",
-    "DetectionBoxes_Precision/mAP@.75IOU": "AP75",
-    "DetectionBoxes_Precision/mAP (small)": "APs",
-    "DetectionBoxes_Precision/mAP (medium)": "APm",
-    "DetectionBoxes_Precision/mAP (large)": "APl",
-    "DetectionBoxes_Recall/AR@1": "AR1",
-    "DetectionBoxes_Recall/AR@10": "AR10",
-    "DetectionBoxes_Recall/AR@100": "AR100",
-    "DetectionBoxes_Recall/AR@100 (small)": "ARs",
-    "DetectionBoxes_Recall/AR@100 (medium)": "ARm",
-    "DetectionBoxes_Recall/AR@100 (large)": "ARl",
+# Pictures for TensorBoard, and the score from which a box is drawn.
+_SHOWN_IMAGES, _SHOWN_SCORE = 8, 0.3
+_LOSSES = {
     "Loss/total_loss": "loss",
     "Loss/classification_loss": "classification_loss",
     "Loss/localization_loss": "localization_loss",
@@ -41,89 +37,207 @@ _METRICS = {
 }
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """One checkpoint on one data set.
+
+    Attributes:
+      metrics: `step`, the twelve COCO metrics and the mean losses.
+      per_class: class name -> {`AP`, `AP50`}.
+      confusion: see `data.confusion.confusion`.
+      classes: class names in its order.
+    """
+
+    metrics: dict[str, float | int]
+    per_class: dict[str, dict[str, float]]
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+
+    def table(self) -> list[str]:
+        """AP of each class and what it was taken for, one line a class."""
+        width = max(map(len, self.classes))
+        lines = [f"{'class':<{width}}     AP   AP50  boxes  found  missed  most often taken for"]
+        for row, name in enumerate(self.classes):
+            counts, scores = self.confusion[row], self.per_class[name]
+            others = [(count, c) for c, count in enumerate(counts[:-1]) if c != row and count]
+            other = f"{self.classes[max(others)[1]]} ({max(others)[0]})" if others else "-"
+            shown = "      -      -" if scores["AP"] < 0 else f"  {scores['AP']:.3f}  {scores['AP50']:.3f}"
+            lines.append(
+                f"{name:<{width}}{shown}  {counts.sum():>5}  {counts[row]:>5}  {counts[-1]:>6}  {other}"
+            )
+        return [*lines, f"detections of nothing: {self.confusion[-1].sum()} (scores from 0.3 on, IoU 0.5)"]
+
+
 class Evaluator:
-    """Evaluates checkpoints of one model on one data set: one model, one traced network.
+    """Evaluates checkpoints of one model on one data set: one model, one traced step.
 
     Args:
       config: the pipeline config; its first eval input is read.
       folder: the model folder; TensorBoard summaries go to its `eval/`.
+      stop: called after each batch; raises to end the evaluation.
+
+    Raises:
+      InputError: the data holds no images.
     """
 
-    def __init__(self, config: pipeline_config.PipelineConfig, folder: str | os.PathLike):
-        meta_architecture.install()
-        self._configs = config_util.create_configs_from_pipeline_proto(config)
-        self._configs["eval_input_config"] = self._configs["eval_input_configs"][0]
-        self._model = meta_architecture.build_detection_model(self._configs["model"], is_training=False)
-        self._network = self._model.network
-        # The API traces its step anew for each evaluation; the network in it is traced once.
-        traced = tf.function(self._network)
-        self._model.attach(traced, self._model.settings, self._model.named_weights)
-        self._dataset = inputs.eval_input(
-            eval_config=self._configs["eval_config"],
-            eval_input_config=self._configs["eval_input_config"],
-            model_config=self._configs["model"],
-            model=self._model,
+    def __init__(
+        self,
+        config: pipeline_config.PipelineConfig,
+        folder: str | os.PathLike,
+        stop: Callable[[], None] = lambda: None,
+    ):
+        reader = config.eval_input_reader[0]
+        self._stop = stop
+        self._quantized = pipeline_config.is_quantization_aware(config)
+        self._model = meta_architecture.build_detection_model(
+            config.model, is_training=False, quantization_aware=self._quantized
         )
-        self._batches: int | None = None
+        paths = [path for pattern in reader.tf_record_input_reader.input_path
+                 for path in records.resolve(pattern, "val")]  # fmt: skip
+        self._records = Records(paths)
+        names = records.read_label_map(reader.label_map_path)
+        self._names = names
+        self._truth = _ground_truth(self._records, names)
+        with file_order(self._records):
+            self._dataset = inputs.eval_input(config.eval_config, reader, config.model, self._model)
+        self._step = tf.function(self._one_batch)
         self._writer = tf.summary.create_file_writer(str(Path(folder) / "eval"))
 
-    def evaluate(self, checkpoint: str) -> dict[str, float | int]:
-        """Returns `step`, the twelve COCO metrics (AP, AP50, ...) and the losses.
-
-        A metric without any object of its size is -1, as in pycocotools.
+    def evaluate(self, checkpoint: str) -> Evaluation:
+        """Evaluates a checkpoint; writes TensorBoard summaries.
 
         Raises:
-          InputError: the checkpoint is damaged or of another network, or there are no images.
-          CheckFailed: the evaluation stopped early, or a measure is not finite.
+          InputError: the checkpoint is damaged or of another network.
+          CheckFailed: not every image was evaluated, or a measure is not finite.
         """
-        checkpoints.restore(self._network, checkpoint, self._model.named_weights)
+        checkpoints.restore(self._model.network, checkpoint, self._model.named_weights)
+        if self._quantized:
+            checkpoints.restore_ranges(self._model.ranges, checkpoint)
         step = checkpoints.step(checkpoint)
-        batches = _Counted(self._dataset, self._batches, f"evaluate step {step}")
-        with self._writer.as_default(), contextlib.redirect_stdout(io.StringIO()), compat.quiet():
-            raw = model_lib_v2.eager_eval_loop(
-                self._model, self._configs, batches, global_step=tf.Variable(step, dtype=tf.int64)
-            )
-        self._batches = batches.finish()
+        losses, detections, pictures = self._run(f"evaluate step {step}")
+        scores = coco_scores(self._truth, detections)
+        metrics = {"step": step} | scores.metrics | losses
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise CheckFailed(f"{name} is {value} at step {step}")
+        self._summarise(metrics, scores.per_class, pictures)
+        classes = tuple(category["name"] for category in self._truth["categories"])
+        return Evaluation(metrics, scores.per_class, confusion(self._truth, detections), classes)
+
+    def _one_batch(self, features, labels):
+        labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=False)
+        losses, predictions = model_lib_v2._compute_losses_and_predictions_dicts(
+            self._model, features, labels, training_step=0
+        )
+        shapes = features[fields.InputDataFields.true_image_shape]
+        found = self._model.postprocess(predictions, shapes)
+        keys = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+        return losses, {key: found[key] for key in keys}
+
+    def _run(self, title: str):
+        """(mean losses by name, COCO detections, pictures) over all images."""
+        sums: dict[str, float] = dict.fromkeys(_LOSSES.values(), 0.0)
+        detections: list[dict[str, Any]] = []
+        pictures: list[np.ndarray] = []
+        done = 0
+        bar = tqdm(total=len(self._records), desc=title, unit="image", leave=False)
+        with bar, compat.quiet():
+            for features, labels in self._dataset:
+                losses, found = self._step(features, labels)
+                found = {key: value.numpy() for key, value in found.items()}
+                images = features[fields.InputDataFields.image]
+                for row in range(len(images)):
+                    detections += _coco_detections(found, row, self._truth["images"][done + row])
+                    if len(pictures) < _SHOWN_IMAGES:
+                        pictures.append(self._picture(images[row].numpy(), found, row, done + row + 1))
+                for key, name in _LOSSES.items():
+                    sums[name] += float(losses.get(key, 0.0)) * len(images)
+                done += len(images)
+                bar.update(len(images))
+                self._stop()
+        check_complete(done, len(self._records))
+        # A head has outputs for gaps in the ids, too.
+        known = [found for found in detections if found["category_id"] in self._names]
+        return {name: value / done for name, value in sums.items()}, known, pictures
+
+    def _picture(self, image: np.ndarray, found: dict[str, np.ndarray], row: int, image_id: int):
+        entry = self._truth["images"][image_id - 1]
+        size = np.array([entry["width"], entry["height"]] * 2, np.float64)
+        truth = []
+        for box in self._truth["annotations"]:
+            if box["image_id"] == image_id:
+                left, top, width, height = np.array(box["bbox"]) / size
+                truth.append((top, left, top + height, left + width))
+        shown = found["detection_scores"][row] >= _SHOWN_SCORE
+        return draw_boxes(image, truth, found["detection_boxes"][row][shown])
+
+    def _summarise(self, metrics, per_class, pictures) -> None:
+        with self._writer.as_default(step=metrics["step"]):
+            for name, value in metrics.items():
+                if name != "step":
+                    tf.summary.scalar(name if "loss" not in name else f"Loss/{name}", value)
+            for name, values in per_class.items():
+                tf.summary.scalar(f"AP/{name}", values["AP"])
+            tf.summary.image("detections", np.stack(pictures), max_outputs=_SHOWN_IMAGES)
         self._writer.flush()
-        return {"step": step} | _named(raw, step)
 
 
-class _Counted:
-    """A data set with a progress bar that knows whether it was read to its end.
-
-    The API's loop ends silently when a step of it fails, and would report the metrics of the
-    images so far.
-    """
-
-    def __init__(self, dataset: Iterable, total: int | None, title: str):
-        self._dataset, self._total, self._title = dataset, total, title
-        self._count, self._done = 0, False
-
-    def __iter__(self) -> Iterator:
-        for batch in tqdm(self._dataset, total=self._total, desc=self._title, unit="batch", leave=False):
-            yield batch
-            self._count += 1
-        if not self._count:
-            raise InputError("the evaluation data holds no images")
-        self._done = True
-
-    def finish(self) -> int:
-        if not self._done:
-            raise CheckFailed(f"the evaluation failed at batch {self._count + 1}")
-        return self._count
+def check_complete(done: int, images: int) -> None:
+    """Raises CheckFailed unless every image was evaluated: the AP of a part is no AP."""
+    if done != images:
+        raise CheckFailed(f"{done} of {images} images were evaluated: no AP is reported")
 
 
-def _named(raw: dict, step: int) -> dict[str, float]:
-    metrics = {name: float(raw[key]) for key, name in _METRICS.items() if key in raw}
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise CheckFailed(f"{name} is {value} at step {step}")
-    return metrics
+def _ground_truth(examples: Records, names: dict[int, str]) -> dict[str, Any]:
+    """COCO dictionary; an image's id is its number in the files, from 1 on."""
+    images, annotations = [], []
+    for number in range(len(examples)):
+        example = records.parse_example(examples.read(number), f"evaluation record {number + 1}")
+        images.append({"id": number + 1, "width": example.width, "height": example.height})
+        annotations += records.coco_boxes(example, number + 1, len(annotations))
+    categories = [{"id": class_id, "name": name} for class_id, name in names.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _coco_detections(found: dict[str, np.ndarray], row: int, image: dict[str, int]) -> list[dict[str, Any]]:
+    size = np.array([image["height"], image["width"]] * 2, np.float64)
+    count = int(found["num_detections"][row])
+    return [
+        {
+            "image_id": image["id"],
+            # The API counts classes from 0.
+            "category_id": int(class_index) + 1,
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(score),
+        }
+        for (top, left, bottom, right), score, class_index in zip(
+            (found["detection_boxes"][row, :count] * size).tolist(),
+            found["detection_scores"][row, :count],
+            found["detection_classes"][row, :count],
+            strict=True,
+        )
+    ]
+
+
+def read_metrics(folder: str | os.PathLike) -> list[dict[str, float | int]]:
+    """What `eval_metrics.json` of a folder holds, by step; empty where there is none."""
+    path = Path(folder) / METRICS_FILE
+    rows = files.read_json(path, "metrics file") if path.exists() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise InputError(f"metrics file {str(path)!r} should be a list of objects with a step")
+    return rows
+
+
+def write_metrics(folder: str | os.PathLike, rows: list[dict[str, float | int]]) -> None:
+    """Writes `eval_metrics.json` and the training curve."""
+    rows = sorted(rows, key=lambda row: row["step"])
+    files.write_json(Path(folder) / METRICS_FILE, rows)
+    curve.draw(rows, Path(folder) / CURVE_FILE)
 
 
 def evaluate_kept(
     folder: str | os.PathLike, config: pipeline_config.PipelineConfig | None = None
-) -> list[dict[str, float | int]]:
+) -> list[Evaluation]:
     """Evaluates every trained checkpoint kept in a model folder; writes `eval_metrics.json` and a picture.
 
     Args:
@@ -131,19 +245,15 @@ def evaluate_kept(
       config: default: the folder's own. Another one may read other eval data.
 
     Returns:
-      What is written: a list of dictionaries (see `Evaluator.evaluate`), by step.
+      The evaluations, by step; `eval_metrics.json` holds their metrics.
 
     Raises:
       InputError: no checkpoint there, or one of another network.
     """
-    evaluator = None
     found = [path for path in checkpoints.kept(folder) if checkpoints.step(path)]
     if not found:
         raise InputError(f"model_dir {str(folder)!r} holds no trained checkpoint")
-    metrics = []
-    for checkpoint in found:
-        evaluator = evaluator or Evaluator(config or model_dir.load(folder), folder)
-        metrics.append(evaluator.evaluate(checkpoint))
-    files.write_json(Path(folder) / METRICS_FILE, metrics)
-    curve.draw(metrics, Path(folder) / CURVE_FILE)
-    return metrics
+    evaluator = Evaluator(config or model_dir.load(folder), folder)
+    evaluations = [evaluator.evaluate(checkpoint) for checkpoint in found]
+    write_metrics(folder, [evaluation.metrics for evaluation in evaluations])
+    return evaluations

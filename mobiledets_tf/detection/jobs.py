@@ -1,13 +1,13 @@
 """From what a user gives (an architecture or a config, data, a folder) to a checked config."""
 
 import dataclasses
-import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import model_dir, network_settings, pipeline_config
+from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
+from mobiledets_tf.detection import model_dir, network_settings, pipeline_config, presets
 from mobiledets_tf.detection.pipeline_config import Overrides, PipelineConfig
 from mobiledets_tf.errors import InputError
 
@@ -25,6 +25,8 @@ class Job:
       train_data: converted folder or pattern; None takes what the config names.
       eval_data: the same; None takes the folder of `train_data`, or what the config names.
       needs_eval: whether evaluation data has to be there.
+      preset: of `presets.PRESETS`; what `overrides` say goes before it.
+      max_damaged_records: so many damaged training records are no reason to stop.
       overrides: settings over the config; its files and label map are ignored.
     """
 
@@ -33,6 +35,8 @@ class Job:
     train_data: str | None = None
     eval_data: str | None = None
     needs_eval: bool = True
+    preset: str | None = None
+    max_damaged_records: int = 0
     overrides: Overrides = dataclasses.field(default_factory=Overrides)
 
 
@@ -50,7 +54,7 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
     label_map = _label_map(base, train_files, job.train_data)
     names = records.read_label_map(label_map)
     overrides = dataclasses.replace(
-        job.overrides,
+        _with_preset(job, train_files),
         train_files=train_files,
         eval_files=eval_files,
         label_map=label_map,
@@ -61,7 +65,7 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
     else:
         config = pipeline_config.override(base, overrides)
     check(config, names, label_map)
-    check_examples(train_files, config.model.ssd.num_classes, "training")
+    check_examples(train_files, config.model.ssd.num_classes, "training", job.max_damaged_records)
     if job.needs_eval:
         check_examples(eval_files, config.model.ssd.num_classes, "evaluation")
     return config, label_map
@@ -114,19 +118,39 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
         raise InputError("train_config.num_steps is 0: give --steps")
 
 
-def check_examples(files: list[str], num_classes: int, what: str) -> None:
+def check_examples(files: list[str], num_classes: int, what: str, max_damaged: int = 0) -> None:
     """Raises InputError when there is no example, or one whose class the head doesn't have."""
-    empty = True
-    for example in itertools.islice(records.read_examples(files), _EXAMPLES_CHECKED):
-        empty = False
+    index = RecordIndex(files)
+    if not len(index):
+        raise InputError(f"{what} data {files[0]!r} holds no examples")
+    for number in range(min(len(index), _EXAMPLES_CHECKED)):
+        try:
+            data = index.read(number)
+        except DamagedRecord:
+            max_damaged -= 1
+            if max_damaged < 0:
+                raise
+            continue
+        example = records.parse_example(data, f"{what} record {number + 1}")
         wrong = [int(c) for c in example.classes if not 1 <= c <= num_classes]
         if wrong:
             raise InputError(
                 f"{what} image {example.image_id!r} has class {wrong[0]}; "
                 f"the head has classes 1 to {num_classes}"
             )
-    if empty:
-        raise InputError(f"{what} data {files[0]!r} holds no examples")
+
+
+def _with_preset(job: Job, train_files: list[str]) -> Overrides:
+    """The overrides, with the preset's values where they say nothing."""
+    if job.preset is None:
+        return job.overrides
+    derived = presets.derive(job.preset, len(RecordIndex(train_files)))
+    given = {
+        field.name: value
+        for field in dataclasses.fields(Overrides)
+        if (value := getattr(job.overrides, field.name)) is not None
+    }
+    return dataclasses.replace(derived, **given)
 
 
 def _base(job: Job) -> PipelineConfig | None:

@@ -53,7 +53,11 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
     """
 
     def attach(
-        self, network: Network, settings: NetworkSettings, named_weights: Mapping[str, Any] | None = None
+        self,
+        network: Network,
+        settings: NetworkSettings,
+        named_weights: Mapping[str, Any] | None = None,
+        ranges: Mapping[str, Any] | None = None,
     ) -> None:
         """Sets the network, its anchors and its weights.
 
@@ -61,6 +65,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
           network: see the class.
           settings: gives the feature map sizes and the weights of the L2 loss.
           named_weights: canonical name to variable; default: `network.weights` by name.
+          ranges: observed ranges of a quantised network (`models.quantized`).
         """
         if named_weights is None:
             named_weights = {weight.name: weight for weight in network.weights}
@@ -68,6 +73,8 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         object.__setattr__(self, "_network", network)
         object.__setattr__(self, "_settings", settings)
         self.named_weights = dict(named_weights)
+        if ranges:
+            self.ranges = dict(ranges)
         maps = architectures.feature_maps(settings.architecture, settings.image_size)
         height, width = settings.image_size
         with tf.init_scope():  # Eager anchors serve every function that uses the model.
@@ -101,8 +108,9 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         raw_boxes, class_logits = self.network(preprocessed_inputs, training=training)
         return {
             "preprocessed_inputs": preprocessed_inputs,
-            "box_encodings": raw_boxes,
-            "class_predictions_with_background": class_logits,
+            # Losses and boxes are computed in float32, whatever the network computes in.
+            "box_encodings": tf.cast(raw_boxes, tf.float32),
+            "class_predictions_with_background": tf.cast(class_logits, tf.float32),
             "anchors": self.anchors.get(),
         }
 
@@ -179,6 +187,7 @@ def build_detection_model(
     is_training: bool,
     network: Network | None = None,
     named_weights: Mapping[str, Any] | None = None,
+    quantization_aware: bool = False,
 ) -> MobileDetMetaArch:
     """Builds the detection model of a config, with another network in it where one is given.
 
@@ -188,12 +197,21 @@ def build_detection_model(
       network: replaces the network of the config (see `MobileDetMetaArch`); it has to give
         the same anchors. A search attaches its supernet here.
       named_weights: canonical names of its variables; default: `network.weights` by name.
+      quantization_aware: attaches the network of the config with simulated quantisation.
 
     Raises:
       InputError: the config is not one of a MobileDet, or asks for what it doesn't do.
     """
     install()
-    return _build_mobiledet(config.ssd, is_training, False, network, named_weights)
+    if not quantization_aware:
+        return _build_mobiledet(config.ssd, is_training, False, network, named_weights)
+    # tfmot is needed here only.
+    from mobiledets_tf.models.quantized import quantize_detector
+
+    quantized = quantize_detector(build_network(network_settings.read(config.ssd)))
+    return _build_mobiledet(
+        config.ssd, is_training, False, quantized.network, quantized.named_weights, quantized.ranges
+    )
 
 
 def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool):
@@ -202,7 +220,9 @@ def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool):
     return _build_mobiledet(ssd, is_training, add_summaries)
 
 
-def _build_mobiledet(ssd, is_training, add_summaries, network=None, named_weights=None) -> MobileDetMetaArch:
+def _build_mobiledet(
+    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None
+) -> MobileDetMetaArch:
     settings = network_settings.read(ssd)
     ssd = copy.deepcopy(ssd)
     ssd.feature_extractor.type = _ANY
@@ -213,7 +233,7 @@ def _build_mobiledet(ssd, is_training, add_summaries, network=None, named_weight
         model = _stock_builder(ssd, is_training, add_summaries)
     if network is None:
         network = build_network(settings)
-    model.attach(network, settings, named_weights)
+    model.attach(network, settings, named_weights, ranges)
     return model
 
 

@@ -121,6 +121,8 @@ class Overrides:
       random_crop: the SSD random crop of the published recipe.
       train_files, eval_files: TFRecord shards.
       label_map: the label map beside them.
+      quantization_aware: simulated int8 quantisation, from float weights.
+      mixed_precision: the network computes in bfloat16.
     """
 
     architecture: str | None = None
@@ -135,6 +137,8 @@ class Overrides:
     train_files: Sequence[str] | None = None
     eval_files: Sequence[str] | None = None
     label_map: str | None = None
+    quantization_aware: bool | None = None
+    mixed_precision: bool | None = None
 
 
 def parse(text: str, where: str = "pipeline config") -> PipelineConfig:
@@ -205,6 +209,10 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
         _set_steps(config, _at_least("steps", overrides.steps, 1))
     if overrides.learning_rate is not None:
         _set_learning_rate(config, overrides.learning_rate)
+    if overrides.mixed_precision is not None:
+        config.train_config.use_bfloat16 = overrides.mixed_precision
+    if overrides.quantization_aware is not None:
+        _set_quantization(config, overrides.quantization_aware)
     for step, wanted in (
         ("random_horizontal_flip", overrides.random_flip),
         ("ssd_random_crop", overrides.random_crop),
@@ -212,6 +220,23 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
         if wanted is not None:
             _set_augmentation(config, step, wanted)
     return config
+
+
+def is_quantization_aware(config: PipelineConfig) -> bool:
+    """Whether a config asks for simulated quantisation: `graph_rewriter { quantization { } }`.
+
+    Raises:
+      InputError: it asks for another kind than int8 from the first step on.
+    """
+    if not config.graph_rewriter.HasField("quantization"):
+        return False
+    asked = config.graph_rewriter.quantization
+    if (asked.delay, asked.weight_bits, asked.activation_bits) != (0, 8, 8):
+        raise InputError(
+            f"graph_rewriter.quantization has delay {asked.delay}, weight_bits {asked.weight_bits}, "
+            f"activation_bits {asked.activation_bits}; allowed: 0, 8, 8 (start from a float checkpoint)"
+        )
+    return True
 
 
 def schedule_fields() -> tuple[str, ...]:
@@ -270,6 +295,13 @@ def _set_learning_rate(config: PipelineConfig, learning_rate: float) -> None:
         raise InputError(f"learning rate is {learning_rate}; allowed: above 0, at most 100")
     schedule.warmup_learning_rate *= learning_rate / schedule.learning_rate_base
     schedule.learning_rate_base = learning_rate
+
+
+def _set_quantization(config: PipelineConfig, wanted: bool) -> None:
+    config.ClearField("graph_rewriter")
+    if wanted:
+        quantization = config.graph_rewriter.quantization
+        quantization.delay, quantization.weight_bits, quantization.activation_bits = 0, 8, 8
 
 
 def _set_augmentation(config: PipelineConfig, step: str, wanted: bool) -> None:

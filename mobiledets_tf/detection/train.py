@@ -1,169 +1,322 @@
-"""Training with the Object Detection API's own loop: progress, seeds, resuming."""
+"""The training loop: the Object Detection API's model, input, losses and step; nothing is lost.
+
+A training that is stopped, killed or fails goes on from its last checkpoint with the same order
+of images and the same learning rate.
+"""
 
 import contextlib
 import os
-import time
-import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.detection import checkpoints, meta_architecture, model_dir, network_settings
+from mobiledets_tf.detection import (
+    checkpoints,
+    imported,
+    meta_architecture,
+    model_dir,
+    network_settings,
+    pipeline_config,
+)
+from mobiledets_tf.detection.ordered_input import Records, training_order
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.interrupts import StopRequest
 
 compat.enable_object_detection()
 
-from object_detection import model_lib_v2  # noqa: E402
+from object_detection import inputs, model_lib_v2  # noqa: E402
+from object_detection.builders import optimizer_builder  # noqa: E402
 
 # Losses are fetched and shown once for so many steps.
 _LOG_INTERVAL = 10
-# A compiled loop over several steps holds the step twice, which costs half a minute of tracing:
-# not worth it for a short training.
-_LONG_TRAINING = 10_000
 _MAX_CHECKPOINT_INTERVAL = 1000
 # The first of them holds the fresh weights.
 CHECKPOINTS_KEPT = 6
+_TOTAL = "Loss/total_loss"
 
 
 @dataclass(frozen=True)
-class Leg:
-    """A part of a training that ends with a checkpoint: `goal` is a step of the whole."""
+class Options:
+    """How a training is run; none of it changes what a folder's training is.
 
-    goal: int
-    log_interval: int
-    checkpoint_interval: int
-
-
-def plan(start: int, steps: int) -> list[Leg]:
-    """Splits a training so that its last step is checkpointed.
-
-    The API's loop logs every n steps and saves every m steps, nothing at the end: both have to
-    divide the steps that a leg has. An odd rest becomes a leg of its own.
+    Attributes:
+      seed: of weights, order and augmentation.
+      initial: weights to start from, where the folder has no checkpoint.
+      max_damaged_records: so many damaged TFRecords are passed over.
+      cache: keeps decoded images in memory.
+      on_checkpoint: called with each checkpoint after its writing; true ends the training.
     """
-    if steps <= start:
-        return []
+
+    seed: int = 0
+    initial: imported.Account | None = None
+    max_damaged_records: int = 0
+    cache: bool = False
+    on_checkpoint: Callable[[str], bool] | None = None
+
+
+def checkpoint_interval(steps: int) -> int:
+    """Steps between two checkpoints: five in a training, at most 1,000 steps apart."""
     interval = min(_MAX_CHECKPOINT_INTERVAL, max(1, steps // (CHECKPOINTS_KEPT - 1)))
-    if interval > _LOG_INTERVAL:
-        interval -= interval % _LOG_INTERVAL
-    whole = (steps - start) // interval * interval
-    legs = []
-    for goal, every in ((start + whole, interval), (steps, steps - start - whole)):
-        if every and goal > start:
-            legs.append(Leg(goal, _largest_divisor(every, _LOG_INTERVAL), every))
-    return legs
+    return interval - interval % _LOG_INTERVAL if interval > _LOG_INTERVAL else interval
 
 
-def _largest_divisor(value: int, limit: int) -> int:
-    return next(divisor for divisor in range(min(value, limit), 0, -1) if value % divisor == 0)
-
-
-def train(folder: str | os.PathLike, seed: int) -> int:
+def train(folder: str | os.PathLike, options: Options, strategy=None, stop: StopRequest | None = None) -> int:
     """Trains in a folder that `model_dir.start` has filled, from its latest checkpoint on.
 
     Args:
       folder: the model folder.
-      seed: of weights, shuffling and augmentation.
+      options: how.
+      strategy: of tf.distribute; default: one device.
+      stop: asked after each step; its caller has entered it.
 
     Returns:
       The step of the last checkpoint.
 
     Raises:
-      InputError: the checkpoints there are of another network, or no space is left.
-      CheckFailed: a loss is not finite.
-      KeyboardInterrupt: the last checkpoint stays; a second call goes on from it.
+      InputError: the checkpoints there are of another network, a record is damaged, or no space
+        is left.
+      CheckFailed: a loss is not finite, for the second time.
+      KeyboardInterrupt: a stop was asked for; the state is saved.
     """
-    folder = os.fspath(folder)
-    meta_architecture.install()
-    config = model_dir.load(folder)
-    latest = tf.train.latest_checkpoint(folder)
-    start = checkpoints.step(latest) if latest else 0
-    _check_checkpoints(config, latest)
-    steps = config.train_config.num_steps
-    for leg in plan(start, steps):
-        # Another part of a training draws other numbers.
-        keras.utils.set_random_seed((seed + start) % 2**32)
-        _run(folder, leg, start, steps, config.train_config.batch_size)
-        start = leg.goal
-    return start
+    run = _Run(os.fspath(folder), options, strategy or tf.distribute.get_strategy())
+    with compat.quiet(), _known_errors(run.records):
+        if stop is not None:
+            return run.finish(stop)
+        with StopRequest() as own:
+            return run.finish(own)
 
 
-def _run(folder: str, leg: Leg, start: int, steps: int, batch_size: int) -> None:
-    with _progress(leg, start, steps, batch_size), compat.quiet(), _disk_errors():
-        model_lib_v2.train_loop(
-            pipeline_config_path=str(Path(folder) / model_dir.CONFIG),
-            model_dir=folder,
-            train_steps=leg.goal,
-            checkpoint_every_n=leg.checkpoint_interval,
-            checkpoint_max_to_keep=CHECKPOINTS_KEPT,
-            num_steps_per_iteration=leg.log_interval if steps >= _LONG_TRAINING else 1,
-            # Images of every iteration would cost more disk than the checkpoints.
-            record_summaries=False,
+class _Run:
+    """One process of a training."""
+
+    def __init__(self, folder: str, options: Options, strategy: Any):
+        self._folder, self._options, self._strategy = folder, options, strategy
+        self._config = model_dir.load(folder)
+        self._train = self._config.train_config
+        self._check_checkpoints()
+        paths = list(self._config.train_input_reader.tf_record_input_reader.input_path)
+        side = max(network_settings.read(self._config.model.ssd).image_size)
+        # Twice the input: what a random crop cuts out is still about as large as the input.
+        cache_side = 2 * side if options.cache else None
+        self.records = Records(paths, options.max_damaged_records, cache_side)
+        latest = tf.train.latest_checkpoint(folder)
+        start = checkpoints.step(latest) if latest else 0
+        # Another part of a training draws other augmentations.
+        keras.utils.set_random_seed((options.seed + start) % 2**32)
+        with strategy.scope(), _policy(self._train.use_bfloat16):
+            self._build()
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint,
+            model_lib_v2.get_filepath(strategy, folder),
+            max_to_keep=CHECKPOINTS_KEPT if strategy.extended.should_checkpoint else 1,
         )
+        self._writer = tf.summary.create_file_writer(
+            model_lib_v2.get_filepath(strategy, str(Path(folder) / "train"))
+        )
+        self._pending: list[tuple[int, dict[str, tf.Tensor]]] = []
+        self._recovered = False
+        if latest:
+            self._restore(latest)
+        else:
+            if options.initial is not None:
+                imported.assign(options.initial, self._model.named_weights)
+            self._save()
+
+    def _check_checkpoints(self) -> None:
+        """Restoring ignores what doesn't fit, so what doesn't fit is found before."""
+        latest = tf.train.latest_checkpoint(self._folder)
+        fine_tune = self._train.fine_tune_checkpoint
+        if latest is None and not fine_tune:
+            return
+        network = meta_architecture.build_network(network_settings.read(self._config.model.ssd))
+        weights = {weight.name: weight for weight in network.weights}
+        if latest is not None:
+            checkpoints.check(weights, latest)
+        else:
+            kind = self._train.fine_tune_checkpoint_type or "detection"
+            checkpoints.check(meta_architecture.fine_tune_weights(weights, kind), fine_tune)
+
+    def _build(self) -> None:
+        self._model = meta_architecture.build_detection_model(
+            self._config.model, True, quantization_aware=pipeline_config.is_quantization_aware(self._config)
+        )
+        self._step = tf.Variable(
+            0, trainable=False, dtype=tf.int64, name="global_step",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )  # fmt: skip
+        self._optimizer, (rate,) = optimizer_builder.build(self._train.optimizer, global_step=self._step)
+        self._rate = rate if callable(rate) else lambda: rate
+        self._checkpoint = tf.train.Checkpoint(step=self._step, model=self._model, optimizer=self._optimizer)
+        if self._train.fine_tune_checkpoint:
+            kind = self._train.fine_tune_checkpoint_type or "detection"
+            tf.train.Checkpoint(**self._model.restore_from_objects(kind)).restore(
+                self._train.fine_tune_checkpoint
+            ).expect_partial().assert_existing_objects_matched()
+        self._trained = tf.function(self._one_step)
+
+    def _one_step(self, iterator):
+        def replica(features, labels):
+            losses = model_lib_v2.eager_train_step(
+                self._model, features, labels, self._train.unpad_groundtruth_tensors, self._optimizer,
+                training_step=self._step,
+                add_regularization_loss=self._train.add_regularization_loss,
+                clip_gradients_value=self._train.gradient_clipping_by_norm or None,
+                num_replicas=self._strategy.num_replicas_in_sync,
+            )  # fmt: skip
+            self._step.assign_add(1)
+            return losses
+
+        losses = self._strategy.run(replica, args=next(iterator))
+        return {
+            name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+            for name, loss in losses.items()
+        }
+
+    def _batches(self) -> Iterator:
+        """Batches from the present step on."""
+
+        def dataset(context):
+            return inputs.train_input(
+                self._train, self._config.train_input_reader, self._config.model, self._model,
+                input_context=context,
+            )  # fmt: skip
+
+        with training_order(self.records, self._options.seed, int(self._step)), self._strategy.scope():
+            return iter(self._strategy.distribute_datasets_from_function(dataset))
+
+    def finish(self, stop: StopRequest) -> int:
+        """Runs to the end; returns the step reached."""
+        steps = self._train.num_steps
+        if self._ends_here() or int(self._step) >= steps:
+            return int(self._step)
+        interval = checkpoint_interval(steps)
+        batches = self._batches()
+        with self._progress(steps) as bar, self._strategy.scope():
+            bar.set_postfix_str("building the graph")
+            while (step := int(self._step)) < steps:
+                self._pending.append((step + 1, dict(self._trained(batches), learning_rate=self._rate())))
+                step += 1
+                bar.update()
+                if not (step % _LOG_INTERVAL and step % interval and step < steps and not stop.requested):
+                    faulty = self._flush(bar)
+                    if faulty:
+                        batches = self._recover(faulty, bar)
+                        continue
+                if step % interval == 0 or step == steps or stop.requested:
+                    self._save()
+                    if stop.requested:
+                        raise KeyboardInterrupt
+                    if self._ends_here():
+                        break
+        self._clean()
+        return int(self._step)
+
+    def _ends_here(self) -> bool:
+        """Hands the latest checkpoint on; whether the training should end with it."""
+        if self._options.on_checkpoint is None or int(self._step) == 0:
+            return False
+        if not self._strategy.extended.should_checkpoint:
+            return False
+        return self._options.on_checkpoint(self._manager.latest_checkpoint)
+
+    @contextlib.contextmanager
+    def _progress(self, steps: int) -> Iterator[tqdm]:
+        batch = self._train.batch_size
+        done = int(self._step) * batch
+        chief = self._strategy.extended.should_checkpoint
+        show = {"unit": "images", "desc": "train", "dynamic_ncols": True, "disable": not chief}
+        with tqdm(total=steps * batch, initial=done, **show) as bar:
+            plain = bar.update
+            bar.update = lambda count=1: plain(count * batch)
+            yield bar
+
+    def _flush(self, bar: tqdm) -> str | None:
+        """Writes the losses since the last flush; returns what is wrong with the first faulty step."""
+        pending, self._pending = self._pending, []
+        with self._writer.as_default():
+            for step, losses in pending:
+                values = {name: float(np.asarray(value)) for name, value in losses.items()}
+                part = faulty_part(values)
+                if part is not None:
+                    return self._describe(step, part, values[part])
+                for name, value in values.items():
+                    tf.summary.scalar(name, value, step=step)
+        self._writer.flush()
+        if pending:
+            bar.set_postfix_str(
+                f"step {pending[-1][0]}, loss {values[_TOTAL]:.3f} (class "
+                f"{values['Loss/classification_loss']:.3f}, box {values['Loss/localization_loss']:.3f}), "
+                f"rate {values['learning_rate']:.3g}"
+            )
+        return None
+
+    def _describe(self, step: int, part: str, value: float) -> str:
+        ids = self.records.image_ids(step - 1, self._train.batch_size, self._options.seed)
+        return f"{part} is {value} at step {step}, images {', '.join(ids)}"
+
+    def _recover(self, faulty: str, bar: tqdm) -> Iterator:
+        """Goes back to the last checkpoint, once.
+
+        Raises:
+          CheckFailed: that was done before.
+        """
+        hint = "lower --learning_rate, or check the boxes of these images"
+        if self._recovered:
+            raise CheckFailed(f"{faulty}; so it was before, from the same checkpoint: {hint}")
+        self._recovered = True
+        self._restore(self._manager.latest_checkpoint)
+        tqdm.write(f"{faulty}; going on from the checkpoint of step {int(self._step)}")
+        bar.n = int(self._step) * self._train.batch_size
+        return self._batches()
+
+    def _restore(self, checkpoint: str) -> None:
+        status = self._checkpoint.restore(checkpoint)
+        # The slots of the optimizer are made with the first step.
+        status.expect_partial()
+
+    def _save(self) -> None:
+        self._manager.save()
+
+    def _clean(self) -> None:
+        """Workers other than the chief have to save, too; what they saved goes."""
+        for path in (self._manager.directory, model_lib_v2.get_filepath(
+            self._strategy, str(Path(self._folder) / "train")
+        )):  # fmt: skip
+            model_lib_v2.clean_temporary_directories(self._strategy, path)
 
 
-def _check_checkpoints(config, latest: str | None) -> None:
-    """Restoring ignores what doesn't fit, so what doesn't fit is found before."""
-    fine_tune = config.train_config.fine_tune_checkpoint
-    if latest is None and not fine_tune:
-        return
-    network = meta_architecture.build_network(network_settings.read(config.model.ssd))
-    weights = {weight.name: weight for weight in network.weights}
-    if latest is not None:
-        checkpoints.check(weights, latest)
-    else:
-        kind = config.train_config.fine_tune_checkpoint_type or "detection"
-        checkpoints.check(meta_architecture.fine_tune_weights(weights, kind), fine_tune)
+def faulty_part(losses: dict[str, float]) -> str | None:
+    """The name of a part of the loss that is not finite; the total is named last."""
+    faulty = [name for name, value in losses.items() if not np.isfinite(value)]
+    return min(faulty, key=lambda name: name == _TOTAL) if faulty else None
 
 
 @contextlib.contextmanager
-def _progress(leg: Leg, start: int, steps: int, batch_size: int) -> Iterator[None]:
-    """Shows a progress bar in place of the step lines that the loop logs.
-
-    The loop formats its losses with `pprint.pformat` every `LOG_EVERY` steps: that call is
-    where the numbers can be had without a copy of the loop.
-    """
-    every = leg.log_interval
-    bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
-    bar.set_postfix_str("building the graph")
-    last = time.perf_counter()
-
-    def show(losses: dict[str, np.ndarray], **_) -> str:
-        nonlocal last
-        now, before = time.perf_counter(), last
-        last = now
-        bar.update(every)
-        _check_finite(losses, bar.n)
-        bar.set_postfix_str(
-            f"{every * batch_size / (now - before):.0f} images/s, loss {losses['Loss/total_loss']:.3f} "
-            f"(class {losses['Loss/classification_loss']:.3f}, box {losses['Loss/localization_loss']:.3f}), "
-            f"rate {losses['learning_rate']:.3g}"
-        )
-        return ""
-
-    with (
-        bar,
-        compat.replaced(model_lib_v2, "LOG_EVERY", every),
-        compat.replaced(model_lib_v2, "pprint", types.SimpleNamespace(pformat=show)),
-    ):
+def _policy(bfloat16: bool) -> Iterator[None]:
+    """Layers made inside compute in bfloat16 and keep float32 weights, where that is asked for."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else before)
+    try:
         yield
-
-
-def _check_finite(losses: dict[str, np.ndarray], step: int) -> None:
-    for name, value in losses.items():
-        if not np.isfinite(value):
-            raise CheckFailed(f"{name} is {value} at step {step}: lower --learning_rate, or check the boxes")
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def _known_errors(records: Records) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        if records.failure is not None:
+            raise InputError(
+                f"{records.failure}; --max_damaged_records allows some to be skipped"
+            ) from error
         if "No space left" not in str(error):
             raise
         raise InputError("no space left on the device of model_dir; the last checkpoint is kept") from error

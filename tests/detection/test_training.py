@@ -2,13 +2,17 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 
 import pytest
 
 from mobiledets_tf.cli import train as command
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints, evaluate, jobs, model_dir, pipeline_config, train
+from mobiledets_tf.data.record_index import RecordIndex
+from mobiledets_tf.detection import best, checkpoints, evaluate, jobs, model_dir, pipeline_config, train
+from mobiledets_tf.detection.ordered_input import Records
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import CheckFailed, InputError
 
@@ -20,13 +24,13 @@ def run(*flags: str) -> int:
     return command.run(["mobiledets-train", *flags])
 
 
-def losses(folder) -> dict[int, float]:
-    """Step -> total loss of the training, from the TensorBoard summaries."""
+def losses(folder, tag: str = "Loss/total_loss") -> dict[int, float]:
+    """Step -> total loss, or another value, of the training, from the TensorBoard summaries."""
     found = {}
     for path in sorted(folder.glob("events.*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
-                if value.tag == "Loss/total_loss":
+                if value.tag == tag:
                     found[event.step] = float(tf.make_ndarray(value.tensor))
     return found
 
@@ -36,28 +40,33 @@ def test_training_is_interrupted_goes_on_and_learns(tiny, tmp_path, monkeypatch,
     folder = tmp_path / "model"
     data = (f"--train_data={tiny}", f"--model_dir={folder}")
     flags = (*SMALL, *data, f"--steps={STEPS}", "--learning_rate=0.02")
-    check_finite = train._check_finite
+    plain = train._Run._flush
 
-    def interrupt(values, step):
-        check_finite(values, step)
-        if step == 12:
-            raise KeyboardInterrupt
+    def stop(run, bar):
+        faulty = plain(run, bar)
+        if int(run._step) == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return faulty
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_check_finite", interrupt)
+        patch.setattr(train._Run, "_flush", stop)
         assert run(*flags) == 130
     assert "run the same command again" in capsys.readouterr().err
-    assert checkpoints.step(folder) == 8
+    assert checkpoints.step(folder) == 12 and not best.find(folder)[0].endswith("best-12")
 
     assert run(*flags) == 0
     output = capsys.readouterr()
-    assert f"trained to step {STEPS}" in output.out
+    assert f"trained to step {STEPS}" in output.out and "missed" in output.out
     assert "images/s" in output.err and "deprecated" not in output.err
     assert [checkpoints.step(path) for path in checkpoints.kept(folder)] == [0, 4, 8, 12, 16, 20]
     curve = losses(folder / "train")
-    assert set(curve) >= {1, 8, 12, 20}
-    # From small start kernels the L2 part, which falls first, is no longer a part of the fall.
-    assert curve[20] < 0.8 * curve[1]
+    assert set(curve) == set(range(1, STEPS + 1))
+    # One rate for each step, on the cosine, also across the stop. The loss of four images goes up
+    # and down by a quarter, so that twenty steps say nothing about it.
+    rates = losses(folder / "train", "learning_rate")
+    assert all(rates[step + 1] < rates[step] for step in range(2, STEPS))
+    assert rates[13] == pytest.approx(0.01 * (1 + math.cos(math.pi * 12 / 19)), abs=0.002)
+    assert all(math.isfinite(loss) for loss in curve.values())
     assert (folder / "training_curve.png").stat().st_size > 1000
     metrics = json.loads((folder / "eval_metrics.json").read_text())
     assert [entry["step"] for entry in metrics] == [4, 8, 12, 16, 20]
@@ -65,6 +74,9 @@ def test_training_is_interrupted_goes_on_and_learns(tiny, tmp_path, monkeypatch,
     assert {path.name for path in folder.iterdir()} >= {
         "architecture.json", "label_map.pbtxt", "pipeline.config", "settings.json", "train", "eval",
     }  # fmt: skip
+    [kept] = best.find(folder)
+    top = max(metrics, key=lambda entry: entry["AP"])
+    assert checkpoints.step(kept) == top["step"] and kept.endswith(f"best-{top['step']}")
 
     # A third call has nothing to do; other settings are refused, and nothing is changed by that.
     config_before = (folder / "pipeline.config").read_text()
@@ -115,37 +127,61 @@ def test_checkpoints_of_another_network_stop_a_training(started):
     _, _, folder = started
     checkpoints.save({"stem_conv/kernel:0": tf.Variable(tf.zeros((3, 3, 3, 8)))}, folder)
     with pytest.raises(InputError, match="is of another network"):
-        train.train(folder, seed=0)
+        train.train(folder, train.Options())
 
 
-def test_an_evaluation_that_stops_early_is_no_result():
-    batches = evaluate._Counted([1, 2, 3], None, "test")
-    for batch in batches:
-        if batch == 2:
-            break
-    with pytest.raises(CheckFailed, match="batch 2"):
-        batches.finish()
-    assert list(batches) == [1, 2, 3]
+def test_an_evaluation_of_a_part_is_no_result():
+    evaluate.check_complete(5, 5)
+    with pytest.raises(CheckFailed, match="4 of 5 images"):
+        evaluate.check_complete(4, 5)
 
 
-def test_losses_have_to_be_finite():
-    train._check_finite({"Loss/total_loss": 1.0}, 3)
-    with pytest.raises(CheckFailed, match="Loss/total_loss is nan at step 3"):
-        train._check_finite({"Loss/total_loss": math.nan}, 3)
+def test_a_part_of_the_loss_is_named_before_the_total():
+    assert train.faulty_part({"Loss/total_loss": 1.0}) is None
+    parts = {"Loss/total_loss": math.nan, "Loss/localization_loss": math.nan, "Loss/x": 1.0}
+    assert train.faulty_part(parts) == "Loss/localization_loss"
+    assert train.faulty_part({"Loss/total_loss": math.inf}) == "Loss/total_loss"
 
 
-@pytest.mark.parametrize("start", [0, 240, 7])
-@pytest.mark.parametrize("steps", [1, 2, 19, 20, 100, 1009, 1200, 1201, 400_000, 400_009])
-def test_a_plan_covers_every_step_and_ends_with_a_checkpoint(start, steps):
-    position = start
-    for leg in train.plan(start, steps):
-        length = leg.goal - position
-        assert length > 0 and length % leg.checkpoint_interval == 0
-        assert leg.checkpoint_interval % leg.log_interval == 0
-        assert leg.checkpoint_interval <= max(1000, steps // 5)
-        position = leg.goal
-    assert position == max(start, steps)
-    assert len(train.plan(start, steps)) <= 2
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_goes_back_once_and_then_stops(started, monkeypatch):
+    config, label_map, folder = started
+    small = Overrides("edgetpu", steps=20, batch_size=4, image_size=(96, 96), depth_multiplier=0.25)
+    config = pipeline_config.override(config, small)
+    folder = folder.with_name("nan")
+    model_dir.start(folder, config, label_map, seed=3)
+    said = []
+    monkeypatch.setattr(train.tqdm, "write", lambda text: said.append(text))
+    calls: list[int] = []
+
+    def faulty(losses):
+        calls.append(0)
+        return "Loss/localization_loss" if len(calls) > 4 else None
+
+    monkeypatch.setattr(train, "faulty_part", faulty)
+    with pytest.raises(CheckFailed, match="Loss/localization_loss is .* at step 5, images .*before"):
+        train.train(folder, train.Options(seed=3))
+    assert len(said) == 1 and "going on from the checkpoint of step 4" in said[0]
+    records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
+    assert ", ".join(records.image_ids(4, 4, seed=3)) in said[0]
+    assert checkpoints.step(folder) == 4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 19, 20, 100, 1009, 1200, 400_000])
+def test_a_training_is_saved_five_times_and_at_least_every_thousand_steps(steps):
+    interval = train.checkpoint_interval(steps)
+    assert 1 <= interval <= max(1, min(1000, steps // 5))
+
+
+def flipped(tiny, folder):
+    """The tiny set with one bit of its third training record changed."""
+    shutil.copytree(tiny, folder)
+    file = folder / "train-00000-of-00001.tfrecord"
+    data = bytearray(file.read_bytes())
+    place = RecordIndex([str(file)])._places[2][1] + 500
+    data[place] ^= 1
+    file.write_bytes(data)
+    return folder
 
 
 def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -170,16 +206,25 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
         "missing data": (("--architecture=cpu", f"--train_data={tmp_path}/none"), "no TFRecord files match"),
         "empty data": (("--architecture=cpu", f"--train_data={empty}"), "holds no examples"),
         "damaged data": (
-            ("--architecture=cpu", f"--train_data={tmp_path}/damaged", "--mode=train"), "cannot be read",
+            ("--architecture=cpu", f"--train_data={tmp_path}/damaged", "--mode=train"),
+            "is damaged at byte offset 0",
         ),
         "small image": (("--architecture=cpu", data, "--image_size=64"), "image size 64"),
         "no steps": (("--architecture=cpu", data, "--steps=0"), "--steps=0"),
         "mode": (("--architecture=cpu", data, "--mode=evaluate"), "did you mean 'eval'"),
-        "missing config": (("--pipeline_config=none.config", data), "none.config does not exist"),
+        "missing config": (("--pipeline_config=none.config", data), "none.config' does not exist"),
         "malformed config": ((f"--pipeline_config={config}", data), "line 2"),
         "other classes": ((sample, data), "categories don't match the head"),
         "label map": (("--architecture=cpu", f"--train_data={classes}", "--num_classes=2"), "num_classes 2"),
         "labels": (("--architecture=cpu", f"--train_data={one_class}"), "the head has classes 1 to 1"),
+        "damaged record": (
+            ("--architecture=cpu", f"--train_data={flipped(tiny, tmp_path / 'flipped')}", "--mode=train"),
+            "is damaged at byte offset",
+        ),
+        "quantised from nothing": (("--architecture=cpu", data, "--quantization_aware"), "needs --init_"),
+        "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "needs --init_"),
+        "missing weights": (("--architecture=cpu", data, "--init_from=none"), "=none does not exist"),
+        "no evaluation": (("--architecture=cpu", data, "--mode=train", "--early_stop=2"), "--early_stop"),
         "nothing to evaluate": (("--mode=eval",), "holds no training"),
     }  # fmt: skip
 
