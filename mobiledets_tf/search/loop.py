@@ -32,7 +32,7 @@ MAX_DROPPED = 0.05
 # Columns of the policy's picture.
 _SNAPSHOTS = 200
 # Held-out batches that a finalist is evaluated on, at most; and finalists of a device.
-_FINAL_BATCHES, _FINALISTS = 16, 8
+_FINAL_BATCHES, _FINALISTS = 4, 8
 # A report needs no more of the random numbers than that they are not those of a step.
 _AFTER = 1 << 40
 
