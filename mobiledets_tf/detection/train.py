@@ -85,11 +85,16 @@ def train(folder: str | os.PathLike, options: Options, strategy=None, stop: Stop
       KeyboardInterrupt: a stop was asked for; the state is saved.
     """
     run = _Run(os.fspath(folder), options, strategy or tf.distribute.get_strategy())
-    with compat.quiet(), _known_errors(run.records):
-        if stop is not None:
-            return run.finish(stop)
-        with StopRequest() as own:
-            return run.finish(own)
+    try:
+        with compat.quiet(), _known_errors(run.records):
+            if stop is not None:
+                return run.finish(stop)
+            with StopRequest() as own:
+                return run.finish(own)
+    finally:
+        # The API's step turns training on for every network of the process.
+        with compat.quiet():
+            keras.backend.set_learning_phase(False)
 
 
 class _Run:
