@@ -102,7 +102,7 @@ def test_two_workers_do_what_one_process_with_both_replicas_does(command, tmp_pa
 
     arguments, one, two = [*command, "--steps=6"], tmp_path / "one", tmp_path / "two"
     line = [sys.executable, "-c", _MIRRORED, *arguments, f"--model_dir={one}"]
-    subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=400)
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
     hosts = ",".join(f"localhost:{_free_port()}" for _ in range(2))
     workers = [
         _start(
@@ -112,7 +112,7 @@ def test_two_workers_do_what_one_process_with_both_replicas_does(command, tmp_pa
         )
         for index in range(2)
     ]  # fmt: skip
-    assert [worker.wait(400) for worker in workers] == [0, 0], [w.stderr.read()[-2000:] for w in workers]
+    assert [worker.wait(800) for worker in workers] == [0, 0], [w.stderr.read()[-2000:] for w in workers]
     logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
     assert np.abs(logits[0]).max() > 0
     np.testing.assert_allclose(*logits, atol=1e-5)
