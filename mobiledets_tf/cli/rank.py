@@ -36,13 +36,14 @@ def main() -> int:
     from mobiledets_tf.files import read_json, write_artefact, write_json
     from mobiledets_tf.quickstart import call
     from mobiledets_tf.search import rank
+    from mobiledets_tf.search.settings import keep
     from mobiledets_tf.search_space import decode
 
     settings, space = rank.read_search(FLAGS.search_dir)
     folder = Path(FLAGS.model_dir)
     networks = rank.sample_networks(space, FLAGS.networks, FLAGS.seed)
     given = {name: FLAGS[name].value for name in ("networks", "steps", "batch_size", "learning_rate", "seed")}
-    _start(folder / "settings.json", {"search": settings} | given)
+    keep(folder / "settings.json", {"search": settings} | given, "comparison")
     shared = folder / "shared_quality.json"
     if not shared.exists():
         write_json(shared, rank.shared_quality(FLAGS.search_dir, settings, space, networks))
@@ -70,19 +71,6 @@ def main() -> int:
     tau, rho = summary["kendall_tau"], summary["spearman_rho"]
     print(f"Kendall's tau {tau}, Spearman's rho {rho}, {len(rows)} networks: {folder / 'rank_report.json'}")
     return 0
-
-
-def _start(path: Path, settings: dict) -> None:
-    from mobiledets_tf.files import read_json, write_json
-
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = read_json(path, "settings")
-    changed = [key for key in settings if before.get(key) != settings[key]]
-    if changed:
-        shown = "; ".join(f"{key} was {before.get(key)!r}, is {settings[key]!r}" for key in changed)
-        raise InputError(f"{path.parent} holds another comparison: {shown}")
 
 
 def _training(settings: dict, file: Path, folder: Path) -> list[str]:

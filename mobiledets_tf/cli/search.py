@@ -4,8 +4,7 @@ import sys
 
 from absl import flags
 
-from mobiledets_tf import distribution
-from mobiledets_tf.cli import app
+from mobiledets_tf.cli import app, strategy_flags
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search_space import SPACES
 
@@ -75,14 +74,7 @@ flags.DEFINE_bool(
 flags.DEFINE_integer("checkpoint_every", 50, "Steps between saved states.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Of weights, data order and samples.", 0, 2**31 - 1, flag_values=FLAGS)
 flags.DEFINE_bool("deterministic", False, "Deterministic operations: slower, repeatable.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.", flag_values=FLAGS
-)
-flags.DEFINE_string("tpu", None, "Address of the TPU.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "worker_hosts", None, "host:port,host:port of all workers; default: TF_CONFIG.", flag_values=FLAGS
-)
-flags.DEFINE_integer("task_index", -1, "Number of this worker among --worker_hosts.", flag_values=FLAGS)
+strategy_flags.define(FLAGS)
 for _name in ("train_data", "latency_model", "latency_target", "model_dir"):
     flags.mark_flag_as_required(_name, flag_values=FLAGS)
 
@@ -146,9 +138,7 @@ def main() -> None:
         print(f"preset {FLAGS.preset}: {presets.changes(FLAGS.preset)}", flush=True)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = distribution.get_strategy(
-        FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index
-    )
+    strategy = strategy_flags.strategy(FLAGS)
     found = loop.run(search, strategy)
     if FLAGS.measure_finalists:
         _measure_finalists(models)
@@ -203,7 +193,7 @@ def _check_flags() -> None:
     for target in targets:
         if target <= 0:
             raise InputError(f"--latency_target={target}: allowed are numbers above 0")
-    distribution.check_flags(FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index)
+    strategy_flags.check(FLAGS)
     if FLAGS.distribution_strategy == "tpu" and FLAGS.execution != "masked":
         raise InputError("--distribution_strategy=tpu needs --execution=masked: TPUs take static shapes")
 

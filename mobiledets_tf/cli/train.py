@@ -7,8 +7,8 @@ from pathlib import Path
 from absl import flags
 
 import object_detection_configs
-from mobiledets_tf import architecture, distribution, files
-from mobiledets_tf.cli import app
+from mobiledets_tf import architecture, files
+from mobiledets_tf.cli import app, strategy_flags
 from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -73,14 +73,7 @@ flags.DEFINE_bool(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.", flag_values=FLAGS
-)
-flags.DEFINE_string("tpu", None, "Address of the TPU for --distribution_strategy=tpu.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "worker_hosts", None, "host:port,host:port of all workers; default: TF_CONFIG.", flag_values=FLAGS
-)
-flags.DEFINE_integer("task_index", -1, "Number of this worker among --worker_hosts.", flag_values=FLAGS)
+strategy_flags.define(FLAGS)
 flags.mark_flag_as_required("model_dir", flag_values=FLAGS)
 
 DESCRIPTION = """
@@ -122,9 +115,7 @@ def _train() -> None:
     from mobiledets_tf.detection import best, evaluate, jobs, model_dir, train
     from mobiledets_tf.interrupts import StopRequest
 
-    strategy = distribution.get_strategy(
-        FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index
-    )
+    strategy = strategy_flags.strategy(FLAGS)
     config, label_map = jobs.train_config(_job())
     initial = _initial(config)
     if FLAGS.preset:
@@ -201,7 +192,7 @@ def _check_flags() -> None:
         raise InputError(f"--early_stop needs --mode=train_and_eval; given --mode={FLAGS.mode}")
     if FLAGS.quantization_aware and FLAGS.mixed_precision:
         raise InputError("--quantization_aware goes without --mixed_precision: rounding is of float32 values")
-    distribution.check_flags(FLAGS.distribution_strategy, FLAGS.tpu, FLAGS.worker_hosts, FLAGS.task_index)
+    strategy_flags.check(FLAGS)
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
     if FLAGS.mode == "eval" and not started:
         raise InputError(f"--model_dir={FLAGS.model_dir} holds no training to evaluate")

@@ -14,7 +14,7 @@ from mobiledets_tf.files import read_json, write_artefact
 from mobiledets_tf.latency import shipped
 from mobiledets_tf.latency.features import FEATURES, LayerOneHot, OpSums, op_sums
 from mobiledets_tf.latency.kinds import KINDS
-from mobiledets_tf.search_space import SearchSpace, check_decisions, get_space
+from mobiledets_tf.search_space import SearchSpace, check_decisions, stored_space
 
 SCHEMA_VERSION = 2
 HEADS = ("ssdlite", "none")
@@ -184,7 +184,7 @@ def _parse(data: Any) -> LatencyModel:
         device=str(data["device"]),
         kind=data["kind"],
         unit=str(data["unit"]),
-        space=_space(dict(data["search_space"])),
+        space=stored_space(data["search_space"]),
         image_size=(height, width),
         num_classes=int(data["num_classes"]),
         features=data["features"],
@@ -214,14 +214,3 @@ def _coefficients(values: Any) -> np.ndarray:
     if array.ndim != 1:
         raise InputError("coefficients must be a list or an object of numbers")
     return array
-
-
-def _space(options: dict[str, Any]) -> SearchSpace:
-    expected = options.pop("hash")
-    kernels = tuple(options.pop("kernel_sizes"))
-    space = get_space(kernel_sizes=kernels, **options)
-    if space.hash != expected:
-        raise InputError(
-            f"search space {space.name!r} has hash {expected!r} in the file and {space.hash!r} here"
-        )
-    return space

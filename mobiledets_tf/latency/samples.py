@@ -17,7 +17,7 @@ import numpy as np
 
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json
-from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, get_space, sample
+from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample, stored_space
 
 SCHEMA_VERSION = 1
 # How networks are drawn: every decision uniformly; half of them leaning to narrow or wide;
@@ -252,16 +252,11 @@ def space_of(header: dict[str, Any]) -> SearchSpace:
       InputError: it is unknown here, or its content changed; both hashes are named.
     """
     try:
-        options = dict(header["search_space"])
-        expected = options.pop("hash")
-        space = get_space(kernel_sizes=tuple(options.pop("kernel_sizes")), **options)
+        return stored_space(header["search_space"])
+    except InputError as error:
+        raise InputError(f"samples: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"samples: search_space is missing or malformed ({error})") from error
-    if space.hash != expected:
-        raise InputError(
-            f"samples: search space {space.name!r} has hash {expected!r}, and {space.hash!r} here"
-        )
-    return space
 
 
 def require_same(headers: list[dict[str, Any]], header: dict[str, Any], path: str | os.PathLike) -> None:

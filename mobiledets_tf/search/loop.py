@@ -13,7 +13,7 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
-from mobiledets_tf.files import read_json, write_artefact, write_json
+from mobiledets_tf.files import write_artefact
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search import data, pictures, report, state
@@ -21,10 +21,10 @@ from mobiledets_tf.search.agent import make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.journal import Journal
 from mobiledets_tf.search.schedule import warm_up
-from mobiledets_tf.search.settings import Search
+from mobiledets_tf.search.settings import Search, keep
 from mobiledets_tf.search.step import SharedStep
 from mobiledets_tf.search.summaries import Summaries
-from mobiledets_tf.search_space import decode
+from mobiledets_tf.search_space import SearchSpace, decode
 
 SETTINGS = "settings.json"
 # More dropped steps than this share end the search.
@@ -61,23 +61,10 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
         )
     strategy = strategy or tf.distribute.get_strategy()
-    _start(search, strategy.num_replicas_in_sync)
+    settings = search.settings() | {"replicas": strategy.num_replicas_in_sync}
+    keep(Path(search.model_dir) / SETTINGS, settings, "search")
     set_seed(search.seed)
     return _Run(search, strategy, files, label_map).finish()
-
-
-def _start(search: Search, replicas: int) -> None:
-    """Writes the settings, or compares them with those of the search that is there."""
-    path = Path(search.model_dir) / SETTINGS
-    settings = search.settings() | {"replicas": replicas}
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = read_json(path, "search settings")
-    changed = [key for key in settings if before.get(key) != settings[key]]
-    if changed:
-        shown = "; ".join(f"{key} was {before.get(key)!r}, is {settings[key]!r}" for key in changed)
-        raise InputError(f"{search.model_dir} holds a search with other settings: {shown}")
 
 
 def set_seed(seed: int) -> None:
@@ -85,28 +72,36 @@ def set_seed(seed: int) -> None:
     keras.utils.set_random_seed(seed + 1)
 
 
-def build_step(search: Search, strategy: tf.distribute.Strategy | None = None) -> tuple[SharedStep, Any]:
+def build_step(
+    space: SearchSpace,
+    image_size: tuple[int, int],
+    num_classes: int,
+    execution: str = "sliced",
+    weight_update: str = "lazy",
+    strategy: tf.distribute.Strategy | None = None,
+) -> tuple[SharedStep, Any]:
     """The supernet with its training step, and the `model` part of the pipeline config it uses."""
-    latency = search.latency
     config = pipeline_config.generate(
-        pipeline_config.Overrides(
-            architecture="edgetpu", num_classes=latency.num_classes, image_size=latency.image_size
-        )
+        pipeline_config.Overrides(architecture="edgetpu", num_classes=num_classes, image_size=image_size)
     )
     # The traced graph holds every option of every layer: optimising it as a whole takes longer
     # than a short search gains (80 s against 26 s for the first step, equal steps).
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
     def make_supernet() -> Supernet:
-        return Supernet(latency.space, latency.num_classes, latency.image_size, execution=search.execution)
+        return Supernet(space, num_classes, image_size, execution=execution)
 
-    return SharedStep(make_supernet, config.model, search.weight_update, strategy), config.model
+    return SharedStep(make_supernet, config.model, weight_update, strategy), config.model
 
 
 class _Run:
     def __init__(self, search: Search, strategy: tf.distribute.Strategy, files: list[str], label_map: str):
         self.search = search
-        self.shared, model_config = build_step(search, strategy)
+        latency = search.latency
+        self.shared, model_config = build_step(
+            latency.space, latency.image_size, latency.num_classes, search.execution, search.weight_update,
+            strategy,
+        )  # fmt: skip
         self.agents = [make_agent(search, objective) for objective in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
         self.step = self.dropped = 0

@@ -1,5 +1,6 @@
 """Pictures of a search; they read without colours."""
 
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -79,8 +80,22 @@ def _front(axis, search: Search, archives: dict[str, Archive]) -> None:
         )  # fmt: skip
     axis.axvline(1.0, linestyle="--", color="0.3")
     axis.set(title="Pareto set of the networks seen", xlabel="predicted cost / target", ylabel=search.metric)
-    if search.objectives:
-        axis.legend()
+    axis.legend()
+
+
+def policy_png(space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> bytes:
+    """The policy over time alone, as the bytes of a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 14), layout="constrained")
+    draw_policy(axis, space, snapshots)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=70)
+    pyplot.close(figure)
+    return buffer.getvalue()
 
 
 def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import atomic_path, read_json
-from mobiledets_tf.search_space import SearchSpace, get_space, sample
+from mobiledets_tf.search_space import SearchSpace, sample, stored_space
 
 SCHEMA_VERSION = 1
 
@@ -28,12 +28,12 @@ def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]
     if not (Path(folder) / STATE).exists():
         raise InputError(f"{str(folder)!r} holds no search with saved weights")
     settings = read_json(Path(folder) / SETTINGS, "search settings")
-    options = dict(settings["search_space"])
-    expected, kernels = options.pop("hash"), tuple(options.pop("kernel_sizes"))
-    space = get_space(kernel_sizes=kernels, **options)
-    if space.hash != expected:
-        raise InputError(f"search space has hash {expected!r} in {str(folder)!r} and {space.hash!r} here")
-    return settings, space
+    try:
+        return settings, stored_space(settings["search_space"])
+    except InputError as error:
+        raise InputError(f"{str(folder)!r}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{str(folder)!r}: settings are missing or malformed ({error})") from error
 
 
 def sample_networks(space: SearchSpace, networks: int, seed: int) -> np.ndarray:
@@ -54,22 +54,16 @@ def shared_quality(
     Returns:
       Of each network on the held-out images.
     """
-    from mobiledets_tf.detection import pipeline_config
-    from mobiledets_tf.models.supernet import Supernet
     from mobiledets_tf.search import data, loop, state
-    from mobiledets_tf.search.step import SharedStep
 
-    size, classes = tuple(settings["image_size"]), settings["num_classes"]
-    config = pipeline_config.generate(
-        pipeline_config.Overrides(architecture="edgetpu", num_classes=classes, image_size=size)
-    )
     loop.set_seed(settings["seed"])
-    execution = settings["execution"]
-    step = SharedStep(lambda: Supernet(space, classes, size, execution=execution), config.model)
+    step, model_config = loop.build_step(
+        space, tuple(settings["image_size"]), settings["num_classes"], settings["execution"]
+    )
     state.restore(folder, state.checkpoint(step.supernet), state.load(folder)["step"])
     files = records.resolve(settings["train_data"], "train")
     stream = data.Stream(
-        files, records.label_map_path(files), config.model, step.preprocess,
+        files, records.label_map_path(files), model_config, step.preprocess,
         settings["batch_size"] * settings["rl_batch_multiplier"], True, settings["seed"],
     )  # fmt: skip
     batches = loop.final_batches(stream)
@@ -89,19 +83,18 @@ def report(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
 
     if len(rows) < 3:
         raise InputError(f"{len(rows)} networks; a rank correlation needs 3 and more")
-    shared, alone = ([row[name] for row in rows] for name in ("shared", "alone"))
-    tau, rho = stats.kendalltau(shared, alone), stats.spearmanr(shared, alone)
-
-    def number(value: float) -> float | None:
-        # Not defined where all values of a side are equal.
-        return None if np.isnan(value) else float(value)
-
+    sides = [[row[name] for row in rows] for name in ("shared", "alone")]
+    # Not defined where all values of a side are equal.
+    tau = rho = p_value = None
+    if all(len(set(side)) > 1 for side in sides):
+        tau, p_value = (float(value) for value in stats.kendalltau(*sides))
+        rho = float(stats.spearmanr(*sides).statistic)
     return {
         "schema_version": SCHEMA_VERSION,
         "metric": metric,
-        "kendall_tau": number(tau.statistic),
-        "kendall_p": number(tau.pvalue),
-        "spearman_rho": number(rho.statistic),
+        "kendall_tau": tau,
+        "kendall_p": p_value,
+        "spearman_rho": rho,
         "networks": list(rows),
     }
 

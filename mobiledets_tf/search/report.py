@@ -22,7 +22,7 @@ class Finalist:
     Attributes:
       decisions: the network.
       quality: with shared weights.
-      source: how it came in: `policy`, `best` or `pareto`.
+      source: `policy` (what the search stands for), `argmax` of it, or `best` of the networks seen.
     """
 
     decisions: tuple[int, ...]

@@ -2,9 +2,12 @@
 
 import dataclasses
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError, unknown_name
+from mobiledets_tf.files import read_json, write_json
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.search.reward import REWARDS
 from mobiledets_tf.search.schedule import Schedule
@@ -155,6 +158,23 @@ _PLAIN = (
     "steered_by", "algorithm", "latency_band", "extraction", "batch_size", "rl_batch_multiplier",
     "entropy_weight", "path_dropout", "metric", "weight_update", "execution", "seed",
 )  # fmt: skip
+
+
+def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
+    """Writes the settings of long work, or compares them with those of the work that is there.
+
+    Raises:
+      InputError: they differ; each difference is shown.
+    """
+    path = Path(path)
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = read_json(path, f"settings of a {what}")
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        shown = "; ".join(f"{key} was {before.get(key)!r}, is {settings[key]!r}" for key in changed)
+        raise InputError(f"{path.parent} holds a {what} with other settings: {shown}")
 
 
 def fingerprint(model: LatencyModel) -> str:

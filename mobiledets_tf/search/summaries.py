@@ -1,10 +1,7 @@
 """What TensorBoard shows of a search: scalars of every step, the policy as a heat map."""
 
-import io
 import os
 from typing import Any
-
-import numpy as np
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.search import pictures
@@ -32,14 +29,7 @@ class Summaries:
 
     def policy(self, step: int, device: str, space: SearchSpace, snapshots: list[dict[str, Any]]) -> None:
         """Probabilities of all decisions over time, as an image."""
-        from matplotlib import pyplot
-
-        figure, axis = pyplot.subplots(figsize=(8, 14), layout="constrained")
-        pictures.draw_policy(axis, space, snapshots)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=70)
-        pyplot.close(figure)
-        image = tf.io.decode_png(np.bytes_(buffer.getvalue()).item(), channels=3)
+        image = tf.io.decode_png(pictures.policy_png(space, snapshots), channels=3)
         with self._writer.as_default(step=step):
             tf.summary.image(f"policy/{device}", image[None])
         self._writer.flush()

@@ -85,7 +85,7 @@ class SearchSpace:
         return ANCHORS_PER_LOCATION
 
     def options(self) -> dict:
-        """Arguments of `get_space` that give this space again, JSON-ready."""
+        """Arguments of `get_space` that give this space again, JSON-ready; see `stored_space`."""
         return {
             "name": self.name,
             "kernel_sizes": list(self.kernel_sizes),
@@ -135,6 +135,23 @@ def get_space(
         se_ratio=se_ratio,
         extra_filters=tuple(scale_filters(f, depth_multiplier) for f in EXTRA_FILTERS),
     )
+
+
+def stored_space(stored: dict) -> SearchSpace:
+    """The space of a file: `SearchSpace.options()` with the `hash` of its content.
+
+    Raises:
+      InputError: it is unknown here, or its content changed; both hashes are named.
+      KeyError, TypeError, ValueError: entries are missing or malformed.
+    """
+    options = dict(stored)
+    expected, kernels = options.pop("hash"), tuple(options.pop("kernel_sizes"))
+    space = get_space(kernel_sizes=kernels, **options)
+    if space.hash != expected:
+        raise InputError(
+            f"search space {space.name!r} has hash {expected!r} in the file and {space.hash!r} here"
+        )
+    return space
 
 
 def _widths(base: int, depth_multiplier: float) -> OneOf:

@@ -36,7 +36,7 @@ def losses(folder, tag: str = "Loss/total_loss") -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_training_is_interrupted_goes_on_and_learns(tiny, tmp_path, monkeypatch, capsys):
+def test_training_is_interrupted_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "model"
     data = (f"--train_data={tiny}", f"--model_dir={folder}")
     flags = (*SMALL, *data, f"--steps={STEPS}", "--learning_rate=0.02")

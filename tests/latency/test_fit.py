@@ -151,7 +151,7 @@ def test_samples_of_another_kind_are_not_joined(path, tmp_path, capsys, change, 
 
 def test_a_space_whose_content_changed_is_refused(tmp_path):
     changed = header(search_space=SPACE.options() | {"hash": "0" * 16})
-    with pytest.raises(InputError, match="hash '0000000000000000', and '74"):
+    with pytest.raises(InputError, match="hash '0000000000000000' in the file and '74"):
         samples.space_of(changed)
 
 

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from mobiledets_tf.cli import data as data_command
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import InputError
@@ -15,14 +14,9 @@ from mobiledets_tf.search.step import SharedStep
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory):
+def stream(sample_records):
     """A function of (batch size, held out) that makes a stream of 60 images."""
-    folder = tmp_path_factory.mktemp("stream")
-    images, converted = folder / "images", folder / "records"
-    counts = ("--num_train=60", "--num_val=4", "--image_size=96")
-    assert data_command.run(["x", "--mode=sample", f"--output_dir={images}", *counts]) == 0
-    assert data_command.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={converted}"]) == 0
-    files = records.resolve(str(converted), "train")
+    files = records.resolve(str(sample_records), "train")
     model = pipeline_config.generate(pipeline_config.Overrides("edgetpu", 10, (96, 96))).model
 
     def make(batch_size, held_out, seed=3):

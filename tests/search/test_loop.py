@@ -8,27 +8,20 @@ import pytest
 
 from mobiledets_tf import architecture
 from mobiledets_tf import latency as latencies
-from mobiledets_tf.cli import data, latency, search
+from mobiledets_tf.cli import search
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(sample_records, madds_file, tmp_path_factory):
     """(records, latency model, model of another device) of a small sample."""
-    folder = tmp_path_factory.mktemp("search")
-    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
-    counts = ("--num_train=60", "--num_val=4", "--image_size=96")
-    assert data.run(["x", "--mode=sample", f"--output_dir={images}", *counts]) == 0
-    assert data.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={records}"]) == 0
-    options = ("--search_space=ibn", "--image_size=96", "--num_classes=10", "--depth_multiplier=0.25")
-    assert latency.run(["x", "--mode=fit", "--device=madds", f"--output={model}", *options]) == 0
-    madds, other = latencies.load(model), folder / "other.json"
+    madds, other = latencies.load(madds_file), tmp_path_factory.mktemp("other") / "other.json"
     scale = np.random.default_rng(0).uniform(0.5, 1.5, madds.coefficients.shape) / 1e8
     changed = {"coefficients": madds.coefficients * scale, "intercept": madds.intercept / 1e8}
     latencies.save(
         dataclasses.replace(madds, device="edgetpu", variant="pixel4", kind="modelled", unit="ms", **changed),
         other,
     )
-    return records, model, other
+    return sample_records, madds_file, other
 
 
 def _flags(prepared, folder, *more, **changed):

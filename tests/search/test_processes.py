@@ -12,25 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledets_tf.cli import data, latency
-
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("--search_space=ibn", "--image_size=96", "--depth_multiplier=0.25")
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(sample_records, madds_file, space_flags):
     """The command line of a small search without its folder."""
-    folder = tmp_path_factory.mktemp("processes")
-    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
-    counts = ("--num_train=60", "--num_val=4", "--image_size=96")
-    assert data.run(["x", "--mode=sample", f"--output_dir={images}", *counts]) == 0
-    assert data.run(["x", "--mode=convert", f"--images={images}", f"--output_dir={records}"]) == 0
-    fit = ("--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}")
-    assert latency.run(["x", *fit, *OPTIONS]) == 0
     return [
-        *OPTIONS, f"--train_data={records}", f"--latency_model={model}", "--latency_target=1e7",
-        "--batch_size=2", "--rl_batch_multiplier=1", "--op_warmup_fraction=0.1", "--deterministic",
+        *space_flags, f"--train_data={sample_records}", f"--latency_model={madds_file}",
+        "--latency_target=1e7", "--batch_size=2",
+        "--rl_batch_multiplier=1", "--op_warmup_fraction=0.1", "--deterministic",
         "--checkpoint_every=4", "--quality=AP50",
     ]  # fmt: skip
 
