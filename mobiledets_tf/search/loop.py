@@ -104,7 +104,7 @@ class _Run:
         )  # fmt: skip
         self.agents = [make_agent(search, objective) for objective in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
-        self.step = self.dropped = 0
+        self.step = self.dropped = self._drawn = 0
         folder = Path(search.model_dir)
         self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
         self._resume()
@@ -268,10 +268,14 @@ class _Run:
             "archives": {device: archive.state() for device, archive in self.archives.items()},
         }
         state.save(self.search.model_dir, self._saved, values)
-        for agent in self.agents:
-            device = agent.objective.device
-            mine = [s for s in self.snapshots.rows if s["device"] == device]
-            self._summaries.policy(self.step, device, self.search.latency.space, mine)
+        tenth = 10 * self.step // self.search.schedule.steps
+        if tenth > self._drawn:
+            # A picture takes about as long as a step: not with every state.
+            self._drawn = tenth
+            for agent in self.agents:
+                device = agent.objective.device
+                mine = [s for s in self.snapshots.rows if s["device"] == device]
+                self._summaries.policy(self.step, device, self.search.latency.space, mine)
 
     def _resume(self) -> None:
         values = state.load(self.search.model_dir)

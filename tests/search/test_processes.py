@@ -47,18 +47,18 @@ def _wait_for_steps(process, folder, steps):
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path):
-    arguments, whole, broken = [*command, "--steps=40"], tmp_path / "whole", tmp_path / "broken"
+    arguments, whole, broken = [*command, "--steps=24"], tmp_path / "whole", tmp_path / "broken"
     left_alone = _start(arguments, whole)
     killed = _start(arguments, broken)
-    _wait_for_steps(killed, broken, 11)
+    _wait_for_steps(killed, broken, 7)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     stopped = _start(arguments, broken)
-    _wait_for_steps(stopped, broken, 16)
+    _wait_for_steps(stopped, broken, 11)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 130
     assert "run the same command again" in stopped.stderr.read()
-    assert 16 <= _state(broken)["step"] < 40
+    assert 11 <= _state(broken)["step"] < 24
     assert _start(arguments, broken).wait() == 0 == left_alone.wait()
     one, other = _state(whole), _state(broken)
     assert one["agents"] == other["agents"] and one["archives"] == other["archives"]
