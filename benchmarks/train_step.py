@@ -1,0 +1,178 @@
+"""A training step of our `edgetpu` detector against Model Garden's backbone, and the input alone.
+
+Both networks have the same SSDLite head, losses, optimizer and batch, and are stepped in turns in
+one process by the Object Detection API's `eager_train_step`. The input pipeline is timed alone,
+in processes that may use one and two cores. Prints one JSON object.
+
+  python benchmarks/train_step.py --image_size=320 --batch_size=8
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+flags.DEFINE_integer("image_size", 320, "Side, in pixels.")
+flags.DEFINE_integer("batch_size", 8, "Images a step.")
+flags.DEFINE_integer("steps", 15, "Timed steps a side.")
+flags.DEFINE_integer("batches", 60, "Timed batches of the input.")
+flags.DEFINE_string("data", None, "Converted folder; default: a sample made for the purpose.")
+flags.DEFINE_integer("input_of", None, "Internal: prints images a second with so many cores.")
+FLAGS = flags.FLAGS
+
+
+def main(_):
+    if FLAGS.input_of:
+        # Before TensorFlow loads: it makes as many threads as it may use cores.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: FLAGS.input_of])
+        print(_images_per_s())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if FLAGS.data is None:
+            FLAGS.data = _sample(Path(folder))
+        print(json.dumps(_steps() | {"input_images_per_s": _input_in_own_processes()}))
+
+
+def _sample(folder: Path) -> str:
+    images, records = folder / "images", folder / "records"
+    size = f"--image_size={FLAGS.image_size}"
+    for arguments in (
+        ["--mode=sample", f"--output_dir={images}", "--num_train=200", "--num_val=8", size],
+        ["--mode=convert", f"--images={images}", f"--output_dir={records}"],
+    ):
+        command = [sys.executable, "-m", "mobiledets_tf.cli.data", *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+    return str(records)
+
+
+def _config():
+    from mobiledets_tf.detection import jobs, pipeline_config
+
+    overrides = pipeline_config.Overrides(
+        architecture="edgetpu", image_size=(FLAGS.image_size, FLAGS.image_size), random_crop=True,
+        batch_size=FLAGS.batch_size,
+    )  # fmt: skip
+    # The folder is not written to.
+    job = jobs.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
+    return jobs.train_config(job)[0]
+
+
+def _batches(config, model):
+    from mobiledets_tf import compat
+    from mobiledets_tf.detection.ordered_input import Records, training_order
+
+    compat.enable_object_detection()
+    from object_detection import inputs
+
+    records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
+    with training_order(records, seed=0, start=0):
+        return iter(inputs.train_input(config.train_config, config.train_input_reader, config.model, model))
+
+
+def _garden_detector(num_classes: int):
+    """Model Garden's MobileDetEdgeTPU with our head on its C4 and C5."""
+    from official.vision.modeling.backbones.mobiledet import MobileDet
+
+    from mobiledets_tf import architecture
+    from mobiledets_tf.compat import keras
+    from mobiledets_tf.models import build_detector
+
+    size = FLAGS.image_size
+    shape = keras.layers.InputSpec(shape=[None, size, size, 3])
+    backbone = MobileDet("MobileDetEdgeTPU", input_specs=shape, norm_momentum=0.99, norm_epsilon=0.01)
+    ours = build_detector(architecture.load("edgetpu"), num_classes, size)
+    # The head: everything of our detector from its C4 and C5 on.
+    image = keras.Input((size, size, 3))
+    ends = backbone(image)
+    head = keras.Model(_endpoints(ours), ours.outputs)
+    return keras.Model(image, head([ends["4"], ends["5"]]))
+
+
+def _endpoints(detector) -> list:
+    """C4 and C5 of our detector: what its first two predictors read."""
+    layers = {layer.name: layer for layer in detector.layers}
+    return [layers[f"predictor{index}_box_depthwise"].input for index in (0, 1)]
+
+
+def _step(model, config, batch):
+    """A function that makes one training step."""
+    from object_detection import model_lib_v2
+    from object_detection.builders import optimizer_builder
+
+    from mobiledets_tf.compat import tf
+
+    count = tf.Variable(0, dtype=tf.int64, trainable=False)
+    optimizer, _ = optimizer_builder.build(config.train_config.optimizer, global_step=count)
+
+    @tf.function
+    def step(features, labels):
+        return model_lib_v2.eager_train_step(
+            model, features, labels, config.train_config.unpad_groundtruth_tensors, optimizer,
+            training_step=count, add_regularization_loss=True, clip_gradients_value=2.0, num_replicas=1,
+        )  # fmt: skip
+
+    return lambda: float(step(*batch)["Loss/total_loss"])
+
+
+def _steps() -> dict:
+    from mobiledets_tf import compat
+    from mobiledets_tf.compat import keras
+    from mobiledets_tf.detection import meta_architecture
+
+    compat.enable_object_detection()
+    keras.utils.set_random_seed(0)
+    config = _config()
+    ours = meta_architecture.build_detection_model(config.model, True)
+    garden_network = _garden_detector(config.model.ssd.num_classes)
+    weights = {f"{i}/{w.name.split('/')[-1]}": w for i, w in enumerate(garden_network.weights)}
+    garden = meta_architecture.build_detection_model(config.model, True, garden_network, weights)
+    batch = next(_batches(config, ours))
+    sides = [_step(model, config, batch) for model in (ours, garden)]
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(FLAGS.steps + 2):
+        for side, found in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            if run > 1:  # The first call traces, the second warms up.
+                found.append(time.perf_counter() - start)
+    ratios = np.array(times[0]) / np.array(times[1])
+    return {
+        "step_ratio_to_garden_median": float(np.median(ratios)),
+        "step_s": {"ours": float(np.median(times[0])), "garden": float(np.median(times[1]))},
+        "image_size": FLAGS.image_size,
+        "batch_size": FLAGS.batch_size,
+    }
+
+
+def _input_in_own_processes() -> dict[str, float]:
+    found = {}
+    for cores in (1, 2):
+        names = ("image_size", "batch_size", "batches", "data")
+        command = [sys.executable, __file__, f"--input_of={cores}"]
+        command += [f"--{name}={getattr(FLAGS, name)}" for name in names]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[f"{cores}_core" + "s" * (cores > 1)] = float(run.stdout.split()[-1])
+    return found
+
+
+def _images_per_s() -> float:
+    from mobiledets_tf.detection import meta_architecture
+
+    config = _config()
+    batches = _batches(config, meta_architecture.build_detection_model(config.model, True))
+    for _ in range(5):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(FLAGS.batches):
+        next(batches)
+    return FLAGS.batches * FLAGS.batch_size / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    app.run(main)
