@@ -8,7 +8,8 @@ zero everywhere: its kernel, scale and offset are, and all activations keep zero
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import unknown_name
-from mobiledets_tf.models.shared_weights import SharedOp, SharedTensor, Tensors
+from mobiledets_tf.models.shared_op import Tensors
+from mobiledets_tf.models.shared_weights import SharedOp, SharedTensor, channel_mask
 
 # The shapes of an operation's tensors in one network.
 Sizes = list[tf.Tensor]
@@ -27,12 +28,9 @@ class Sliced:
             for tensor, size in zip(op.tensors, sizes, strict=True)
         )
 
-    def narrow(self, op: SharedOp, tensors: Tensors, sizes: Sizes) -> Tensors:
-        """Cuts taken tensors further, to one option of a mix."""
-        return tuple(
-            tf.slice(tensor, [0] * len(shared.shape), size)
-            for shared, tensor, size in zip(op.tensors, tensors, sizes, strict=True)
-        )
+    def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """Cuts a taken tensor further, to one option of a mix."""
+        return tf.slice(tensor, [0] * tensor.shape.rank, size)
 
     def gradient(self, shared: SharedTensor, gradient: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """The gradient of a taken tensor in the form of the whole one's rows."""
@@ -50,11 +48,8 @@ class Masked:
             shared.full() * shared.mask(size) for shared, size in zip(op.tensors, sizes, strict=True)
         )
 
-    def narrow(self, op: SharedOp, tensors: Tensors, sizes: Sizes) -> Tensors:
-        return tuple(
-            tensor * shared.mask(size)
-            for shared, tensor, size in zip(op.tensors, tensors, sizes, strict=True)
-        )
+    def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        return tensor * channel_mask(tuple(tensor.shape), size)
 
     def gradient(self, shared: SharedTensor, gradient: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         return tf.reshape(gradient * shared.mask(size), shared.rows.shape)

@@ -17,25 +17,13 @@ from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position
 from mobiledets_tf.layers import BatchNorm, DepthwiseHeNormal
-from mobiledets_tf.layers.activations import hard_swish
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
-
-# What an operation holds, in order: kernel, then BN's scale and offset [2, channels], or bias;
-# a squeeze-excite has two kernels and two biases.
-Tensors = tuple[tf.Tensor, ...]
 
 
 def key_of(op_kind: str, op: Op) -> str:
     """Role of an operation among the options of its layer; equal keys share weights."""
     spatial = isinstance(op, ConvOp) and (op.depthwise or op.kernel_size > 1)
     return f"{op_kind}_{op.name}" + (f"_k{op.kernel_size}" if spatial else "")
-
-
-def activate(x: tf.Tensor, activation: str | None) -> tf.Tensor:
-    """Applies an activation of an architecture."""
-    if activation is None:
-        return x
-    return {"relu6": tf.nn.relu6, "hard_swish": hard_swish}[activation](x)
 
 
 class SharedTensor(tf.Module):
@@ -83,13 +71,7 @@ class SharedTensor(tf.Module):
 
     def mask(self, size: tf.Tensor) -> tf.Tensor:
         """1 where a network of a size has weights, else 0; broadcasts against `full()`."""
-        # The sides of a kernel are never cut: its channels decide.
-        first = max(0, len(self.shape) - 2)
-        mask = tf.ones([1] * len(self.shape))
-        for axis in range(first, len(self.shape)):
-            line = tf.sequence_mask(size[axis], self.shape[axis], tf.float32)
-            mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(self.shape))])
-        return mask
+        return channel_mask(self.shape, size)
 
     def pad(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """A tensor of a network with zeros around it, in the form of `rows`."""
@@ -98,12 +80,23 @@ class SharedTensor(tf.Module):
         return tf.reshape(padded, [self.rows.shape[0], self.row])
 
 
+def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
+    """1 in the first `size` channels of a tensor of a shape, else 0; broadcasts against it."""
+    # The sides of a kernel are never cut: its channels decide.
+    first = max(0, len(shape) - 2)
+    mask = tf.ones([1] * len(shape))
+    for axis in range(first, len(shape)):
+        line = tf.sequence_mask(size[axis], shape[axis], tf.float32)
+        mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(shape))])
+    return mask
+
+
 class SharedOp(tf.Module):
     """One operation at its largest size.
 
     Args:
       op: the operation with its largest channel counts.
-      norm: BN settings; statistics are always those of the batch.
+      norm: BN settings.
       name: unique in the supernet.
       tables: for each tensor its shapes in all networks, int32 [..., rank]; see `tensor_sizes`.
       initializer: of a full convolution's kernel; he_normal by default.
@@ -143,28 +136,6 @@ class SharedOp(tf.Module):
           index: int32 [n], one place in the tables.
         """
         return [tf.gather_nd(table, index) for table in self.tables]
-
-    def apply(self, x: tf.Tensor, tensors: Tensors) -> tf.Tensor:
-        """Runs the operation on [batch, height, width, channels] with the tensors of a network."""
-        if isinstance(self.op, SqueezeExciteOp):
-            return self._squeeze_excite(x, *tensors)
-        op = self.op
-        if op.depthwise:
-            x = tf.nn.depthwise_conv2d(x, tensors[0], [1, op.strides, op.strides, 1], "SAME")
-        else:
-            x = tf.nn.conv2d(x, tensors[0], op.strides, "SAME")
-        if not op.batch_norm:
-            return activate(x + tensors[1], op.activation)
-        normalised = tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=tensors[1][0], offset=tensors[1][1], mean=[], variance=[],
-            epsilon=self.norm.epsilon, is_training=True,
-        )  # fmt: skip
-        return activate(normalised.y, op.activation)
-
-    def _squeeze_excite(self, x, reduce_kernel, reduce_bias, expand_kernel, expand_bias):
-        gate = tf.reduce_mean(x, [1, 2], keepdims=True)
-        gate = activate(tf.nn.conv2d(gate, reduce_kernel, 1, "SAME") + reduce_bias, self.op.activation)
-        return x * tf.sigmoid(tf.nn.conv2d(gate, expand_kernel, 1, "SAME") + expand_bias)
 
 
 def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.Tensor]:

@@ -14,8 +14,11 @@ from mobiledets_tf.architecture.ops import ConvOp, lower, lower_extra_level, low
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position, op_positions
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
+from mobiledets_tf.models import shared_op
 from mobiledets_tf.models.execution import Execution, Sizes, get_execution
-from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, Tensors, plan_layer, tensor_sizes
+from mobiledets_tf.models.position_function import PositionFunction, Structure
+from mobiledets_tf.models.shared_op import Tensors
+from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
 
@@ -39,10 +42,9 @@ class SupernetLayer(tf.Module):
         position: Position,
         in_choices: tuple[int, ...],
         out_choices: tuple[int, ...],
-        execution: Execution,
+        functions: "_Functions",
     ):
         super().__init__(name=None)
-        self.execution = execution
         self.layer = layer
         self.position = position
         self.out_choices = out_choices
@@ -51,56 +53,43 @@ class SupernetLayer(tf.Module):
             key: SharedOp(op, BACKBONE_NORM, f"{position.name}/{key}", self.plan.sizes[key])
             for key, op in self.plan.largest.items()
         }
+        self._static = functions.execution.static
+        self._function = functions.of(Structure.of(self.plan, layer.residual))
+        # Of all tensors side by side: one look-up serves them all.
+        self._sizes = np.concatenate([table for op in self.ops.values() for table in op.tables], axis=-1)
 
     def sizes(self, decisions: tf.Tensor) -> NetworkSizes:
         """Shapes of each operation's tensors in the network; zeros if it lacks the operation."""
-        index = tf.gather(decisions, [self.position.in_filters, self.position.op, self.position.out_filters])
-        return {f"{self.position.name}/{key}": op.sizes(index) for key, op in self.ops.items()}
+        row = self._option_sizes(decisions)[decisions[self.position.op]]
+        ranks = self._function.structure.ranks
+        parts = iter(tf.split(row, [rank for mine in ranks.values() for rank in mine]))
+        return {f"{self.position.name}/{key}": [next(parts) for _ in mine] for key, mine in ranks.items()}
+
+    def _option_sizes(self, decisions: tf.Tensor) -> tf.Tensor:
+        """The shapes of all tensors in each option, the mix last; int32 [options + 1, sum of ranks]."""
+        at_input = tf.gather(self._sizes, decisions[self.position.in_filters])
+        return tf.gather(at_input, decisions[self.position.out_filters], axis=1)
 
     def __call__(self, x: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> tf.Tensor:
         """Runs the chosen option, or the mean of all of them."""
-        position, mix = self.position, mix_option(self.layer)
-        chosen = decisions[position.op]
-        first = tf.where(chosen == mix, 0, chosen)
-        last = tf.where(chosen == mix, mix, chosen + 1)
-
-        def body(option, total):
-            y = self._run_option(x, weights, decisions, option)
-            # One option alone costs no pass over its output.
-            return [option + 1, tf.cond(option == first, lambda: y, lambda: total + y)]
-
-        shape = [x.shape[0], *self._out_size(x), max(self.out_choices) if self.execution.static else None]
-        start = tf.zeros([tf.shape(x)[0], *shape[1:3], shape[3] or 0])
-        invariants = [tf.TensorShape([]), tf.TensorShape(shape)]
-        _, total = tf.while_loop(
-            lambda option, _: option < last, body, [first, start], invariants, parallel_iterations=1,
-            maximum_iterations=mix,
-        )  # fmt: skip
-        total = tf.cond(last - first == 1, lambda: total, lambda: total / tf.cast(last - first, total.dtype))
-        total.set_shape(shape)
-        return total
-
-    def _out_size(self, x) -> list[int]:
-        return [-(-side // self.layer.strides) for side in x.shape[1:3]]
-
-    def _run_option(self, x, weights: NetworkWeights, decisions, option) -> tf.Tensor:
-        position = self.position
-        index = tf.stack([decisions[position.in_filters], option, decisions[position.out_filters]])
-
-        def branch(chain: tuple[str, ...]):
-            def run():
-                y = x
-                for key in chain:
-                    op = self.ops[key]
-                    y = op.apply(y, self.execution.narrow(op, weights[key], op.sizes(index)))
-                return x + y if self.layer.residual and chain else y
-
-            return run
-
-        chain = tf.gather(self.plan.chain_of, option)
-        y = tf.switch_case(chain, [branch(chain) for chain in self.plan.chains])
-        y.set_shape([x.shape[0], *self._out_size(x), None])
+        mine = {key: weights[f"{self.position.name}/{key}"] for key in self.ops}
+        y = self._function(x, mine, decisions[self.position.op], self._option_sizes(decisions))
+        out_size = [-(-side // self.layer.strides) for side in x.shape[1:3]]
+        y.set_shape([x.shape[0], *out_size, max(self.out_choices) if self._static else None])
         return y
+
+
+class _Functions:
+    """One function for each structure."""
+
+    def __init__(self, execution: Execution):
+        self.execution = execution
+        self._known: dict[Structure, PositionFunction] = {}
+
+    def of(self, structure: Structure) -> PositionFunction:
+        if structure not in self._known:
+            self._known[structure] = PositionFunction(structure, BACKBONE_NORM, self.execution)
+        return self._known[structure]
 
 
 class Supernet(tf.Module):
@@ -148,12 +137,13 @@ class Supernet(tf.Module):
 
     def _make_layers(self) -> list[SupernetLayer]:
         positions, layers = iter(op_positions(self.space)), []
+        functions = _Functions(self.execution)
         in_choices = self.space.stem_filters.choices
         for block in self.space.blocks:
             for layer in block.layers:
                 out_choices = block.filters.choices
                 layers.append(
-                    SupernetLayer(self.space, layer, next(positions), in_choices, out_choices, self.execution)
+                    SupernetLayer(self.space, layer, next(positions), in_choices, out_choices, functions)
                 )
                 in_choices = out_choices
         return layers
@@ -209,10 +199,9 @@ class Supernet(tf.Module):
         Returns:
           [raw_boxes [batch, anchors, 4], class_logits [batch, anchors, num_classes + 1]].
         """
-        x, block_ends = self.stem.apply(images, weights["stem"]), []
+        x, block_ends = shared_op.run(self.stem.op, self.stem.norm, images, weights["stem"]), []
         for layer in self.layers:
-            mine = {key: weights[f"{layer.position.name}/{key}"] for key in layer.ops}
-            x = layer(x, mine, decisions)
+            x = layer(x, weights, decisions)
             block_ends.append((layer.position.out_filters, x))
         ends = dict(block_ends)
         maps = [ends[self._endpoint_filters[name]] for name in specs.ENDPOINT_STRIDES]
@@ -234,7 +223,7 @@ class Supernet(tf.Module):
     def _run_head(self, name: str, x: tf.Tensor, weights: NetworkWeights) -> tf.Tensor:
         for label, op in self.head_ops.items():
             if label.rpartition("_")[0] == name:
-                x = op.apply(x, weights[label])
+                x = shared_op.run(op.op, op.norm, x, weights[label])
         return x
 
     def l2(self, weights: NetworkWeights) -> tf.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.models import build_detector
+from mobiledets_tf.models import build_detector, shared_op
 from mobiledets_tf.models.supernet import Supernet, mix_option
 from mobiledets_tf.search_space import decode, get_space, sample
 
@@ -53,14 +53,14 @@ def test_mix_is_the_mean_of_all_options():
     supernet, images = _supernet("ibn", {}), _images()
     layer = supernet.layers[0]
     decisions = np.zeros(len(supernet.space.decisions), np.int32)
-    x = supernet.stem.apply(images, supernet.take(supernet.sizes(tf.constant(decisions)))["stem"])
+    stem = supernet.take(supernet.sizes(tf.constant(decisions)))["stem"]
+    x = shared_op.run(supernet.stem.op, supernet.stem.norm, images, stem)
 
     def output(option):
         network = decisions.copy()
         network[layer.position.op] = option
         weights = supernet.take(supernet.sizes(tf.constant(network)))
-        mine = {key: weights[f"{layer.position.name}/{key}"] for key in layer.ops}
-        return layer(x, mine, tf.constant(network)).numpy()
+        return layer(x, weights, tf.constant(network)).numpy()
 
     options = [output(option) for option in range(mix_option(layer.layer))]
     assert np.abs(options[0] - options[1]).max() > 1e-3

@@ -1,0 +1,151 @@
+"""What an op position of the supernet computes; traced once for all positions of one structure.
+
+A position's options are branches of one graph. Most positions of a space have the same branches
+and differ in widths and map sizes only, which are known at run time: they share one function.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from mobiledets_tf.architecture.ops import Op, SqueezeExciteOp
+from mobiledets_tf.compat import tf
+from mobiledets_tf.layers import BatchNorm
+from mobiledets_tf.models import shared_op
+from mobiledets_tf.models.execution import Execution
+from mobiledets_tf.models.shared_op import Tensors
+from mobiledets_tf.models.shared_weights import LayerPlan, tensor_sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What a position computes, without its widths; equal structures share a function.
+
+    Attributes:
+      ops: key -> operation, as pairs; their widths are 0.
+      chains: sequences of keys; the empty one is the skip.
+      chain_of: option -> index into `chains`.
+      residual: whether the input is added to what a chain gives.
+    """
+
+    ops: tuple[tuple[str, Op], ...]
+    chains: tuple[tuple[str, ...], ...]
+    chain_of: tuple[int, ...]
+    residual: bool
+
+    @classmethod
+    def of(cls, plan: LayerPlan, residual: bool) -> "Structure":
+        """The structure of a position's plan."""
+        ops = tuple((key, _without_widths(op)) for key, op in plan.largest.items())
+        return cls(ops, plan.chains, tuple(int(chain) for chain in plan.chain_of), residual)
+
+    @property
+    def mix(self) -> int:
+        """The option that means: the mean of all options."""
+        return len(self.chain_of)
+
+    @property
+    def ranks(self) -> dict[str, list[int]]:
+        """Key -> dimensions of each of its tensors."""
+        return {key: [len(size) for size in tensor_sizes(op)] for key, op in self.ops}
+
+
+def _without_widths(op: Op) -> Op:
+    names = ("channels", "hidden") if isinstance(op, SqueezeExciteOp) else ("in_channels", "out_channels")
+    return dataclasses.replace(op, **dict.fromkeys(names, 0))
+
+
+class PositionFunction:
+    """Runs the chosen option of a position, or the mean of all of them.
+
+    Args:
+      structure: of the position.
+      norm: BN settings.
+      execution: of the supernet.
+    """
+
+    def __init__(self, structure: Structure, norm: BatchNorm, execution: Execution):
+        self.structure = structure
+        self._ops = dict(structure.ops)
+        self._norm = norm
+        self._execution = execution
+        self._traced: dict[tuple, Callable] = {}
+
+    def __call__(
+        self, x: tf.Tensor, tensors: dict[str, Tensors], option: tf.Tensor, sizes: tf.Tensor
+    ) -> tf.Tensor:
+        """Runs it.
+
+        Args:
+          x: float32 [batch, height, width, channels].
+          tensors: key -> tensors of the chosen option; of the mix: large enough for all options.
+          option: int32 scalar; `structure.mix` is the mean of all.
+          sizes: int32 [options + 1, sum of ranks]: the shapes of all tensors in each option.
+
+        Returns:
+          float32 [batch, height, width, channels].
+        """
+        flat = [tensor for key in self._ops for tensor in tensors[key]]
+        arguments = (x, option, sizes, *flat)
+        specs = [self._spec(argument) for argument in arguments]
+        key = tuple((spec.shape.rank, str(spec.shape)) for spec in specs)
+        if key not in self._traced:
+            self._traced[key] = tf.function(
+                self._run, input_signature=specs, autograph=False,
+                experimental_attributes={"_noinline": True},
+            )  # fmt: skip
+        return self._traced[key](*arguments)
+
+    def _spec(self, argument: tf.Tensor) -> tf.TensorSpec:
+        # Static shapes are what masked execution is for; elsewhere they would only cost traces.
+        shape = argument.shape if self._execution.static else [None] * argument.shape.rank
+        return tf.TensorSpec(shape, argument.dtype)
+
+    def _run(self, x, option, sizes, *flat):
+        left = iter(flat)
+        tensors = {
+            key: tuple(next(left) for _ in ranks) for key, ranks in self.structure.ranks.items()
+        }  # fmt: skip
+        chains = [lambda chain=chain: self._chain(x, chain, tensors) for chain in self.structure.chains]
+        mix = lambda: self._mix(x, sizes, tensors)  # noqa: E731
+        places = tf.constant([*self.structure.chain_of, len(chains)])
+        return tf.switch_case(tf.gather(places, option), [*chains, mix])
+
+    def _chain(self, x, chain: tuple[str, ...], tensors: dict[str, Tensors]) -> tf.Tensor:
+        y = x
+        for key in chain:
+            y = shared_op.run(self._ops[key], self._norm, y, tensors[key])
+        return x + y if self.structure.residual and chain else tf.identity(y)
+
+    def _mix(self, x, sizes, tensors: dict[str, Tensors]) -> tf.Tensor:
+        """The mean of all options, one after the other."""
+
+        structure = self.structure
+        places = tf.constant(structure.chain_of)
+
+        def of(option):
+            narrow = self._narrowed(sizes[option], tensors)
+            chains = [lambda chain=chain: self._chain(x, chain, narrow) for chain in structure.chains]
+            return tf.switch_case(tf.gather(places, option), chains)
+
+        first = structure.chains[structure.chain_of[0]]
+        start = self._chain(x, first, self._narrowed(sizes[0], tensors))
+        count = structure.mix
+        _, total = tf.while_loop(
+            lambda option, _: option < count,
+            lambda option, total: (option + 1, total + of(option)),
+            (tf.constant(1), start),
+            (tf.TensorShape([]), start.shape),
+            parallel_iterations=1,
+            maximum_iterations=count - 1,
+        )
+        return total / float(count)
+
+    def _narrowed(self, size: tf.Tensor, tensors: dict[str, Tensors]) -> dict[str, Tensors]:
+        ends = np.cumsum([rank for ranks in self.structure.ranks.values() for rank in ranks])
+        places = iter(zip([0, *ends[:-1]], ends, strict=True))
+        return {
+            key: tuple(self._execution.narrow(t, size[slice(*next(places))]) for t in mine)
+            for key, mine in tensors.items()
+        }
