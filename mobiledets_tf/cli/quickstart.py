@@ -29,7 +29,7 @@ Ends with WORK_DIR/index.html, a page that shows everything, and prints its figu
 
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
 # The sample: with fewer images it is learnt by heart, with fewer steps it is not learnt.
-SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 4000
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 3200
 
 
 def main() -> int:
