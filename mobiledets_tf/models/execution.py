@@ -6,13 +6,23 @@ TPUs ask for, and the work of the largest network. A channel that is masked out 
 zero everywhere: its kernel, scale and offset are, and all activations keep zero at zero.
 """
 
+from typing import NamedTuple
+
 from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import unknown_name
-from mobiledets_tf.models.shared_op import Tensors
-from mobiledets_tf.models.shared_weights import SharedOp, SharedTensor, channel_mask
+from mobiledets_tf.models.banks import Bank, Extent, channel_mask
 
-# The shapes of an operation's tensors in one network.
-Sizes = list[tf.Tensor]
+
+class Taken(NamedTuple):
+    """What a network holds of a bank.
+
+    Attributes:
+      rows: float32 [rows, row]; of `masked` all rows of the bank, zeros in the others' place.
+      where: of `sliced` the rows' numbers, int32 [rows]; of `masked` a mask like `rows`.
+    """
+
+    rows: tf.Tensor
+    where: tf.Tensor
 
 
 class Sliced:
@@ -21,20 +31,27 @@ class Sliced:
     name = "sliced"
     static = False
 
-    def take(self, op: SharedOp, sizes: Sizes) -> Tensors:
-        """The tensors of an operation in a network."""
-        return tuple(
-            tensor.gather(tensor.row_numbers(size), size)
-            for tensor, size in zip(op.tensors, sizes, strict=True)
-        )
+    def take(self, bank: Bank, extents: list[Extent]) -> Taken:
+        """The rows of a network, of the bank's tensors one after the other."""
+        numbers = [
+            tensor.row_numbers(extent.grid) for tensor, extent in zip(bank.tensors, extents, strict=True)
+        ]
+        numbers = tf.concat(numbers, 0)
+        return Taken(tf.gather(bank.rows, numbers), numbers)
+
+    def tensors(self, bank: Bank, rows: tf.Tensor, extents: list[Extent]) -> list[tf.Tensor]:
+        """The tensors of a network out of its rows."""
+        counts = tf.concat([extent.count for extent in extents], 0)
+        parts = tf.split(rows, counts, num=len(extents))
+        return [tf.reshape(part, extent.size) for part, extent in zip(parts, extents, strict=True)]
+
+    def spread(self, bank: Bank, taken: Taken, values: tf.Tensor) -> tf.Tensor:
+        """Values of a network's rows in the form of the whole bank, zeros in the others' place."""
+        return tf.scatter_nd(taken.where[:, tf.newaxis], values, bank.rows.shape)
 
     def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """Cuts a taken tensor further, to one option of a mix."""
+        """Cuts a tensor further, to one option of a mix."""
         return tf.slice(tensor, [0] * tensor.shape.rank, size)
-
-    def gradient(self, shared: SharedTensor, gradient: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """The gradient of a taken tensor in the form of the whole one's rows."""
-        return shared.pad(gradient, size)
 
 
 class Masked:
@@ -43,16 +60,20 @@ class Masked:
     name = "masked"
     static = True
 
-    def take(self, op: SharedOp, sizes: Sizes) -> Tensors:
-        return tuple(
-            shared.full() * shared.mask(size) for shared, size in zip(op.tensors, sizes, strict=True)
-        )
+    def take(self, bank: Bank, extents: list[Extent]) -> Taken:
+        masks = [tensor.mask(extent.size) for tensor, extent in zip(bank.tensors, extents, strict=True)]
+        mask = tf.concat(masks, 0)
+        return Taken(bank.rows * mask, mask)
+
+    def tensors(self, bank: Bank, rows: tf.Tensor, extents: list[Extent]) -> list[tf.Tensor]:
+        parts = tf.split(rows, [tensor.count for tensor in bank.tensors])
+        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, bank.tensors, strict=True)]
+
+    def spread(self, bank: Bank, taken: Taken, values: tf.Tensor) -> tf.Tensor:
+        return values * taken.where
 
     def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         return tensor * channel_mask(tuple(tensor.shape), size)
-
-    def gradient(self, shared: SharedTensor, gradient: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(gradient * shared.mask(size), shared.rows.shape)
 
 
 Execution = Sliced | Masked

@@ -91,8 +91,10 @@ class PositionFunction:
         specs = [self._spec(argument) for argument in arguments]
         key = tuple((spec.shape.rank, str(spec.shape)) for spec in specs)
         if key not in self._traced:
+            # Not inlined: copies of all branches at all positions make a graph of 250,000 nodes.
+            # A Python function each: TensorFlow warns of many traces of one.
             self._traced[key] = tf.function(
-                self._run, input_signature=specs, autograph=False,
+                lambda *given: self._run(*given), input_signature=specs, autograph=False,
                 experimental_attributes={"_noinline": True},
             )  # fmt: skip
         return self._traced[key](*arguments)

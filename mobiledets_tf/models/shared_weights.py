@@ -9,7 +9,6 @@ from the same lowering, so no rounding rule is written twice.
 
 import dataclasses
 import itertools
-import math
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position
 from mobiledets_tf.layers import BatchNorm, DepthwiseHeNormal
+from mobiledets_tf.models.banks import Extent, SharedTensor
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
 
 
@@ -26,72 +26,7 @@ def key_of(op_kind: str, op: Op) -> str:
     return f"{op_kind}_{op.name}" + (f"_k{op.kernel_size}" if spatial else "")
 
 
-class SharedTensor(tf.Module):
-    """One tensor at its largest size, stored as rows of channels.
-
-    A row is as long as the greatest common divisor of all sampled widths, so every network
-    holds whole rows. Rows are read by gather and written by scatter: TensorFlow copies the whole
-    variable at each read once a part of it has been assigned by slices.
-
-    Args:
-      name: unique in the supernet; its last part says what it is (`kernel`, `bias`, ...).
-      value: float32, of the largest shape.
-      sizes: int32 [..., rank], the shapes in all networks; zeros where one lacks it.
-    """
-
-    def __init__(self, name: str, value: tf.Tensor, sizes: np.ndarray):
-        super().__init__(name=None)
-        self.label = name
-        self.shape = tuple(int(side) for side in value.shape)
-        # A depthwise kernel's channels are its last dimension but one.
-        self._sides = len(self.shape) - (len(self.shape) == 4 and self.shape[-1] == 1)
-        widths = np.unique(np.append(sizes[..., self._sides - 1], self.shape[self._sides - 1]))
-        self.row = math.gcd(*(int(width) for width in widths))
-        self.rows = tf.Variable(tf.reshape(value, [-1, self.row]), name=name)
-        grid = [*self.shape[: self._sides - 1], self.shape[self._sides - 1] // self.row]
-        self._numbers = tf.reshape(tf.range(int(np.prod(grid)), dtype=tf.int32), grid)
-
-    @property
-    def is_kernel(self) -> bool:
-        """Whether L2 acts on it."""
-        return self.label.endswith("kernel")
-
-    def row_numbers(self, size: tf.Tensor) -> tf.Tensor:
-        """Rows that a network of a size reads; int32 [rows]."""
-        grid = tf.concat([size[: self._sides - 1], [size[self._sides - 1] // self.row]], 0)
-        return tf.reshape(tf.slice(self._numbers, np.zeros(self._sides, np.int32), grid), [-1])
-
-    def gather(self, numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """The tensor of a network; its shape is `size`."""
-        return tf.reshape(tf.gather(self.rows, numbers), size)
-
-    def full(self) -> tf.Tensor:
-        """The whole tensor."""
-        return tf.reshape(self.rows, self.shape)
-
-    def mask(self, size: tf.Tensor) -> tf.Tensor:
-        """1 where a network of a size has weights, else 0; broadcasts against `full()`."""
-        return channel_mask(self.shape, size)
-
-    def pad(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """A tensor of a network with zeros around it, in the form of `rows`."""
-        missing = np.array(self.shape, np.int32) - size
-        padded = tf.pad(tensor, tf.stack([tf.zeros_like(missing), missing], axis=1))
-        return tf.reshape(padded, [self.rows.shape[0], self.row])
-
-
-def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
-    """1 in the first `size` channels of a tensor of a shape, else 0; broadcasts against it."""
-    # The sides of a kernel are never cut: its channels decide.
-    first = max(0, len(shape) - 2)
-    mask = tf.ones([1] * len(shape))
-    for axis in range(first, len(shape)):
-        line = tf.sequence_mask(size[axis], shape[axis], tf.float32)
-        mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(shape))])
-    return mask
-
-
-class SharedOp(tf.Module):
+class SharedOp:
     """One operation at its largest size.
 
     Args:
@@ -114,11 +49,9 @@ class SharedOp(tf.Module):
         depthwise_initializer: keras.initializers.Initializer | None = None,
         bias: float = 0.0,
     ):
-        super().__init__(name=None)
         self.op = op
         self.norm = norm
         self.label = name
-        self.tables = tables
         draw = initializer or keras.initializers.HeNormal()
         if isinstance(op, SqueezeExciteOp):
             values = _squeeze_excite_values(op)
@@ -129,13 +62,16 @@ class SharedOp(tf.Module):
             for (suffix, value), table in zip(values.items(), tables, strict=True)
         ]
 
-    def sizes(self, index: tf.Tensor) -> list[tf.Tensor]:
-        """Shapes of the tensors in a network.
+    def extents(self, index: tf.Tensor) -> dict[str, Extent]:
+        """What a network holds of each tensor, by its label.
 
         Args:
           index: int32 [n], one place in the tables.
         """
-        return [tf.gather_nd(table, index) for table in self.tables]
+        return {
+            tensor.label: Extent(*tf.split(tf.gather_nd(tensor.table, index), tensor.columns))
+            for tensor in self.tensors
+        }
 
 
 def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.Tensor]:

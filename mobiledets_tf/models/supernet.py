@@ -15,16 +15,18 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position, op_positions
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from mobiledets_tf.models import shared_op
-from mobiledets_tf.models.execution import Execution, Sizes, get_execution
+from mobiledets_tf.models.banks import Bank, Extent, make_banks
+from mobiledets_tf.models.execution import Execution, Taken, get_execution
 from mobiledets_tf.models.position_function import PositionFunction, Structure
 from mobiledets_tf.models.shared_op import Tensors
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
 
-# Name of a shared operation -> its tensors, or the shapes of its tensors, in one network.
+# Name of a shared operation -> its tensors in one network.
 NetworkWeights = dict[str, Tensors]
-NetworkSizes = dict[str, Sizes]
+# Label of a shared tensor -> what one network holds of it.
+NetworkExtents = dict[str, Extent]
 
 
 def mix_option(layer: SearchLayer) -> int:
@@ -32,7 +34,7 @@ def mix_option(layer: SearchLayer) -> int:
     return len(layer.op.choices)
 
 
-class SupernetLayer(tf.Module):
+class SupernetLayer:
     """One op position with the shared weights of all its options."""
 
     def __init__(
@@ -44,7 +46,6 @@ class SupernetLayer(tf.Module):
         out_choices: tuple[int, ...],
         functions: "_Functions",
     ):
-        super().__init__(name=None)
         self.layer = layer
         self.position = position
         self.out_choices = out_choices
@@ -55,15 +56,21 @@ class SupernetLayer(tf.Module):
         }
         self._static = functions.execution.static
         self._function = functions.of(Structure.of(self.plan, layer.residual))
+        tensors = [tensor for op in self.ops.values() for tensor in op.tensors]
         # Of all tensors side by side: one look-up serves them all.
-        self._sizes = np.concatenate([table for op in self.ops.values() for table in op.tables], axis=-1)
+        self._sizes = np.concatenate([t.table[..., : len(t.shape)] for t in tensors], axis=-1)
+        self._extents = np.concatenate([t.table for t in tensors], axis=-1)
+        self._columns = {t.label: t.columns for t in tensors}
 
-    def sizes(self, decisions: tf.Tensor) -> NetworkSizes:
-        """Shapes of each operation's tensors in the network; zeros if it lacks the operation."""
-        row = self._option_sizes(decisions)[decisions[self.position.op]]
-        ranks = self._function.structure.ranks
-        parts = iter(tf.split(row, [rank for mine in ranks.values() for rank in mine]))
-        return {f"{self.position.name}/{key}": [next(parts) for _ in mine] for key, mine in ranks.items()}
+    def extents(self, decisions: tf.Tensor) -> NetworkExtents:
+        """What a network holds of each tensor; zeros if it lacks the operation."""
+        position = self.position
+        index = tf.gather(decisions, [position.in_filters, position.op, position.out_filters])
+        parts = tf.split(
+            tf.gather_nd(self._extents, index), [n for columns in self._columns.values() for n in columns]
+        )
+        left = iter(parts)
+        return {label: Extent(*(next(left) for _ in columns)) for label, columns in self._columns.items()}
 
     def _option_sizes(self, decisions: tf.Tensor) -> tf.Tensor:
         """The shapes of all tensors in each option, the mix last; int32 [options + 1, sum of ranks]."""
@@ -134,6 +141,7 @@ class Supernet(tf.Module):
         self.ops = {"stem": self.stem} | self.head_ops
         for layer in self.layers:
             self.ops |= {f"{layer.position.name}/{key}": op for key, op in layer.ops.items()}
+        self.banks = make_banks(tensor for op in self.ops.values() for tensor in op.tensors)
 
     def _make_layers(self) -> list[SupernetLayer]:
         positions, layers = iter(op_positions(self.space)), []
@@ -169,31 +177,49 @@ class Supernet(tf.Module):
             return _tables(op, in_channels=(op.in_channels,))
         return _tables(op, in_channels=self.space.blocks[specs.ENDPOINTS[source]].filters.choices)
 
-    def sizes(self, decisions: tf.Tensor) -> NetworkSizes:
-        """Shapes of all tensors of a network.
+    def extents(self, decisions: tf.Tensor) -> NetworkExtents:
+        """What a network holds of all shared tensors.
 
         Args:
           decisions: int32 [decisions]; an op decision may be `mix_option`.
         """
-        found = {"stem": self.stem.sizes(decisions[:1])}
+        found = self.stem.extents(decisions[:1])
         for layer in self.layers:
-            found |= layer.sizes(decisions)
+            found |= layer.extents(decisions)
         for label, op in self.head_ops.items():
             source = _endpoint_read_by(label)
             index = 0 if source is None else decisions[self._endpoint_filters[source]]
-            found[label] = op.sizes(tf.reshape(index, [1]))
+            found |= op.extents(tf.reshape(index, [1]))
         return found
 
-    def take(self, sizes: NetworkSizes) -> NetworkWeights:
-        """The weights of a network out of the shared ones."""
-        return {name: self.execution.take(self.ops[name], size) for name, size in sizes.items()}
+    def take(self, extents: NetworkExtents) -> list[Taken]:
+        """The weights of a network as rows of each bank."""
+        return [self.execution.take(bank, _of(bank, extents)) for bank in self.banks]
+
+    def weights(self, rows: list[tf.Tensor], extents: NetworkExtents) -> NetworkWeights:
+        """The weights of a network as tensors.
+
+        Args:
+          rows: of each bank, as `take` gives them.
+          extents: of the network.
+        """
+        tensors = {}
+        for bank, mine in zip(self.banks, rows, strict=True):
+            cut = self.execution.tensors(bank, mine, _of(bank, extents))
+            tensors |= {shared.label: tensor for shared, tensor in zip(bank.tensors, cut, strict=True)}
+        return {name: tuple(tensors[t.label] for t in op.tensors) for name, op in self.ops.items()}
+
+    def weights_of(self, decisions: tf.Tensor) -> NetworkWeights:
+        """The weights of a network as tensors."""
+        extents = self.extents(decisions)
+        return self.weights([taken.rows for taken in self.take(extents)], extents)
 
     def __call__(self, images: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> list[tf.Tensor]:
         """Runs one network.
 
         Args:
           images: float32 [batch, height, width, 3] in [-1, 1].
-          weights: of `self.take(self.sizes(decisions))`.
+          weights: of `self.weights`.
           decisions: int32 [decisions].
 
         Returns:
@@ -226,14 +252,9 @@ class Supernet(tf.Module):
                 x = shared_op.run(op.op, op.norm, x, weights[label])
         return x
 
-    def l2(self, weights: NetworkWeights) -> tf.Tensor:
-        """Half the sum of squares of a network's kernels; a scalar."""
-        kernels = [
-            tensor
-            for name, tensors in weights.items()
-            for shared, tensor in zip(self.ops[name].tensors, tensors, strict=True)
-            if shared.is_kernel
-        ]
+    def l2(self, rows: list[tf.Tensor]) -> tf.Tensor:
+        """Half the sum of squares of a network's kernels, whose rows `take` gave; a scalar."""
+        kernels = [mine for bank, mine in zip(self.banks, rows, strict=True) if bank.is_kernel]
         return tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
     def detector_weights(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
@@ -241,18 +262,22 @@ class Supernet(tf.Module):
 
         BN statistics are not among them: the search has none.
         """
-        sizes = self.sizes(tf.constant(decisions, tf.int32))
-        weights = _named("stem_conv", self.stem, sizes["stem"])
+        extents = self.extents(tf.constant(decisions, tf.int32))
+        weights = _named("stem_conv", self.stem, extents)
         names = iter(_kept_layer_names(self.space, decisions))
         for layer in self.layers:
             chain = layer.plan.chains[layer.plan.chain_of[decisions[layer.position.op]]]
             name = next(names) if chain else None
             for key in chain:
                 role = layer.ops[key].op.name
-                weights |= _named(f"{name}_{role}", layer.ops[key], sizes[f"{layer.position.name}/{key}"])
+                weights |= _named(f"{name}_{role}", layer.ops[key], extents)
         for label, op in self.head_ops.items():
-            weights |= _named(label, op, sizes[label])
+            weights |= _named(label, op, extents)
         return weights
+
+
+def _of(bank: Bank, extents: NetworkExtents) -> list[Extent]:
+    return [extents[tensor.label] for tensor in bank.tensors]
 
 
 def _tables(op: ConvOp, **widths: tuple[int, ...]) -> list[np.ndarray]:
@@ -291,11 +316,11 @@ def _kept_layer_names(space: SearchSpace, decisions: np.ndarray) -> list[str]:
     return [name for name, _ in decode(space, decisions).named_layers()[1:]]
 
 
-def _named(name: str, op: SharedOp, sizes: Sizes) -> dict[str, np.ndarray]:
+def _named(name: str, op: SharedOp, extents: NetworkExtents) -> dict[str, np.ndarray]:
     """Tensors of one operation in a network under the names that plain Keras layers give them."""
     found = {}
-    for shared, size in zip(op.tensors, sizes, strict=True):
-        cut = tuple(slice(0, int(side)) for side in size)
+    for shared in op.tensors:
+        cut = tuple(slice(0, int(side)) for side in extents[shared.label].size)
         suffix, tensor = shared.label.rpartition("/")[2], shared.full().numpy()[cut]
         if suffix == "scale_offset":
             found[f"{name}_bn/gamma"], found[f"{name}_bn/beta"] = tensor

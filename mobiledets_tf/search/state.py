@@ -13,16 +13,18 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_json
 
-STATE, SCHEMA_VERSION = "search_state.json", 2
+STATE, SCHEMA_VERSION = "search_state.json", 3
 _PREFIX = "search-"
 
 
 def checkpoint(supernet, optimizer=None) -> tf.train.Checkpoint:
-    """What is saved of the shared weights, by their names."""
-    tensors = [shared for op in supernet.ops.values() for shared in op.tensors]
-    kept: dict[str, Any] = {"weights": {shared.label: shared.rows for shared in tensors}}
+    """What is saved of the shared weights: each bank under its label."""
+    names = [bank.label for bank in supernet.banks]
+    kept: dict[str, Any] = {
+        "weights": {name: bank.rows for name, bank in zip(names, supernet.banks, strict=True)}
+    }
     if optimizer is not None:
-        kept["momentum"] = dict(optimizer.slots)
+        kept["momentum"] = dict(zip(names, optimizer.slots, strict=True))
     return tf.train.Checkpoint(**kept)
 
 

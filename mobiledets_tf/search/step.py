@@ -121,28 +121,28 @@ class SharedStep:
         return self.strategy.run(self._train_replica, args=(images, labels, decisions, learning_rate))
 
     def _train_replica(self, images, labels, decisions, learning_rate):
-        sizes = self.supernet.sizes(decisions)
-        weights = self.supernet.take(sizes)
+        extents = self.supernet.extents(decisions)
+        taken = self.supernet.take(extents)
+        rows = [mine.rows for mine in taken]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            losses = self._losses(images, labels, weights, decisions)
+            tape.watch(rows)
+            losses = self._losses(images, labels, rows, extents, decisions)
             total = tf.add_n(list(losses.values()))
-        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        gradients = tape.gradient(total, rows, unconnected_gradients="zero")
         finite = tf.math.is_finite(total)
-        applied = self.optimizer.apply(gradients, weights, sizes, finite, learning_rate)
+        applied = self.optimizer.apply(gradients, taken, finite, learning_rate)
         return losses | {"total_loss": total, "applied": tf.cast(applied, tf.float32)}
 
-    def _losses(self, images, labels, weights, decisions):
-        self._bound.bind(weights, decisions)
+    def _losses(self, images, labels, rows, extents, decisions):
+        self._bound.bind(self.supernet.weights(rows, extents), decisions)
         model_lib.provide_groundtruth(self.model, model_lib.unstack_batch(labels, False))
         predictions = self.model.predict(images, None)
         losses = {name.split("/")[-1]: loss for name, loss in self.model.loss(predictions, None).items()}
-        return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(weights)}
+        return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(rows)}
 
     @tf.function(autograph=False)
     def _detect(self, images, decisions):
-        weights = self.supernet.take(self.supernet.sizes(decisions))
-        raw_boxes, class_logits = self.supernet(images, weights, decisions)
+        raw_boxes, class_logits = self.supernet(images, self.supernet.weights_of(decisions), decisions)
         return postprocess.detections(raw_boxes, class_logits, self._anchors)
 
     def quality(self, batches: Sequence[Batch], decisions: np.ndarray, metric: str) -> float:

@@ -21,7 +21,7 @@ def _supernet(name, options, execution="sliced"):
 
 def _run(supernet, images, decisions):
     decisions = tf.constant(decisions, tf.int32)
-    return supernet(images, supernet.take(supernet.sizes(decisions)), decisions)
+    return supernet(images, supernet.weights_of(decisions), decisions)
 
 
 def _stand_alone(supernet, decisions):
@@ -53,13 +53,13 @@ def test_mix_is_the_mean_of_all_options():
     supernet, images = _supernet("ibn", {}), _images()
     layer = supernet.layers[0]
     decisions = np.zeros(len(supernet.space.decisions), np.int32)
-    stem = supernet.take(supernet.sizes(tf.constant(decisions)))["stem"]
+    stem = supernet.weights_of(tf.constant(decisions))["stem"]
     x = shared_op.run(supernet.stem.op, supernet.stem.norm, images, stem)
 
     def output(option):
         network = decisions.copy()
         network[layer.position.op] = option
-        weights = supernet.take(supernet.sizes(tf.constant(network)))
+        weights = supernet.weights_of(tf.constant(network))
         return layer(x, weights, tf.constant(network)).numpy()
 
     options = [output(option) for option in range(mix_option(layer.layer))]
@@ -72,7 +72,7 @@ def test_mix_is_the_mean_of_all_options():
 def test_masked_equals_sliced(name, options):
     """Outputs, loss and gradients of single networks and of a mix of all options of some layers."""
     sliced, masked = _supernet(name, options), _supernet(name, options, execution="masked")
-    for one, other in zip(_tensors(sliced), _tensors(masked), strict=True):
+    for one, other in zip(sliced.banks, masked.banks, strict=True):
         other.rows.assign(one.rows)
     rng, images = np.random.default_rng(3), _images()
     for draw in range(3):
@@ -87,29 +87,20 @@ def test_masked_equals_sliced(name, options):
         np.testing.assert_allclose(logits, others[1], atol=1e-5)
         np.testing.assert_allclose(loss, others[2], rtol=1e-5)
         scale = max(float(tf.reduce_max(tf.abs(g))) for g in wholes)
-        for shared, gradient, other in zip(_tensors(sliced), wholes, others[3], strict=True):
-            np.testing.assert_allclose(gradient, other, atol=1e-5 * scale, err_msg=shared.label)
-        touched = sum(bool(tf.reduce_any(g != 0)) for g in wholes)
-        assert 0 < touched < len(wholes)
-
-
-def _tensors(supernet):
-    return [shared for op in supernet.ops.values() for shared in op.tensors]
+        touched = np.concatenate([np.any(g, axis=1) for g in wholes])
+        assert 0 < np.count_nonzero(touched) < len(touched)
+        for bank, gradient, other in zip(sliced.banks, wholes, others[3], strict=True):
+            np.testing.assert_allclose(gradient, other, atol=1e-5 * scale, err_msg=bank.label)
 
 
 def _loss_and_gradients(supernet, images, decisions):
-    sizes = supernet.sizes(decisions)
-    weights = supernet.take(sizes)
+    extents = supernet.extents(decisions)
+    taken = supernet.take(extents)
+    rows = [mine.rows for mine in taken]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        boxes, logits = supernet(images, weights, decisions)
-        loss = tf.reduce_mean(boxes**2) + tf.reduce_mean(logits**2) + 1e-4 * supernet.l2(weights)
-    gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
-    wholes = [
-        supernet.execution.gradient(shared, gradient, size)
-        for name in supernet.ops
-        for shared, gradient, size in zip(
-            supernet.ops[name].tensors, gradients[name], sizes[name], strict=True
-        )
-    ]
-    return boxes, logits, loss, wholes
+        tape.watch(rows)
+        boxes, logits = supernet(images, supernet.weights(rows, extents), decisions)
+        loss = tf.reduce_mean(boxes**2) + tf.reduce_mean(logits**2) + 1e-4 * supernet.l2(rows)
+    gradients = tape.gradient(loss, rows, unconnected_gradients="zero")
+    spread = supernet.execution.spread
+    return boxes, logits, loss, [spread(*each) for each in zip(supernet.banks, taken, gradients, strict=True)]

@@ -18,21 +18,31 @@ def _supernet(execution):
 
 
 def _tensors(supernet):
-    return [(name, i, shared) for name, op in supernet.ops.items() for i, shared in enumerate(op.tensors)]
+    return [shared for op in supernet.ops.values() for shared in op.tensors]
 
 
 def _step(supernet, optimizer, decisions, gradient, finite=True):
     """Applies gradients of `gradient(label, shape)`; returns whether they were applied."""
-    sizes = supernet.sizes(tf.constant(decisions))
-    weights = supernet.take(sizes)
-    gradients = {
-        name: tuple(
-            tf.constant(gradient(shared.label, tensor.shape), tf.float32)
-            for shared, tensor in zip(supernet.ops[name].tensors, tensors, strict=True)
-        )
-        for name, tensors in weights.items()
-    }
-    return bool(optimizer.apply(gradients, weights, sizes, tf.constant(finite), tf.constant(RATE)))
+    extents = supernet.extents(tf.constant(decisions))
+    taken = supernet.take(extents)
+    gradients = []
+    for bank, mine in zip(supernet.banks, taken, strict=True):
+        tensors = supernet.execution.tensors(bank, mine.rows, [extents[t.label] for t in bank.tensors])
+        rows = [
+            np.reshape(gradient(shared.label, tensor.shape), [-1, bank.row])
+            for shared, tensor in zip(bank.tensors, tensors, strict=True)
+        ]
+        gradients.append(tf.constant(np.concatenate(rows), tf.float32))
+    return bool(optimizer.apply(gradients, taken, tf.constant(finite), tf.constant(RATE)))
+
+
+def _momentum(supernet, optimizer):
+    """Label -> momentum of a whole tensor."""
+    found = {}
+    for bank, slot in zip(supernet.banks, optimizer.slots, strict=True):
+        for shared, rows in zip(bank.tensors, tf.split(slot, [t.count for t in bank.tensors]), strict=True):
+            found[shared.label] = tf.reshape(rows, shared.shape)
+    return found
 
 
 def _gradient(label, shape):
@@ -43,13 +53,12 @@ def _gradient(label, shape):
 
 def _reference(supernet, networks, update):
     """Weights and momentum after a step for each network."""
-    weights = {shared.label: shared.full().numpy().copy() for _, _, shared in _tensors(supernet)}
+    weights = {shared.label: shared.full().numpy() for shared in _tensors(supernet)}
     momentum = {label: np.zeros_like(value) for label, value in weights.items()}
     for decisions in networks:
-        sizes = supernet.sizes(tf.constant(decisions))
-        for name, i, shared in _tensors(supernet):
-            label = shared.label
-            cut = tuple(slice(0, int(side)) for side in sizes[name][i])
+        extents = supernet.extents(tf.constant(decisions))
+        for label in weights:
+            cut = tuple(slice(0, int(side)) for side in extents[label].size)
             gradient = np.zeros_like(weights[label])
             gradient[cut] = _gradient(label, gradient[cut].shape)
             moves = np.zeros(gradient.shape, bool)
@@ -77,10 +86,12 @@ def test_equals_the_rule_on_whole_tensors(update, execution):
 
     for decisions in networks:
         assert _step(supernet, optimizer, decisions, gradient)
-    for _, _, shared in _tensors(supernet):
-        slot = tf.reshape(optimizer.slots[shared.label], shared.shape)
+    slots = _momentum(supernet, optimizer)
+    for shared in _tensors(supernet):
         np.testing.assert_allclose(shared.full(), weights[shared.label], atol=2e-6, err_msg=shared.label)
-        np.testing.assert_allclose(slot, momentum[shared.label], atol=2e-6, err_msg=shared.label)
+        np.testing.assert_allclose(
+            slots[shared.label], momentum[shared.label], atol=2e-6, err_msg=shared.label
+        )
 
 
 def test_gradients_are_clipped_by_their_global_norm():
@@ -88,9 +99,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     before = supernet.stem.tensors[0].full().numpy()
     optimizer = SharedMomentum(supernet, "lazy", DECAY, clip_norm=1.0)
     decisions = sample(supernet.space, np.random.default_rng(0))
-    total = sum(
-        float(tf.size(t)) for ts in supernet.take(supernet.sizes(tf.constant(decisions))).values() for t in ts
-    )
+    total = sum(float(tf.size(t)) for ts in supernet.weights_of(tf.constant(decisions)).values() for t in ts)
     assert _step(supernet, optimizer, decisions, lambda label, shape: np.ones(shape))
     moved = supernet.stem.tensors[0].full().numpy() - before
     np.testing.assert_allclose(moved[moved != 0], -RATE / total**0.5, rtol=1e-2)
@@ -100,15 +109,15 @@ def test_gradients_are_clipped_by_their_global_norm():
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_what_is_not_finite_changes_nothing(execution, fault):
     supernet = _supernet(execution)
-    before = [shared.rows.numpy() for _, _, shared in _tensors(supernet)]
+    before = [bank.rows.numpy() for bank in supernet.banks]
     optimizer = SharedMomentum(supernet, "dense", DECAY)
     decisions = sample(supernet.space, np.random.default_rng(0))
     value = np.nan if fault == "gradient" else 1.0
     finite = fault == "gradient"
     assert not _step(supernet, optimizer, decisions, lambda label, shape: np.full(shape, value), finite)
-    for (_, _, shared), rows in zip(_tensors(supernet), before, strict=True):
-        np.testing.assert_array_equal(shared.rows, rows)
-        assert not np.any(optimizer.slots[shared.label])
+    for bank, slot, rows in zip(supernet.banks, optimizer.slots, before, strict=True):
+        np.testing.assert_array_equal(bank.rows, rows)
+        assert not np.any(slot)
 
 
 def test_unknown_update_is_refused():
