@@ -7,6 +7,7 @@ object; ratios are medians of paired medians. Images are noise with one box each
   python benchmarks/supernet_step.py --networks=20 --image_size=320 --batch_size=4
 """
 
+import gc
 import json
 import re
 import subprocess
@@ -142,6 +143,9 @@ def _measure() -> dict:
         in_supernet, by_itself = _median_pair(lambda d=decisions: sliced(d), alone)
         pairs.append({"supernet_s": in_supernet, "stand_alone_s": by_itself})
         print(f"{in_supernet:.3f} / {by_itself:.3f} = {in_supernet / by_itself:.3f}", file=sys.stderr)
+        # The graphs of twenty networks need more memory than a search.
+        del alone
+        gc.collect()
     masked_pairs = []
     if FLAGS.masked_networks:
         masked = _supernet_step(space, "masked")
