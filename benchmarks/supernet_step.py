@@ -2,7 +2,8 @@
 
 Random networks of ibn_fused_tucker; each is trained for some steps inside the supernet and, in
 the same process and in turns, alone with the same losses, optimizer and batch. Prints one JSON
-object; ratios are medians of paired medians. Images are noise with one box each.
+object; ratios are medians of paired medians. Images are noise with one box each. Both sides run
+without TensorFlow's graph optimizer, as the search does; training alone has it elsewhere.
 
   python benchmarks/supernet_step.py --networks=20 --image_size=320 --batch_size=4
 """

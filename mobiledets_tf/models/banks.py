@@ -1,10 +1,10 @@
 """Where shared weights are kept: tensors at their largest size, as rows in a few variables.
 
 A tensor is cut into rows of channels. A row is as long as the greatest common divisor of all
-sampled widths, so every network holds whole rows. Tensors with rows of one length lie in one
-variable, a bank: a step reads and writes a few banks in place of a thousand tensors. Rows are
-read by gather and updated by their numbers: TensorFlow copies the whole variable at each read once a
-part of it has been assigned by slices.
+sampled widths, so every network holds whole rows. Kernels with rows of one length lie in one
+variable, a bank, and so do the other tensors: a step reads and writes a few banks in place of a
+thousand tensors. Rows are read by gather and written by scatter: TensorFlow copies the whole
+variable at each read once a part of it has been assigned by slices.
 """
 
 import math
@@ -118,7 +118,7 @@ class Bank(tf.Module):
 
 
 def make_banks(tensors: Iterable[SharedTensor]) -> list[Bank]:
-    """Puts every tensor into a bank; the order of banks is that of their labels' parts."""
+    """Puts every tensor into a bank; the order of banks is that of their rows' lengths."""
     kinds: dict[tuple[int, bool], list[SharedTensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.row, tensor.is_kernel), []).append(tensor)

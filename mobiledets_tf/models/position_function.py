@@ -88,16 +88,15 @@ class PositionFunction:
         """
         flat = [tensor for key in self._ops for tensor in tensors[key]]
         arguments = (x, option, sizes, *flat)
-        specs = [self._spec(argument) for argument in arguments]
-        key = tuple((spec.shape.rank, str(spec.shape)) for spec in specs)
-        if key not in self._traced:
+        specs = tuple(self._spec(argument) for argument in arguments)
+        if specs not in self._traced:
             # Not inlined: copies of all branches at all positions make a graph of 250,000 nodes.
             # A Python function each: TensorFlow warns of many traces of one.
-            self._traced[key] = tf.function(
+            self._traced[specs] = tf.function(
                 lambda *given: self._run(*given), input_signature=specs, autograph=False,
                 experimental_attributes={"_noinline": True},
             )  # fmt: skip
-        return self._traced[key](*arguments)
+        return self._traced[specs](*arguments)
 
     def _spec(self, argument: tf.Tensor) -> tf.TensorSpec:
         # Static shapes are what masked execution is for; elsewhere they would only cost traces.

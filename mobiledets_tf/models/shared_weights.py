@@ -82,7 +82,7 @@ def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.
         kernel = draw((side, side, op.in_channels, op.out_channels))
     if not op.batch_norm:
         return {"kernel": kernel, "bias": tf.fill([op.out_channels], bias)}
-    # One tensor for both: the traced graph holds a read of each tensor of each option.
+    # One tensor for both: the traced graph cuts each tensor of each option.
     return {
         "kernel": kernel,
         "scale_offset": tf.stack([tf.ones(op.out_channels), tf.zeros(op.out_channels)]),
