@@ -8,7 +8,6 @@ without TensorFlow's graph optimizer, as the search does; training alone has it 
   python benchmarks/supernet_step.py --networks=20 --image_size=320 --batch_size=4
 """
 
-import gc
 import json
 import re
 import subprocess
@@ -26,16 +25,18 @@ flags.DEFINE_integer("batch_size", 4, "Images a step.")
 flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths.")
 flags.DEFINE_integer("runs", 5, "Timed steps a network and side.")
 flags.DEFINE_integer("seed", 0, "Of the networks.")
-flags.DEFINE_enum("memory_of", None, ("supernet", "largest"), "Internal: prints the peak memory in MiB.")
+PARTS = ("pairs", "masked", "supernet_memory", "largest_memory")
+flags.DEFINE_enum("part", None, PARTS, "Internal: what a process measures.")
+flags.DEFINE_integer("first", 0, "Internal: the first network of a process.")
 FLAGS = flags.FLAGS
 CLASSES = 90
+# TensorFlow does not give back the graphs of networks that are done with: a process takes a few.
+_NETWORKS_A_PROCESS = 5
 
 
 def main(_):
-    if FLAGS.memory_of:
-        print(_peak_memory(FLAGS.memory_of))
-        return
-    print(json.dumps(_measure()))
+    measures = {"pairs": _pairs, "masked": _masked, None: _measure}
+    print(json.dumps(measures.get(FLAGS.part, _peak_memory)()))
 
 
 def _setup():
@@ -127,11 +128,50 @@ def _median_pair(first, second) -> tuple[float, float]:
 
 
 def _measure() -> dict:
-    space = _setup()
+    """Everything, each part in a process of its own."""
+    groups = []
+    for first in range(0, FLAGS.networks, _NETWORKS_A_PROCESS):
+        count = min(_NETWORKS_A_PROCESS, FLAGS.networks - first)
+        groups.append(_in_own_process("pairs", first, count))
+    pairs = [pair for group in groups for pair in group["pairs"]]
+    masked = _in_own_process("masked", 0, FLAGS.masked_networks) if FLAGS.masked_networks else []
+    memory = {of: _in_own_process(f"{of}_memory") for of in ("supernet", "largest")}
+    return {
+        "ratio_to_standalone_median": float(np.median([p["supernet_s"] / p["stand_alone_s"] for p in pairs])),
+        "masked_over_sliced_median": (
+            float(np.median([p["masked_s"] / p["sliced_s"] for p in masked])) if masked else None
+        ),
+        "first_trace_s": max(group["first_trace_s"] for group in groups),
+        "build_s": max(group["build_s"] for group in groups),
+        "peak_memory_ratio": memory["supernet"] / memory["largest"],
+        "peak_memory_mib": memory,
+        "image_size": FLAGS.image_size,
+        "batch_size": FLAGS.batch_size,
+        "depth_multiplier": FLAGS.depth_multiplier,
+        "pairs": pairs,
+        "masked_pairs": masked,
+    }
+
+
+def _in_own_process(part: str, first: int = 0, count: int = 1):
+    names = ("image_size", "batch_size", "depth_multiplier", "runs", "seed")
+    same = [f"--{name}={getattr(FLAGS, name)}" for name in names]
+    command = [sys.executable, __file__, f"--part={part}", f"--first={first}", f"--networks={count}", *same]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def _networks(space) -> list[np.ndarray]:
+    """The networks of this process: the same ones however they are divided among processes."""
     from mobiledets_tf.search_space import sample
 
     rng = np.random.default_rng(FLAGS.seed)
-    networks = [sample(space, rng) for _ in range(FLAGS.networks)]
+    return [sample(space, rng) for _ in range(FLAGS.first + FLAGS.networks)][FLAGS.first :]
+
+
+def _pairs() -> dict:
+    """Inside the supernet against alone."""
+    space = _setup()
+    networks = _networks(space)
     start = time.perf_counter()
     sliced = _supernet_step(space, "sliced")
     built_s = time.perf_counter() - start
@@ -144,46 +184,26 @@ def _measure() -> dict:
         in_supernet, by_itself = _median_pair(lambda d=decisions: sliced(d), alone)
         pairs.append({"supernet_s": in_supernet, "stand_alone_s": by_itself})
         print(f"{in_supernet:.3f} / {by_itself:.3f} = {in_supernet / by_itself:.3f}", file=sys.stderr)
-        # The graphs of twenty networks need more memory than a search.
-        del alone
-        gc.collect()
-    masked_pairs = []
-    if FLAGS.masked_networks:
-        masked = _supernet_step(space, "masked")
-        for decisions in networks[: FLAGS.masked_networks]:
-            slow, quick = _median_pair(lambda d=decisions: masked(d), lambda d=decisions: sliced(d))
-            masked_pairs.append({"masked_s": slow, "sliced_s": quick})
-            print(f"masked {slow:.3f} / sliced {quick:.3f} = {slow / quick:.2f}", file=sys.stderr)
-    memory = {of: _in_own_process(of) for of in ("supernet", "largest")}
-    return {
-        "ratio_to_standalone_median": float(np.median([p["supernet_s"] / p["stand_alone_s"] for p in pairs])),
-        "masked_over_sliced_median": (
-            float(np.median([p["masked_s"] / p["sliced_s"] for p in masked_pairs])) if masked_pairs else None
-        ),
-        "first_trace_s": first_s,
-        "build_s": built_s,
-        "peak_memory_ratio": memory["supernet"] / memory["largest"],
-        "peak_memory_mib": memory,
-        "image_size": FLAGS.image_size,
-        "batch_size": FLAGS.batch_size,
-        "depth_multiplier": FLAGS.depth_multiplier,
-        "pairs": pairs,
-        "masked_pairs": masked_pairs,
-    }
+    return {"pairs": pairs, "first_trace_s": first_s, "build_s": built_s}
 
 
-def _in_own_process(of: str) -> float:
-    names = ("image_size", "batch_size", "depth_multiplier", "seed")
-    same = [f"--{name}={getattr(FLAGS, name)}" for name in names]
-    command = [sys.executable, __file__, f"--memory_of={of}", *same]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+def _masked() -> list[dict]:
+    """The masked supernet against the sliced one."""
+    space = _setup()
+    sliced, masked = _supernet_step(space, "sliced"), _supernet_step(space, "masked")
+    pairs = []
+    for decisions in _networks(space):
+        slow, quick = _median_pair(lambda d=decisions: masked(d), lambda d=decisions: sliced(d))
+        pairs.append({"masked_s": slow, "sliced_s": quick})
+        print(f"masked {slow:.3f} / sliced {quick:.3f} = {slow / quick:.2f}", file=sys.stderr)
+    return pairs
 
 
-def _peak_memory(of: str) -> float:
+def _peak_memory() -> float:
     """Peak memory of three steps of the largest network, alone or in the supernet, in MiB."""
     space = _setup()
     decisions = _largest(space)
-    step = _stand_alone_step(space, decisions) if of == "largest" else None
+    step = _stand_alone_step(space, decisions) if FLAGS.part == "largest_memory" else None
     if step is None:
         train = _supernet_step(space, "sliced")
         step = lambda: train(decisions)  # noqa: E731

@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference files at {folder}; set MOBILEDETS_SHARED")
     return folder
+
+
+@pytest.fixture
+def loopback_hosts():
+    """Makes `localhost:port,...` of so many free ports, all different."""
+
+    def make(count: int) -> str:
+        with contextlib.ExitStack() as held:
+            # All are held until all are known.
+            probes = [held.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("localhost", 0))
+            return ",".join(f"localhost:{probe.getsockname()[1]}" for probe in probes)
+
+    return make

@@ -114,8 +114,10 @@ def _evaluate() -> None:
 def _train() -> None:
     from mobiledets_tf.detection import best, evaluate, jobs, model_dir, train
     from mobiledets_tf.interrupts import StopRequest
+    from mobiledets_tf.replicas import Replicas
 
     strategy = strategy_flags.strategy(FLAGS)
+    workers = Replicas(strategy)
     config, label_map = jobs.train_config(_job())
     initial = _initial(config)
     if FLAGS.preset:
@@ -127,11 +129,13 @@ def _train() -> None:
     with StopRequest() as stop:
         watch = None
         if FLAGS.mode == "train_and_eval":
-            watch = best.Watch(FLAGS.model_dir, FLAGS.early_stop, lambda: _end_if(stop))
+            # Others would wait for a chief that leaves its evaluation.
+            end = (lambda: _end_if(stop)) if workers.alone else (lambda: None)
+            watch = best.Watch(FLAGS.model_dir, FLAGS.early_stop, end)
         options = train.Options(FLAGS.seed, initial, FLAGS.max_damaged_records, FLAGS.cache, watch)
         step = train.train(FLAGS.model_dir, options, strategy, stop)
     print(f"trained to step {step}: {FLAGS.model_dir}")
-    if watch is None or not strategy.extended.should_checkpoint:
+    if watch is None or not workers.is_chief:
         return
     for row in evaluate.read_metrics(FLAGS.model_dir):
         print(_ROW.format(**row))

@@ -107,11 +107,13 @@ def training_order(records: Records, seed: int, start: int) -> Iterator[None]:
     def positions(batch_size: int, workers: int, worker: int) -> tf.data.Dataset:
         share = batch_size // workers
         first = tf.data.Dataset.range(start, np.iinfo(np.int64).max // batch_size)
-        return first.flat_map(
+        order = first.flat_map(
             lambda step: tf.data.Dataset.range(
                 step * batch_size + worker * share, step * batch_size + (worker + 1) * share
             )
         )
+        # tf.distribute keeps the batch size static where no batch can be a smaller last one.
+        return order.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     with _built(positions, lambda position: records.read(records.at(int(position), seed)), whole=True):
         yield

@@ -27,6 +27,7 @@ from mobiledets_tf.detection import (
 from mobiledets_tf.detection.ordered_input import Records, training_order
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.interrupts import StopRequest
+from mobiledets_tf.replicas import Replicas
 
 compat.enable_object_detection()
 
@@ -50,7 +51,8 @@ class Options:
       initial: weights to start from, where the folder has no checkpoint.
       max_damaged_records: so many damaged TFRecords are passed over.
       cache: keeps decoded images in memory.
-      on_checkpoint: called with each checkpoint after its writing; true ends the training.
+      on_checkpoint: called with each checkpoint after its writing, by the chief alone where there are
+        several workers; true ends the training.
     """
 
     seed: int = 0
@@ -102,6 +104,7 @@ class _Run:
 
     def __init__(self, folder: str, options: Options, strategy: Any):
         self._folder, self._options, self._strategy = folder, options, strategy
+        self._replicas = Replicas(strategy)
         self._config = model_dir.load(folder)
         self._train = self._config.train_config
         self._check_checkpoints()
@@ -119,7 +122,7 @@ class _Run:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint,
             model_lib_v2.get_filepath(strategy, folder),
-            max_to_keep=CHECKPOINTS_KEPT if strategy.extended.should_checkpoint else 1,
+            max_to_keep=CHECKPOINTS_KEPT if self._replicas.is_chief else 1,
         )
         self._writer = tf.summary.create_file_writer(
             model_lib_v2.get_filepath(strategy, str(Path(folder) / "train"))
@@ -165,6 +168,12 @@ class _Run:
             ).expect_partial().assert_existing_objects_matched()
         self._trained = tf.function(self._one_step)
 
+    @property
+    def _now(self) -> int:
+        """The present step."""
+        # Of a mirrored variable int() is not defined.
+        return int(self._step.read_value())
+
     def _one_step(self, iterator):
         def replica(features, labels):
             losses = model_lib_v2.eager_train_step(
@@ -192,50 +201,58 @@ class _Run:
                 input_context=context,
             )  # fmt: skip
 
-        with training_order(self.records, self._options.seed, int(self._step)), self._strategy.scope():
+        with training_order(self.records, self._options.seed, self._now), self._strategy.scope():
             return iter(self._strategy.distribute_datasets_from_function(dataset))
 
     def finish(self, stop: StopRequest) -> int:
         """Runs to the end; returns the step reached."""
         steps = self._train.num_steps
-        if self._ends_here() or int(self._step) >= steps:
-            return int(self._step)
+        if self._ends_here() or self._now >= steps:
+            return self._now
         interval = checkpoint_interval(steps)
         batches = self._batches()
-        with self._progress(steps) as bar, self._strategy.scope():
+        with self._progress(steps) as bar:
             bar.set_postfix_str("building the graph")
-            while (step := int(self._step)) < steps:
+            while (step := self._now) < steps:
                 self._pending.append((step + 1, dict(self._trained(batches), learning_rate=self._rate())))
                 step += 1
                 bar.update()
-                if not (step % _LOG_INTERVAL and step % interval and step < steps and not stop.requested):
+                saving = step % interval == 0 or step == steps
+                flushing = saving or step % _LOG_INTERVAL == 0
+                # Workers stop at the same step; asking each other costs time, so they do it now and then.
+                stopped = stop.requested
+                if not self._replicas.alone:
+                    stopped = flushing and self._replicas.any_worker(stopped)
+                if flushing or stopped:
                     faulty = self._flush(bar)
                     if faulty:
                         batches = self._recover(faulty, bar)
                         continue
-                if step % interval == 0 or step == steps or stop.requested:
+                if saving or stopped:
                     self._save()
-                    if stop.requested:
+                    if stopped:
                         raise KeyboardInterrupt
                     if self._ends_here():
                         break
         self._clean()
-        return int(self._step)
+        return self._now
 
     def _ends_here(self) -> bool:
         """Hands the latest checkpoint on; whether the training should end with it."""
-        if self._options.on_checkpoint is None or int(self._step) == 0:
+        if self._options.on_checkpoint is None or self._now == 0:
             return False
-        if not self._strategy.extended.should_checkpoint:
-            return False
-        return self._options.on_checkpoint(self._manager.latest_checkpoint)
+        chief = self._replicas.is_chief
+        # The other workers wait here for what the chief finds.
+        return self._replicas.any_worker(
+            chief and self._options.on_checkpoint(self._manager.latest_checkpoint)
+        )
 
     @contextlib.contextmanager
     def _progress(self, steps: int) -> Iterator[tqdm]:
         batch = self._train.batch_size
-        done = int(self._step) * batch
-        chief = self._strategy.extended.should_checkpoint
-        show = {"unit": "images", "desc": "train", "dynamic_ncols": True, "disable": not chief}
+        done = self._now * batch
+        show = {"unit": "images", "desc": "train", "dynamic_ncols": True}
+        show["disable"] = not self._replicas.is_chief
         with tqdm(total=steps * batch, initial=done, **show) as bar:
             plain = bar.update
             bar.update = lambda count=1: plain(count * batch)
@@ -276,8 +293,8 @@ class _Run:
             raise CheckFailed(f"{faulty}; so it was before, from the same checkpoint: {hint}")
         self._recovered = True
         self._restore(self._manager.latest_checkpoint)
-        tqdm.write(f"{faulty}; going on from the checkpoint of step {int(self._step)}")
-        bar.n = int(self._step) * self._train.batch_size
+        tqdm.write(f"{faulty}; going on from the checkpoint of step {self._now}")
+        bar.n = self._now * self._train.batch_size
         return self._batches()
 
     def _restore(self, checkpoint: str) -> None:

@@ -108,7 +108,7 @@ class _Run:
         folder = Path(search.model_dir)
         self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
         self._resume()
-        self._main = self.shared.is_chief
+        self._main = self.shared.replicas.is_chief
         self.history = Journal(folder / "history.jsonl", self.step) if self._main else None
         self.snapshots = Journal(folder / "policy.jsonl", self.step) if self._main else None
         self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
@@ -127,7 +127,7 @@ class _Run:
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
-        return [stream.batches(number, replica, replicas) for replica in self.shared.local_replicas]
+        return [stream.batches(number, replica, replicas) for replica in self.shared.replicas.local]
 
     def finish(self) -> architectures.Architecture:
         steps = self.search.schedule.steps
@@ -140,7 +140,7 @@ class _Run:
                 row = self._one_step()
                 bar.set_postfix_str(self._progress(row))
                 bar.update()
-                stopped = self.shared.any_worker(stop.requested)
+                stopped = self.shared.replicas.any_worker(stop.requested)
                 if stopped or self.step % self.search.checkpoint_every == 0:
                     self._save()
                 if stopped:
@@ -170,7 +170,7 @@ class _Run:
         trained = np.stack(
             [warm_up(space, network, schedule, step, rng, search.path_dropout) for network in networks]
         )
-        local = self.shared.local_replicas
+        local = self.shared.replicas.local
         batches = [next(iterator) for iterator in self._train_batches]
         losses = self.shared.train(batches, trained[local], schedule.weight_learning_rate(step))
         costs = agent.objective.latency.predict(networks)
@@ -201,12 +201,12 @@ class _Run:
         Returns:
           What was wrong with the reward, or None.
         """
-        metric, local = self.search.metric, self.shared.local_replicas
+        metric, local = self.search.metric, self.shared.replicas.local
         mine = [
             self.shared.quality([batch], networks[replica], metric)
             for batch, replica in zip(held_out, local, strict=True)
         ]
-        qualities = self.shared.share(mine)
+        qualities = self.shared.replicas.share(mine)
         objective = agent.objective
         costs = objective.latency.predict(networks)
         rewards = np.array([objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])

@@ -11,6 +11,7 @@ from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.detection import meta_architecture
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.models.supernet import Supernet
+from mobiledets_tf.replicas import Replicas
 from mobiledets_tf.search import data
 from mobiledets_tf.search.data import Batch
 from mobiledets_tf.search.optimizer import SharedMomentum
@@ -54,6 +55,7 @@ class SharedStep:
         strategy: tf.distribute.Strategy | None = None,
     ):
         self.strategy = strategy or tf.distribute.get_strategy()
+        self.replicas = Replicas(self.strategy)
         with self.strategy.scope():
             self.supernet = make_supernet()
             self.optimizer = SharedMomentum(self.supernet, update)
@@ -81,40 +83,13 @@ class SharedStep:
         """
         rate = tf.constant(learning_rate, tf.float32)
         losses = self._train(
-            self._spread([b.images for b in batches]),
-            self._spread([b.labels for b in batches]),
-            self._spread([tf.constant(row, tf.int32) for row in decisions]),
+            self.replicas.spread([b.images for b in batches]),
+            self.replicas.spread([b.labels for b in batches]),
+            self.replicas.spread([tf.constant(row, tf.int32) for row in decisions]),
             rate,
         )
         local = {name: self.strategy.experimental_local_results(value) for name, value in losses.items()}
         return [{name: float(local[name][i]) for name in local} for i in range(len(batches))]
-
-    def _spread(self, values: Sequence):
-        """Host values, one for each local replica, as per-replica values."""
-        if len(values) == 1:
-            return values[0]
-        first = self._first_replica
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: values[context.replica_id_in_sync_group - first]
-        )
-
-    @property
-    def local_replicas(self) -> range:
-        """Numbers of this worker's replicas among all."""
-        return range(self._first_replica, self._first_replica + self._local_count)
-
-    @property
-    def _local_count(self) -> int:
-        # TensorFlow's default strategy knows no devices.
-        one = self.strategy.num_replicas_in_sync == 1
-        return 1 if one else len(self.strategy.extended.worker_devices)
-
-    @property
-    def _first_replica(self) -> int:
-        resolver = self.strategy.cluster_resolver
-        if resolver is None or resolver.task_id is None:
-            return 0
-        return resolver.task_id * self._local_count
 
     @tf.function(autograph=False)
     def _train(self, images, labels, decisions, learning_rate):
@@ -158,37 +133,6 @@ class SharedStep:
         if not truth["annotations"]:
             return 0.0
         return max(0.0, coco_metrics(truth, detections)[metric])
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes files."""
-        resolver = self.strategy.cluster_resolver
-        return resolver is None or not resolver.task_id
-
-    def share(self, values: Sequence[float]) -> np.ndarray:
-        """Values of the local replicas -> those of all replicas; float64 [replicas]."""
-        replicas = self.strategy.num_replicas_in_sync
-        if replicas == len(values):
-            return np.array(values, np.float64)
-        places = np.zeros((len(values), replicas))
-        places[np.arange(len(values)), list(self.local_replicas)] = values
-        summed = self._sum(self._spread([tf.constant(row, tf.float64) for row in places]))
-        return self.strategy.experimental_local_results(summed)[0].numpy()
-
-    def any_worker(self, value: bool) -> bool:
-        """Whether it is true at any worker."""
-        if self.strategy.num_replicas_in_sync == len(self.local_replicas):
-            return value
-        return bool(self.share([float(value)] * len(self.local_replicas)).any())
-
-    @tf.function(autograph=False)
-    def _sum(self, values):
-        def total(value):
-            # An operation of the replica has a device; an argument has none.
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
-
-        return self.strategy.run(total, args=(values,))
 
 
 def _as_coco(outputs: Sequence[np.ndarray], first: int, image_size: tuple[int, int]) -> list[dict]:

@@ -35,6 +35,12 @@ def losses(folder, tag: str = "Loss/total_loss") -> dict[int, float]:
     return found
 
 
+def summaries(folder) -> set[str]:
+    """The names of all TensorBoard summaries."""
+    events = (e for path in folder.glob("events.*") for e in tf.compat.v1.train.summary_iterator(str(path)))
+    return {value.tag for event in events for value in event.summary.value}
+
+
 @pytest.mark.slow
 def test_training_is_interrupted_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "model"
@@ -44,7 +50,7 @@ def test_training_is_interrupted_and_goes_on(tiny, tmp_path, monkeypatch, capsys
 
     def stop(run, bar):
         faulty = plain(run, bar)
-        if int(run._step) == 12:
+        if run._now == 12:
             os.kill(os.getpid(), signal.SIGTERM)
         return faulty
 
@@ -74,6 +80,7 @@ def test_training_is_interrupted_and_goes_on(tiny, tmp_path, monkeypatch, capsys
     assert {path.name for path in folder.iterdir()} >= {
         "architecture.json", "label_map.pbtxt", "pipeline.config", "settings.json", "train", "eval",
     }  # fmt: skip
+    assert summaries(folder / "eval") >= {"AP", "AP/red", "AP/blue", "Loss/loss", "detections"}
     [kept] = best.find(folder)
     top = max(metrics, key=lambda entry: entry["AP"])
     assert checkpoints.step(kept) == top["step"] and kept.endswith(f"best-{top['step']}")
@@ -90,6 +97,51 @@ def test_training_is_interrupted_and_goes_on(tiny, tmp_path, monkeypatch, capsys
     moved = folder.rename(tmp_path / "moved")
     assert run("--mode=eval", f"--model_dir={moved}") == 0
     assert json.loads((moved / "eval_metrics.json").read_text()) == metrics
+
+
+@pytest.mark.slow
+def test_a_training_learns_in_float32_and_in_mixed_precision(tiny, tmp_path):
+    curves = {}
+    for name, flag in (("float32", ()), ("mixed", ("--mixed_precision",))):
+        folder = tmp_path / name
+        flags = (*SMALL, *flag, f"--train_data={tiny}", f"--model_dir={folder}", "--learning_rate=0.05")
+        assert run(*flags, "--steps=60", "--mode=train") == 0
+        curve = losses(folder / "train")
+        curves[name] = [curve[step] for step in sorted(curve)]
+        assert {value.dtype.name for value in checkpoints.values(folder).values()} == {"float32"}
+    print(curves)
+    assert 0
+
+
+def test_a_training_stops_early_and_keeps_its_best(tmp_path, monkeypatch):
+    measured = {10: 0.1, 20: 0.3, 30: 0.2, 40: 0.3, 50: 0.25, 60: 0.9}
+
+    class Evaluator:
+        def __init__(self, *_):
+            pass
+
+        def evaluate(self, checkpoint):
+            step = checkpoints.step(checkpoint)
+            return evaluate.Evaluation({"step": step, "AP": measured[step]}, {}, [], ())
+
+    monkeypatch.setattr(evaluate, "Evaluator", Evaluator)
+    monkeypatch.setattr(best.model_dir, "load", lambda folder: None)
+    monkeypatch.setattr(evaluate.curve, "draw", lambda *_: None)
+    step = tf.Variable(0, dtype=tf.int64)
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(step=step), tmp_path, max_to_keep=None)
+
+    def ends(watch, at: int) -> bool:
+        step.assign(at)
+        return watch(manager.save())
+
+    watch = best.Watch(tmp_path, early_stop=2)
+    assert [ends(watch, at) for at in (10, 20, 30)] == [False, False, False]
+    # One that goes on knows what was before; an equal AP is no better one.
+    assert ends(best.Watch(tmp_path, early_stop=2), 40)
+    assert [checkpoints.step(path) for path in best.find(tmp_path)] == [20]
+    # Without the flag, it goes on; so does one that got better at last.
+    assert not ends(best.Watch(tmp_path), 50) and not ends(best.Watch(tmp_path, early_stop=2), 60)
+    assert [checkpoints.step(path) for path in best.find(tmp_path)] == [60]
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Searches as processes: killed and gone on, stopped by a signal, two workers on loopback."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -89,13 +87,13 @@ os._exit(code)
 
 
 @pytest.mark.slow
-def test_two_workers_do_what_one_process_with_both_replicas_does(command, tmp_path):
+def test_two_workers_do_what_one_process_with_both_replicas_does(command, loopback_hosts, tmp_path):
     from mobiledets_tf.compat import tf
 
     arguments, one, two = [*command, "--steps=6"], tmp_path / "one", tmp_path / "two"
     line = [sys.executable, "-c", _MIRRORED, *arguments, f"--model_dir={one}"]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
-    hosts = ",".join(f"localhost:{port}" for port in _free_ports(2))
+    hosts = loopback_hosts(2)
     workers = [
         _start(
             [*arguments, "--distribution_strategy=multi_worker_mirrored", f"--worker_hosts={hosts}",
@@ -113,12 +111,3 @@ def test_two_workers_do_what_one_process_with_both_replicas_does(command, tmp_pa
     assert {name.split("/")[0] for name in names} == {"momentum", "weights"}
     for name in names:
         np.testing.assert_allclose(*(reader.get_tensor(name) for reader in readers), atol=1e-5, err_msg=name)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different ones: all are held until all are known."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("localhost", 0))
-        return [probe.getsockname()[1] for probe in probes]

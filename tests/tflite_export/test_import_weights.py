@@ -9,10 +9,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.cli import import_weights as command
+from mobiledets_tf.compat import tf
 from mobiledets_tf.detection import checkpoints, imported
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.models import build_detector
-from tflite_export import import_weights
+from tflite_export import convert, evaluate, import_weights, inspect
+from tflite_export.postprocess import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
 
@@ -60,6 +62,69 @@ def toco_like(data: bytes, path):
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     path.write_bytes(bytes(builder.Output()))
     return path
+
+
+def old_uint8(data: bytes, path):
+    """An int8 file of one scale a tensor, with every int8 tensor as uint8: what the old converter wrote."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    int8 = [tensor for tensor in graph.tensors if tensor.type == schema.TensorType.INT8]
+    for tensor in int8:
+        tensor.type = schema.TensorType.UINT8
+        tensor.quantization.zeroPoint = [int(point) + 128 for point in tensor.quantization.zeroPoint]
+    for index in {tensor.buffer for tensor in int8}:
+        values = model.buffers[index].data
+        if values is not None:
+            model.buffers[index].data = np.asarray(values).astype(np.uint8) ^ 0x80
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_a_quantised_file_gives_the_same_detections(
+    kind, detector, anchors, calibration, tflite, pictures, tmp_path
+):
+    """The imported network is nearer to the file than the network that the file was made from."""
+    if kind == "int8":
+        path = tflite("int8", "int8", "none")
+    else:
+        options = convert.Options("int8", "int8", "none", per_tensor=True)
+        data = convert.convert(detector, anchors, options, calibration)
+        path = old_uint8(data, tmp_path / "old.tflite")
+        assert {t.dtype for t in inspect.parse(path.read_bytes()).tensors} == {"UINT8", "INT32"}
+    account = import_weights.read(path, architectures.load("edgetpu"), depth_multiplier=MULTIPLIER)
+    file = evaluate.FileDetector(path, anchors, Suppression())
+    imported_one, original = (
+        evaluate.KerasDetector(model, anchors, Suppression()) for model in (load(account), detector)
+    )
+    found = {"file": [], "imported": [], "original": []}
+    for picture in tf.image.resize(pictures, (SIZE, SIZE)).numpy():
+        normal = (picture[np.newaxis] / 127.5 - 1).astype(np.float32)
+        for name, detect in zip(found, (file, imported_one, original), strict=True):
+            found[name].append(detect(normal))
+    print({name: matched(found["file"], found[name]) for name in ("imported", "original")})
+    assert 0
+
+
+def matched(expected, given) -> float:
+    """Share of the best detections that have one of their class and place (IoU 0.7) among others."""
+    hits = []
+    for one, other in zip(expected, given, strict=True):
+        for box, label in list(zip(one.boxes, one.classes, strict=True))[:10]:
+            same = other.boxes[other.classes == label]
+            hits.append(len(same) > 0 and iou(box, same).max() >= 0.7)
+    return float(np.mean(hits))
+
+
+def iou(box, others):
+    """Of one box with many."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    both = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    return both / np.maximum(areas - both, 1e-9)
 
 
 @pytest.mark.slow

@@ -1,0 +1,137 @@
+"""A training killed at random moments loses no more than the steps since its last checkpoint.
+
+Makes a small sample, trains to the end, then trains again in another folder, killed (SIGKILL)
+`--kills` times at random moments from its first second on, so that kills hit imports, tracing,
+steps and the writing of checkpoints; then lets it end. Steps that were done, lost and done again
+are compared with their first doing, and both loss curves with each other. Prints one JSON object.
+
+  python benchmarks/kill_training.py --kills=10
+"""
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+flags.DEFINE_integer("kills", 10, "How often it is killed.")
+flags.DEFINE_integer("steps", 1000, "Training steps; five checkpoints.")
+flags.DEFINE_float("longest", 50, "Seconds until a kill, at most.")
+flags.DEFINE_integer("seed", 0, "Of the moments.")
+FLAGS = flags.FLAGS
+TOTAL = "Loss/total_loss"
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
+
+
+def prepare(folder: Path) -> list[str]:
+    """Makes data; returns the training command without its folder."""
+    images, records = folder / "images", folder / "records"
+    for line in (
+        command("data", "--mode=sample", f"--output_dir={images}", "--num_train=60", "--num_val=4",
+                "--image_size=96"),
+        command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
+    ):  # fmt: skip
+        subprocess.run(line, check=True, capture_output=True)
+    return command(
+        "train", "--architecture=edgetpu", "--mode=train", "--image_size=96", "--depth_multiplier=0.25",
+        "--batch_size=4", "--learning_rate=0.02", f"--train_data={records}", f"--steps={FLAGS.steps}",
+    )  # fmt: skip
+
+
+def last_step(folder: Path) -> int:
+    """The step of the latest checkpoint; 0 where there is none."""
+    from mobiledets_tf.detection import checkpoints
+
+    kept = checkpoints.kept(folder)
+    return checkpoints.step(kept[-1]) if kept else 0
+
+
+def curves(folder: Path) -> dict[int, list[dict[str, float]]]:
+    """Step -> {summary name: value} of each time that the step was done and logged."""
+    from mobiledets_tf.compat import tf
+
+    found: dict[int, list[dict[str, float]]] = {}
+    for path in sorted((folder / "train").glob("events.*"), key=lambda path: path.stat().st_mtime):
+        here: dict[int, dict[str, float]] = {}
+        try:
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    here.setdefault(event.step, {})[value.tag] = float(tf.make_ndarray(value.tensor))
+        except tf.errors.DataLossError:
+            pass  # The process was killed while it wrote its last event.
+        for step, values in here.items():
+            if TOTAL in values and "learning_rate" in values:
+                found.setdefault(step, []).append(values)
+    return found
+
+
+def run_killed(train: list[str], folder: Path, rng: random.Random) -> list[dict[str, int]]:
+    """Starts the training again and again and kills it; says what each kill cost."""
+    rows = []
+    while len(rows) < FLAGS.kills:
+        process = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(1, FLAGS.longest))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        rows.append({"logged": max(curves(folder), default=0), "saved": last_step(folder)})
+        print(f"kill {len(rows)}: {rows[-1]}", file=sys.stderr)
+    subprocess.run(train, check=True, capture_output=True)
+    return rows
+
+
+def apart(one: float, other: float) -> float:
+    return abs(one - other) / abs(one)
+
+
+def main(_):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        train = prepare(folder)
+        whole, killed = folder / "whole", folder / "killed"
+        subprocess.run([*train, f"--model_dir={whole}"], check=True, capture_output=True)
+        kills = run_killed([*train, f"--model_dir={killed}"], killed, random.Random(FLAGS.seed))
+        finished_at = last_step(killed)
+        one, other = ({s: v[-1] for s, v in curves(f).items()} for f in (whole, killed))
+        again = [
+            apart(times[0][TOTAL], later[TOTAL]) for times in curves(killed).values() for later in times[1:]
+        ]
+    from mobiledets_tf.detection.train import checkpoint_interval
+
+    shared = sorted(one.keys() & other.keys())
+    rates = [abs(one[step]["learning_rate"] - other[step]["learning_rate"]) for step in shared]
+    losses = [apart(one[step][TOTAL], other[step][TOTAL]) for step in shared]
+    tail = shared[-20:]
+    print(
+        json.dumps(
+            {
+                "kills": kills,
+                "checkpoint_interval": checkpoint_interval(FLAGS.steps),
+                "steps_lost_at_most": max((max(0, k["logged"] - k["saved"]) for k in kills), default=0),
+                "finished_at": finished_at,
+                "every_step_logged": shared == list(range(1, FLAGS.steps + 1)),
+                "largest_rate_difference": max(rates),
+                "steps_done_again": len(again),
+                "done_again_median_relative_difference": statistics.median(again) if again else None,
+                "done_again_largest_relative_difference": max(again, default=None),
+                "whole_against_killed_median_relative_difference": statistics.median(losses),
+                "mean_loss_of_last_20_steps": {
+                    name: statistics.mean(each[step][TOTAL] for step in tail)
+                    for name, each in (("whole", one), ("killed", other))
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

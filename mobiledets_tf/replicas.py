@@ -1,0 +1,65 @@
+"""The replicas of a tf.distribute strategy as its workers see them: who has which, and what all agree on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mobiledets_tf.compat import tf
+
+
+class Replicas:
+    """All replicas of a strategy, seen from one worker.
+
+    Args:
+      strategy: of tf.distribute.
+
+    Attributes:
+      strategy: the same.
+      local: numbers of this worker's replicas among all.
+      is_chief: whether this worker writes files.
+      alone: whether there is no other worker.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy = strategy
+        count = strategy.num_replicas_in_sync
+        # TensorFlow's default strategy knows no devices.
+        mine = 1 if count == 1 else len(strategy.extended.worker_devices)
+        resolver = strategy.cluster_resolver
+        task = (resolver.task_id if resolver is not None else None) or 0
+        self.local = range(task * mine, (task + 1) * mine)
+        self.is_chief = task == 0
+        self.alone = count == mine
+
+    def spread(self, values: Sequence):
+        """Host values, one for each local replica, as per-replica values."""
+        if len(values) == 1:
+            return values[0]
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: values[context.replica_id_in_sync_group - self.local.start]
+        )
+
+    def share(self, values: Sequence[float]) -> np.ndarray:
+        """Values of the local replicas -> those of all replicas; float64 [replicas].
+
+        Every worker has to call it.
+        """
+        if self.alone:
+            return np.array(values, np.float64)
+        places = np.zeros((len(values), self.strategy.num_replicas_in_sync))
+        places[np.arange(len(values)), list(self.local)] = values
+        summed = self._sum(self.spread([tf.constant(row, tf.float64) for row in places]))
+        return self.strategy.experimental_local_results(summed)[0].numpy()
+
+    def any_worker(self, value: bool) -> bool:
+        """Whether it is true at any worker. Every worker has to call it."""
+        return value if self.alone else bool(self.share([float(value)] * len(self.local)).any())
+
+    @tf.function(autograph=False)
+    def _sum(self, values):
+        def total(value):
+            # An operation of the replica has a device; an argument has none.
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+        return self.strategy.run(total, args=(values,))
