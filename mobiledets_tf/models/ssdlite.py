@@ -85,10 +85,12 @@ def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: B
 
 def _chain(ops: tuple[ConvOp, ...], name: str, x, norm: BatchNorm, init, bias: float = 0.0):
     for op in ops:
+        # TensorFlow 2.20 on CPUs: the bfloat16 gradient of this kernel is of the size of 1e34.
+        single = op.depthwise and op.strides > 1 and tuple(x.shape[1:3]) == (1, 1)
         # One object each: two layers that share an initialiser object may draw equal values.
         layers = conv_layers(
             op, f"{name}_{op.name}", norm, init(stddev=_HEAD_STDDEV), init(stddev=_HEAD_STDDEV),
-            keras.initializers.Constant(bias),
+            keras.initializers.Constant(bias), "float32" if single else None,
         )  # fmt: skip
         x = apply_layers(layers, x)
     return x

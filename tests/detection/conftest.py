@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mobiledets_tf.compat import tf
+
 
 def _boxes():
     """Tests are no package: the helper is loaded from its file."""
@@ -24,3 +26,19 @@ def tiny(tmp_path_factory) -> Path:
 def empty(tmp_path) -> Path:
     """A converted folder whose shards hold nothing."""
     return _boxes().write(tmp_path / "empty", train=0, val=0)
+
+
+@pytest.fixture(scope="session")
+def loss_curve():
+    """Reads step -> total loss, or another value, from the TensorBoard summaries of a folder."""
+
+    def read(folder: Path, tag: str = "Loss/total_loss") -> dict[int, float]:
+        found = {}
+        for path in sorted(folder.glob("events.*")):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    if value.tag == tag:
+                        found[event.step] = float(tf.make_ndarray(value.tensor))
+        return found
+
+    return read
