@@ -8,7 +8,6 @@ import csv
 import json
 import math
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,12 +19,12 @@ from mobiledets_tf.errors import InputError, nearest
 from mobiledets_tf.files import atomic_path, read_json, write_json, write_text
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import SearchSpace, decode
+from tflite_export.devices import benchmark_log
 from tflite_export.graphs import Settings, network_graph
 
 MANIFEST, COMMANDS = "manifest.json", "benchmark.sh"
 _BINARY = "https://ai.google.dev/edge/litert/models/measurement"
 _PHONE_FOLDER = "/data/local/tmp/mobiledets"
-_LOG_LINE = re.compile(r"Inference timings in us:.*Inference \(avg\): ([0-9.eE+-]+)")
 
 
 def write(
@@ -122,9 +121,9 @@ def _log_rows(folder: Path, names: Iterable[str]):
     for name in names:
         path = folder / f"{name}.log"
         if path.is_file():
-            found = _LOG_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
-            if found:
-                yield f"log {str(path)!r}", name, str(float(found[-1]) / 1e3)
+            timing = benchmark_log.parse(path.read_text(encoding="utf-8", errors="replace"))
+            if timing is not None:
+                yield f"log {str(path)!r}", name, str(timing.ms)
 
 
 def _milliseconds(where: str, text: str) -> float:

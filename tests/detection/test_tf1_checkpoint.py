@@ -13,7 +13,7 @@ from mobiledets_tf.errors import InputError
 from mobiledets_tf.models import build_detector
 
 SIZE, CLASSES, MULTIPLIER = 96, 2, 0.25
-EXTRACTORS = {"cpu": "CPU", "edgetpu": "EdgeTPU", "dsp": "DSP"}
+EXTRACTORS = {"cpu": "CPU", "edgetpu": "EdgeTPU", "dsp": "DSP", "gpu": "GPU"}
 TOLERANCE = 1e-4
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobiledets_tf.errors import CheckFailed, InputError
 from tflite_export import inspect
-from tflite_export.devices import Latency, process
+from tflite_export.devices import Latency, benchmark_log, process
 
 KIND = "measured"
 VARIANTS = {"cpu": "", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true", "hexagon": "--use_hexagon=true"}
@@ -19,11 +19,6 @@ DEFAULT_VARIANT = "cpu"
 FOLDER = "/data/local/tmp"
 TOOL = f"{FOLDER}/benchmark_model"
 TIMEOUT_S = 300
-_COUNTS = re.compile(r"^(?:INFO: )?count=(\d+) (.*)$", re.MULTILINE)
-_PAIR = re.compile(r"(\w+)=([0-9.eE+-]+)")
-_AVERAGE = re.compile(r"Inference \(avg\): ([0-9.eE+]+)")
-_INIT = re.compile(r"Init: ([0-9.eE+]+)")
-_MEMORY = re.compile(r"footprint.*\(MB\): .*overall=([0-9.]+)")
 
 
 def measure(
@@ -73,29 +68,23 @@ def _last_line(text: str) -> str:
 
 
 def parse(printed: str, threads: int, variant: str = DEFAULT_VARIANT) -> Latency:
-    """What `benchmark_model` printed. The last `count=` line is that of the timed runs.
-
-    Newer versions print percentiles; of older ones the figure is the mean, and `statistic`
-    says so.
+    """What `benchmark_model` printed; `statistic` says whether the figure is the median or the mean.
 
     Raises:
       CheckFailed: the tool printed no timing.
     """
-    lines, average = _COUNTS.findall(printed), _AVERAGE.search(printed)
-    if not lines or not average:
+    timing = benchmark_log.parse(printed)
+    if timing is None or not timing.runs:
         raise CheckFailed(f"benchmark_model printed no timing: {_last_line(printed)}")
-    count, rest = lines[-1]
-    figures = {name: float(value) / 1e3 for name, value in _PAIR.findall(rest)}
-    mean = float(average[1]) / 1e3
-    median = figures.get("median", mean)
+    figures = timing.figures
     details = {
-        "variant": variant, "threads": threads, "runs": int(count),
-        "statistic": "median" if "median" in figures else "mean", "mean_ms": mean,
-        "min_ms": figures.get("min"), "max_ms": figures.get("max"), "std_ms": figures.get("std"),
+        "variant": variant, "threads": threads, "runs": timing.runs, "statistic": timing.statistic,
+        "mean_ms": timing.mean_ms, "min_ms": figures.get("min"), "max_ms": figures.get("max"),
+        "std_ms": figures.get("std"),
     }  # fmt: skip
-    for name, pattern, scale in (("init_ms", _INIT, 1e3), ("memory_mb", _MEMORY, 1)):
-        if found := pattern.search(printed):
-            details[name] = float(found[1]) / scale
+    for name in ("init_ms", "memory_mb"):
+        if (value := getattr(timing, name)) is not None:
+            details[name] = value
     # Of a normal distribution, half the distance of these percentiles is 1.28 deviations.
-    spread = 1.28 * figures.get("std", 0.0) / mean if mean else 0.0
-    return Latency("adb", KIND, median, spread, details)
+    spread = 1.28 * figures.get("std", 0.0) / timing.mean_ms if timing.mean_ms else 0.0
+    return Latency("adb", KIND, timing.ms, spread, details)
