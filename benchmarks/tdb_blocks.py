@@ -2,8 +2,9 @@
 
   python benchmarks/tdb_blocks.py --devices=hexagon,ethos_u,edgetpu --output=blocks.json --picture=b.png
 
-A row a layer: time, multiply-adds, and multiply-adds a second (utilisation without a peak to guess).
-Each device says what its times are. Prints one JSON object.
+A row a layer: time, multiply-adds, multiply-adds a second, and `utilisation`: this rate over the best one
+that any of these layers reaches on the chip (vendors' peaks are not published for all of them). Each
+device says what its times are. Prints one JSON object.
 """
 
 import argparse
@@ -48,6 +49,9 @@ def measure(name: str, variant: str) -> dict:
         madds = graph.madds()
         rows.append({"layer": label, "side": side, "width": width, "ms": time, "madds": madds,
                      "gmadds_per_s": madds / time / 1e6})  # fmt: skip
+    best = max((row["gmadds_per_s"] for row in rows), default=0.0)
+    for row in rows:
+        row["utilisation"] = row["gmadds_per_s"] / best
     return {"device": name, "variant": variant, "kind": device.KIND, "versions": device.versions(variant),
             "layers": rows}  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Graphs written directly: equal to a converted file in operations, runnable, read back exactly."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -137,33 +136,7 @@ def test_the_emulated_hexagon_is_near_the_interpreter(tflite, calibration):
     assert max(output["mean_lsb"] for output in found["outputs"].values()) < 8
 
 
-def test_vela_names_what_stays_on_the_cpu(tflite, tmp_path):
-    pytest.importorskip("ethosu.vela")
-    made = ethos_u.compile_model(tflite("int8", "uint8"), tmp_path)
-    assert (made.status, made.findings) == ("compiled", [])
-    layers = made.result["layers"]
-    assert made.result["cycles"] == sum(layer["cycles"] for layer in layers) > 0
-    assert {"stem", "block2_layer1", "predictor0_class"} <= {layer["block"] for layer in layers}
-    of_float = ethos_u.compile_model(tflite("float", "float"), tmp_path)
-    assert of_float.findings and "NPU" in of_float.findings[0].reason or of_float.status == "failed"
-
-
-def test_vela_compiles_into_the_folder(written, tmp_path):
-    pytest.importorskip("ethosu")
-    answer = ethos_u.compile_model(written, tmp_path / "out")
-    assert answer.status == "compiled"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["network_vela.tflite"]
-
-
 @pytest.mark.parametrize("device", [hexagon, ethos_u])
 def test_unknown_variants_are_refused(device, network):
     with pytest.raises(InputError, match="allowed"):
         device.measure_graph(network_graph(network, SMALL), "v99")
-
-
-def test_a_missing_extra_is_named_with_its_command(network, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ethosu.vela.vela", None)
-    ethos_u._vela.cache_clear()
-    with pytest.raises(InputError, match=r"pip install 'mobiledets-tf\[ethos_u\]'"):
-        ethos_u.measure_graph(network_graph(network, SMALL))
-    ethos_u._vela.cache_clear()

@@ -9,13 +9,14 @@ import importlib.metadata
 import io
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError, unknown_name
 from tflite_export import blocks, inspect
-from tflite_export.devices import Compilation, Finding, Latency, missing_extra
+from tflite_export.devices import Compilation, Finding, Latency, missing_extra, process
 from tflite_export.devices.int8_check import CPU_BY_DESIGN, check, finding
 from tflite_export.graphs import Graph
 from tflite_export.native_output import held_back
@@ -34,7 +35,9 @@ VARIANTS = {
 }
 DEFAULT_VARIANT = "u65-512"
 COMPILE_VARIANTS = tuple(VARIANTS)
+TIMEOUT_S = 600
 _PACKAGE = "ethos-u-vela"
+_SCRIPT = "import sys; from ethosu.vela.vela import main; sys.exit(main(sys.argv[1:]))"
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
@@ -94,10 +97,11 @@ def compile_model(
     except InputError as error:
         return Compilation("not compiled", command, str(error))
     with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
-        try:
-            log = _compile(path, folder, variant)
-        except RuntimeError as error:
-            return Compilation("failed", command, str(error))
+        # A process of its own, so that one that hangs or crashes ends.
+        arguments = _arguments(path, folder, variant)
+        code, log = process.run("vela", [sys.executable, "-c", _SCRIPT, *arguments], TIMEOUT_S)
+        if reason := process.fault("vela", code):
+            return Compilation("failed", command, f"{reason}: {_last_line(log)}", log=log)
         made = Path(folder) / f"{path.stem}_vela.tflite"
         if not made.is_file():
             return Compilation("failed", command, "vela ended without an error and wrote no file", log=log)
@@ -158,7 +162,7 @@ def _arguments(path, folder, variant: str) -> list[str]:
 
 
 def _compile(path, folder, variant: str) -> str:
-    """Runs Vela inside this process (starting it costs a second); returns what it printed."""
+    """Runs Vela inside this process, for times (starting it costs a second); returns what it printed."""
     arguments = _arguments(path, folder, variant)
     vela, printed = _vela(), io.StringIO()
     try:
