@@ -49,6 +49,44 @@ class Batch:
     ids: tf.Tensor
 
 
+class Split:
+    """A training set in two sides by the hash of image ids: to train weights, and held out for rewards.
+
+    Args:
+      files: TFRecord shards.
+
+    Attributes:
+      images: (to train, held out): how many.
+    """
+
+    def __init__(self, files: Sequence[str]):
+        self._files = list(files)
+        sides = self._examples(self._paths).map(_is_held_out, num_parallel_calls=tf.data.AUTOTUNE)
+        zero = np.zeros(2, np.int64)
+        counts = sides.reduce(
+            zero, lambda counts, held: counts + tf.one_hot(tf.cast(held, tf.int32), 2, dtype=tf.int64)
+        )
+        self.images = tuple(int(count) for count in counts)
+
+    @property
+    def _paths(self) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(self._files)
+
+    def _examples(self, paths: tf.data.Dataset) -> tf.data.Dataset:
+        return paths.interleave(tf.data.TFRecordDataset, cycle_length=4)
+
+    def epoch(self, held_out: bool, seed: tf.Tensor) -> tf.data.Dataset:
+        """Serialized examples of a side in an order of their own."""
+        examples = self._examples(self._paths.shuffle(len(self._files), seed=seed))
+        mine = examples.filter(lambda serialized: tf.equal(_is_held_out(serialized), held_out))
+        return mine.shuffle(SHUFFLE_BUFFER, seed=seed)
+
+
+def _is_held_out(serialized: tf.Tensor) -> tf.Tensor:
+    source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
+    return tf.equal(tf.strings.to_hash_bucket_fast(source_id, HOLDOUT_BUCKETS), 0)
+
+
 class Stream:
     """An endless shuffled stream of one side of the split; a batch is a function of its number.
 
@@ -56,8 +94,8 @@ class Stream:
     stream can be entered anywhere: a search that goes on sees what it would have seen.
 
     Args:
-      files: TFRecord shards of the training set.
-      label_map: beside them.
+      split: of the training set.
+      label_map: of its classes.
       model_config: the `model` part of a pipeline config: image size and classes.
       preprocess: of the detection model; maps pixels to [-1, 1].
       batch_size: images of one replica.
@@ -70,7 +108,7 @@ class Stream:
 
     def __init__(
         self,
-        files: Sequence[str],
+        split: Split,
         label_map: str,
         model_config,
         preprocess: Callable,
@@ -78,16 +116,16 @@ class Stream:
         held_out: bool,
         seed: int,
     ):
-        self._files = list(files)
+        self._split = split
         self._decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
         self._transform = _transform(model_config, preprocess)
         self.batch_size = batch_size
         self._held_out = held_out
         self._seed = 2 * seed + held_out
-        self.images = sum(1 for _ in self._side(tf.data.Dataset.from_tensor_slices(self._files)))
+        self.images = split.images[held_out]
         if not self.images:
             side = "held out for the reward" if held_out else "left for training"
-            raise InputError(f"no image of {len(files)} TFRecord files is {side}; more images are needed")
+            raise InputError(f"no image of {sum(split.images)} is {side}; more images are needed")
 
     def batches(self, number: int, replica: int = 0, replicas: int = 1) -> Iterator[Batch]:
         """The batches of one replica from a number on.
@@ -111,20 +149,7 @@ class Stream:
             yield Batch(images, labels, ids)
 
     def _epoch(self, index: tf.Tensor) -> tf.data.Dataset:
-        seed = self._seed * _EPOCHS + index
-        files = tf.data.Dataset.from_tensor_slices(self._files).shuffle(len(self._files), seed=seed)
-        return self._side(files).shuffle(SHUFFLE_BUFFER, seed=seed)
-
-    def _side(self, files: tf.data.Dataset) -> tf.data.Dataset:
-        """Serialized examples of this side of the split."""
-        examples = files.interleave(tf.data.TFRecordDataset, cycle_length=4)
-
-        def is_mine(serialized):
-            source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
-            bucket = tf.strings.to_hash_bucket_fast(source_id, HOLDOUT_BUCKETS)
-            return tf.equal(tf.equal(bucket, 0), self._held_out)
-
-        return examples.filter(is_mine)
+        return self._split.epoch(self._held_out, self._seed * _EPOCHS + index)
 
     def _decode(self, serialized: tf.Tensor):
         example = self._decoder.decode(serialized)

@@ -114,9 +114,11 @@ class _Run:
         self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
         self._summaries = Summaries(folder) if self._main else None
 
+        split = data.Split(files)
+
         def stream(batch_size: int, held_out: bool) -> data.Stream:
             return data.Stream(
-                files, label_map, model_config, self.shared.preprocess, batch_size, held_out, search.seed
+                split, label_map, model_config, self.shared.preprocess, batch_size, held_out, search.seed
             )
 
         self._held_out = stream(search.batch_size * search.rl_batch_multiplier, True)

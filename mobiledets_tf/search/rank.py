@@ -63,7 +63,7 @@ def shared_quality(
     state.restore(folder, state.checkpoint(step.supernet), state.load(folder)["step"])
     files = records.resolve(settings["train_data"], "train")
     stream = data.Stream(
-        files, records.label_map_path(files), model_config, step.preprocess,
+        data.Split(files), records.label_map_path(files), model_config, step.preprocess,
         settings["batch_size"] * settings["rl_batch_multiplier"], True, settings["seed"],
     )  # fmt: skip
     batches = loop.final_batches(stream)

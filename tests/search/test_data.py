@@ -22,8 +22,9 @@ def stream(sample_records):
     def make(batch_size, held_out, seed=3):
         set_seed(0)
         return data.Stream(
-            files, records.label_map_path(files), model, SharedStep.preprocess, batch_size, held_out, seed
-        )
+            data.Split(files), records.label_map_path(files), model, SharedStep.preprocess, batch_size,
+            held_out, seed,
+        )  # fmt: skip
 
     return make
 
