@@ -71,10 +71,13 @@ def draw(chips: list[dict], path: str) -> None:
             times = {row["layer"]: row["ms"] for row in chip["layers"] if row["side"] == side}
             places = [i + (number - 1.5) * 0.2 for i in range(len(labels))]
             heights = [times.get(label, 0.0) for label in labels]
-            panel.bar(places, heights, 0.2, label=f"{side}x{side}x{width}")
+            panel.bar(places, heights, 0.2, label=f"{side}x{side}x{width}", color=str(0.1 + 0.25 * number),
+                      edgecolor="black", linewidth=0.5)  # fmt: skip
         panel.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
         panel.set(title=f"{chip['device']} {chip['variant']} ({chip['kind']})", ylabel="ms", yscale="log")
-        panel.legend(frameon=False, fontsize=8)
+        # Room for the legend above the bars.
+        panel.set_ylim(top=4 * max(row["ms"] for row in chip["layers"]))
+        panel.legend(frameon=False, fontsize=8, ncols=len(PLACES), loc="upper right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
