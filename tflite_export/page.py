@@ -55,12 +55,17 @@ def _accuracy(report: dict[str, Any]) -> str:
         return "<p>Not evaluated: no images were given.</p>"
     names = list(report["float"])
     found = ((words, report[name]) for name, words in _KINDS if report.get(name))
-    rows = [(words, *(f"{metrics[key]:.4f}" for key in names)) for words, metrics in found]
+    rows = [(words, *(_score(metrics[key]) for key in names)) for words, metrics in found]
     which = "all" if evaluation["all_images"] else "the first"
     return table(("", *names), rows) + (
         f"<p>On {which} {evaluation['images']} images of split <b>{text(evaluation['split'])}</b>, "
         "by pycocotools.</p>"
     )
+
+
+def _score(value: float) -> str:
+    """A COCO metric; pycocotools gives -1 where no box of that size is in the ground truth."""
+    return f"{value:.4f}" if value >= 0 else "-"
 
 
 def _gate(gate: dict[str, Any] | None) -> str:

@@ -10,12 +10,17 @@ from mobiledets_tf.latency.fit import published_in
 from mobiledets_tf.search_space import SPACES, get_space, sample
 
 KINDS = {"hexagon": "simulated", "ethos_u": "compiled", "edgetpu": "modelled"}
+CHIPS = (
+    ("hexagon", "v73"), ("ethos_u", "u55-256"), ("ethos_u", "u65-512"), ("ethos_u", "u85-1024"),
+    ("edgetpu", "pixel4"),
+)  # fmt: skip
 PATHS = latency.shipped_paths()
 
 
 def test_every_device_and_space_that_has_one():
-    found = {(latency.load(path).device, latency.load(path).space.name) for path in PATHS}
-    assert found == {(device, space) for device in KINDS for space in SPACES}
+    models = [latency.load(path) for path in PATHS]
+    found = {(model.device, model.variant, model.space.name) for model in models}
+    assert found == {(*chip, space) for chip in CHIPS for space in SPACES} and len(found) == len(PATHS)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
