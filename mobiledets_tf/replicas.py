@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
 
 
 class Replicas:
@@ -30,6 +31,12 @@ class Replicas:
         self.local = range(task * mine, (task + 1) * mine)
         self.is_chief = task == 0
         self.alone = count == mine
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises InputError unless all replicas get equal parts of a batch."""
+        count = self.strategy.num_replicas_in_sync
+        if batch_size % count:
+            raise InputError(f"batch_size is {batch_size} for {count} replicas; allowed: multiples of {count}")
 
     def spread(self, values: Sequence):
         """Host values, one for each local replica, as per-replica values."""

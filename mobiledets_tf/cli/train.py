@@ -119,6 +119,7 @@ def _train() -> None:
     strategy = strategy_flags.strategy(FLAGS)
     workers = Replicas(strategy)
     config, label_map = jobs.train_config(_job())
+    workers.check_batch(config.train_config.batch_size)
     initial = _initial(config)
     if FLAGS.preset:
         from google.protobuf import text_format
