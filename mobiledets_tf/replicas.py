@@ -36,7 +36,9 @@ class Replicas:
         """Raises InputError unless all replicas get equal parts of a batch."""
         count = self.strategy.num_replicas_in_sync
         if batch_size % count:
-            raise InputError(f"batch_size is {batch_size} for {count} replicas; allowed: multiples of {count}")
+            raise InputError(
+                f"batch_size is {batch_size} for {count} replicas; allowed: multiples of {count}"
+            )
 
     def spread(self, values: Sequence):
         """Host values, one for each local replica, as per-replica values."""
