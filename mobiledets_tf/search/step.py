@@ -66,8 +66,9 @@ class SharedStep:
 
     @staticmethod
     def preprocess(images):
-        """Pixels to [-1, 1], in the form that the API's transform asks for; the images fill the canvas."""
-        return (2.0 / 255.0) * images - 1.0, tf.zeros([tf.shape(images)[0], 3], tf.int32)
+        """Pixels to [-1, 1], and the shape of each image, [images, 3]: the API's transform scales boxes by it."""
+        shape = tf.shape(images)
+        return (2.0 / 255.0) * images - 1.0, tf.tile(shape[tf.newaxis, 1:], [shape[0], 1])
 
     def train(self, batches: Sequence[Batch], decisions: np.ndarray, learning_rate: float) -> list[Losses]:
         """Updates the shared weights by one network and batch for each replica.

@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
+from mobiledets_tf import search_space
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search import data
-from mobiledets_tf.search.loop import set_seed
+from mobiledets_tf.search.loop import build_step, set_seed
 from mobiledets_tf.search.step import SharedStep
 
 
@@ -48,6 +49,22 @@ def test_replicas_share_out_the_same_images(stream):
         assert _ids(train.batches(1, replica, 2), 4) == whole[2 + replica :: 2][:4]
 
 
+def test_boxes_and_classes_are_those_of_the_records(stream, sample_records):
+    files = records.resolve(str(sample_records), "train")
+    known = {example.image_id: example for example in records.read_examples(files)}
+    seen = 0
+    for batch in itertools.islice(stream(4, False).batches(0), 5):
+        for image, image_id in enumerate(batch.ids.numpy()):
+            count = int(batch.labels[data.Labels.num_groundtruth_boxes][image])
+            expected = known[image_id.decode()]
+            boxes = batch.labels[data.Labels.groundtruth_boxes][image, :count]
+            np.testing.assert_allclose(boxes, expected.boxes, atol=1e-6)
+            classes = batch.labels[data.Labels.groundtruth_classes][image, :count].numpy().argmax(-1) + 1
+            np.testing.assert_array_equal(classes, expected.classes)
+            seen += count
+    assert seen > 20
+
+
 def test_sides_are_apart_and_epochs_differ(stream):
     train, held_out = stream(1, False), stream(1, True)
     assert train.images + held_out.images == 60
@@ -75,3 +92,18 @@ def test_no_image_on_a_side_is_an_error(stream, monkeypatch):
     monkeypatch.setattr(data, "HOLDOUT_BUCKETS", 10**9)
     with pytest.raises(InputError, match="is held out for the reward"):
         stream(1, True)
+
+
+@pytest.mark.slow
+def test_shared_weights_learn_to_detect(sample_records):
+    files = records.resolve(str(sample_records), "train")
+    set_seed(0)
+    space = search_space.get_space("ibn", depth_multiplier=0.25)
+    step, model = build_step(space, (96, 96), 10)
+    split = data.Split(files)
+    train = data.Stream(split, records.label_map_path(files), model, step.preprocess, 8, False, 0)
+    batch, network = next(train.batches(0)), search_space.sample(space, np.random.default_rng(0))
+    losses = [step.train([batch], [network], 0.05)[0] for _ in range(60)]
+    # A fresh network's boxes are off by about one anchor.
+    assert 0.3 < losses[0]["localization_loss"] < 3 and losses[-1]["localization_loss"] < 0.1
+    assert step.quality([batch], network, "AP50") > 0.9
