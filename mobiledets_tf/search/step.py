@@ -66,7 +66,7 @@ class SharedStep:
 
     @staticmethod
     def preprocess(images):
-        """Pixels to [-1, 1], and the shape of each image, [images, 3]: the API's transform scales boxes by it."""
+        """Pixels to [-1, 1]; and each image's shape, [images, 3]: the API's transform scales boxes by it."""
         shape = tf.shape(images)
         return (2.0 / 255.0) * images - 1.0, tf.tile(shape[tf.newaxis, 1:], [shape[0], 1])
 
