@@ -305,6 +305,12 @@ class _Run:
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
         write_artefact(folder / "search_report.json", summary)
+        if report.blind(self.history.rows):
+            tqdm.write(
+                f"{search.metric} was 0 at every step: cost alone steered this search; give it more --steps "
+                "or more images",
+                file=sys.stderr,
+            )
         if len(search.objectives) > 1:
             for device, finalist in chosen.items():
                 architectures.save(decode(space, finalist.decisions), folder / f"architecture_{device}.json")

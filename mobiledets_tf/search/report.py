@@ -71,6 +71,12 @@ def summarise(
     }
 
 
+def blind(history: Sequence[dict[str, Any]]) -> bool:
+    """Whether rewards were paid and every one's quality was 0: nothing but cost decided."""
+    qualities = [row["quality"] for row in history if "quality" in row]
+    return bool(qualities) and not any(qualities)
+
+
 def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[str, Any]:
     latency = objective.latency
     network = decode(latency.space, finalist.decisions)

@@ -7,7 +7,7 @@ import pytest
 
 from mobiledets_tf import latency
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search import presets
+from mobiledets_tf.search import presets, report
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.band import likeliest_in_band, sample_in_band
 from mobiledets_tf.search.controller import Controller
@@ -100,3 +100,11 @@ def test_presets_say_what_they_change():
     assert "quality AP -> AP50" in presets.changes("small")
     with pytest.raises(InputError, match="did you mean 'small'"):
         presets.get_preset("smal")
+
+
+@pytest.mark.parametrize(
+    ("qualities", "blind"), [([None, 0.0, 0.0], True), ([None, 0.0, 0.1], False), ([None, None], False)]
+)
+def test_a_search_that_only_cost_steered_is_recognised(qualities, blind):
+    rows = [{"step": 1} if quality is None else {"step": 1, "quality": quality} for quality in qualities]
+    assert report.blind(rows) == blind
