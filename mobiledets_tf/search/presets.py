@@ -13,7 +13,7 @@ TUNAS = {
     "extraction": "argmax",
 }
 # Some hundred steps on some thousand images: a mixed step runs every option of a layer, a slow
-# policy learns nothing, AP of a hardly trained network is 0, and a policy that has not settled
+# policy learns nothing, AP of a hardly trained network is next to 0, and a policy that has not settled
 # stands for no network near the target.
 SMALL = {
     "op_warmup_fraction": 0.05,
