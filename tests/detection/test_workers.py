@@ -87,7 +87,8 @@ def test_two_workers_stop_together_go_on_and_end_as_one_process_with_both_replic
     assert codes == [0, 0], errors
     # The chief alone evaluates and says what came out.
     assert "best by AP" in outputs[0] and "best by AP" not in outputs[1]
-    assert mirrored.wait(600) == 0, mirrored.stderr.read()
+    codes, _, errors = ends([mirrored])
+    assert codes == [0], errors
     assert checkpoints.step(one) == checkpoints.step(two) == STEPS
     # The gradient of a fresh network changes by 0.6 % where its weights change by 1e-7 (kinks of
     # ReLU6, depth): weights are compared early, later on the losses.
