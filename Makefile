@@ -1,5 +1,5 @@
 # make setup       .venv with everything installed (again when setup.py or constraints.txt change)
-# make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder WORK_DIR=folder
+# make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder DEVICE=host_cpu WORK_DIR=folder
 # make test        lint, then every test
 # make lint        ruff only
 # make docs        API reference from the docstrings, in site/
@@ -23,7 +23,8 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 quickstart: setup
-	$(BIN)/mobiledets-quickstart --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)')
+	$(BIN)/mobiledets-quickstart --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) \
+	  $(if $(DATA),--data='$(DATA)') $(if $(DEVICE),--device='$(DEVICE)')
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

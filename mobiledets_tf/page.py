@@ -44,6 +44,7 @@ def write(work_dir: str | os.PathLike) -> Path:
             work / "search" / "search_report.png",
             "Reward, quality and cost over the steps, the Pareto set, and what the policy thinks.",
         )),
+        *_latency_model(work / "latency_model.png"),
         section("Training", picture(
             work / "train" / "training_curve.png", "AP and loss on the evaluation images over the steps."
         )),
@@ -72,6 +73,14 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
     }
     boxes = [f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in cells.items()]
     return "\n".join(["<dl>", *boxes, "</dl>"])
+
+
+def _latency_model(plot: Path) -> list[str]:
+    """Nothing where the cost is counted, not fitted."""
+    if not plot.exists():
+        return []
+    words = "Predicted against measured, of networks that the latency model was not fitted to."
+    return [section("Latency model", picture(plot, words))]
 
 
 def _search_words(search: dict[str, Any]) -> str:

@@ -13,6 +13,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_TWO_REPLICAS = """
+import os, sys, tensorflow
+cpu = tensorflow.config.list_physical_devices("CPU")[0]
+logical = tensorflow.config.LogicalDeviceConfiguration()
+tensorflow.config.set_logical_device_configuration(cpu, [logical, logical])
+from mobiledets_tf import distribution
+strategy = tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+distribution.get_strategy = lambda *_: strategy
+"""
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -36,3 +46,13 @@ def loopback_hosts():
             return ",".join(f"localhost:{probe.getsockname()[1]}" for probe in probes)
 
     return make
+
+
+@pytest.fixture
+def two_replicas() -> str:
+    """Start of a program whose commands run as two replicas, on two logical CPUs of one process.
+
+    TensorFlow hangs where iterators are deleted beside such a strategy: the program must keep them
+    and leave with `os._exit`.
+    """
+    return _TWO_REPLICAS

@@ -11,10 +11,9 @@ from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
+from tflite_export.devices import TIMING
 
 FLAGS = flags.FlagValues()
-# Known here as well, so that `--help` need not load them; a test compares both.
-TIMING = ("host_cpu", "hexagon", "ethos_u", "edgetpu")
 # Timed elsewhere, by the user: on a board, or on a phone through adb.
 ELSEWHERE = ("csv", "adb")
 

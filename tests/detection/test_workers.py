@@ -15,18 +15,10 @@ from mobiledets_tf.detection import checkpoints
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10
 
-# TensorFlow hangs where iterators are deleted beside a strategy over two logical CPUs, so the
-# process is left at once.
+# Follows `two_replicas`.
 _MIRRORED = """
-import os, sys, tensorflow
-cpu = tensorflow.config.list_physical_devices("CPU")[0]
-logical = tensorflow.config.LogicalDeviceConfiguration()
-tensorflow.config.set_logical_device_configuration(cpu, [logical, logical])
-from mobiledets_tf import distribution
 from mobiledets_tf.cli import train
 from mobiledets_tf.detection import train as loop
-strategy = tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-distribution.get_strategy = lambda *_: strategy
 kept, batches = [], loop._Run._batches
 loop._Run._batches = lambda self: kept.append(batches(self)) or kept[-1]
 code = train.run(["train", *sys.argv[1:]])
@@ -62,10 +54,10 @@ def _at(folder, step: int) -> str:
 
 @pytest.mark.slow
 def test_two_workers_stop_together_go_on_and_end_as_one_process_with_both_replicas(
-    command, loopback_hosts, loss_curve, tmp_path
+    command, loopback_hosts, two_replicas, loss_curve, tmp_path
 ):
     one, two = tmp_path / "one", tmp_path / "two"
-    line = [sys.executable, "-c", _MIRRORED, *command, "--mode=train", f"--model_dir={one}"]
+    line = [sys.executable, "-c", two_replicas + _MIRRORED, *command, "--mode=train", f"--model_dir={one}"]
     mirrored = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def workers():

@@ -88,7 +88,7 @@ def test_the_page_says_everything_and_needs_nothing(work):
     # No picture of detections was made: the page says so and is written all the same.
     assert "No picture detections.png" in read.text
     pictures = [value for name, value in read.attributes if name == "src"]
-    assert len(pictures) == 3
+    assert len(pictures) == 3 and "Latency model" not in read.text
     for picture in pictures:
         data = base64.b64decode(picture.removeprefix("data:image/png;base64,"), validate=True)
         assert Image.open(io.BytesIO(data)).format == "PNG"
@@ -100,6 +100,11 @@ def test_hostile_names_stay_text(work):
     read = _Reader(page.write(work).read_text(encoding="utf-8"))
     assert "script" not in read.tags and read.text.count(HOSTILE) == 2
     assert not any(name.startswith("on") for name, _ in read.attributes)
+
+
+def test_a_fitted_latency_model_is_shown(work):
+    Image.new("RGB", (900, 400), "lightgrey").save(work / "latency_model.png")
+    assert "Latency model" in _Reader(page.write(work).read_text(encoding="utf-8")).text
 
 
 def test_a_missing_report_is_named_and_an_old_page_stays(work):

@@ -66,18 +66,10 @@ def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path
     assert len(list(broken.glob("search-*.index"))) == 1
 
 
-# Both replicas of the two workers in one process. TensorFlow hangs where iterators are deleted
-# beside a strategy over two logical CPUs, so the run is kept and the process left at once.
+# Follows `two_replicas`.
 _MIRRORED = """
-import os, sys, tensorflow
-cpu = tensorflow.config.list_physical_devices("CPU")[0]
-logical = tensorflow.config.LogicalDeviceConfiguration()
-tensorflow.config.set_logical_device_configuration(cpu, [logical, logical])
-from mobiledets_tf import distribution
 from mobiledets_tf.cli import search
 from mobiledets_tf.search import loop
-strategy = tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-distribution.get_strategy = lambda *_: strategy
 kept, finish = [], loop._Run.finish
 loop._Run.finish = lambda self: kept.append(self) or finish(self)
 code = search.run(["search", *sys.argv[1:]])
@@ -87,11 +79,13 @@ os._exit(code)
 
 
 @pytest.mark.slow
-def test_two_workers_do_what_one_process_with_both_replicas_does(command, loopback_hosts, tmp_path):
+def test_two_workers_do_what_one_process_with_both_replicas_does(
+    command, loopback_hosts, two_replicas, tmp_path
+):
     from mobiledets_tf.compat import tf
 
     arguments, one, two = [*command, "--steps=6"], tmp_path / "one", tmp_path / "two"
-    line = [sys.executable, "-c", _MIRRORED, *arguments, f"--model_dir={one}"]
+    line = [sys.executable, "-c", two_replicas + _MIRRORED, *arguments, f"--model_dir={one}"]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
     hosts = loopback_hosts(2)
     workers = [
