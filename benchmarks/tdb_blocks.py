@@ -84,7 +84,7 @@ def draw(chips: list[dict], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--devices", default=",".join(devices.TIMING))
+    parser.add_argument("--devices", default="host_cpu,hexagon,ethos_u,edgetpu")
     parser.add_argument("--output", help="the JSON object as a file")
     parser.add_argument("--picture", help="a PNG")
     arguments = parser.parse_args()

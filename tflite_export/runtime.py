@@ -1,6 +1,7 @@
 """Running a .tflite file with LiteRT."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,10 +10,13 @@ from tflite_export import inspect
 from tflite_export.native_output import held_back
 
 
-def open_model(path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
+def open_model(
+    path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False, delegates: Sequence = ()
+):
     """An `ai_edge_litert` interpreter with its tensors allocated.
 
     `keep_tensors` runs the builtin kernels without a delegate and leaves every tensor readable after a run.
+    `delegates` are loaded ones, of an accelerator.
 
     Raises:
       InputError: the file is missing, damaged, or has an operation the runtime lacks.
@@ -22,7 +26,10 @@ def open_model(path: str | os.PathLike, threads: int = 1, keep_tensors: bool = F
 
     try:
         with held_back():
-            interpreter = Interpreter(os.fspath(path), num_threads=threads, **_keeping(keep_tensors))
+            interpreter = Interpreter(
+                os.fspath(path), num_threads=threads, experimental_delegates=list(delegates),
+                **_keeping(keep_tensors),
+            )  # fmt: skip
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"LiteRT cannot run model {str(path)!r}: {_first_line(error)}") from error

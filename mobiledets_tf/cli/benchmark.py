@@ -7,15 +7,15 @@ from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed, InputError, unknown_name
+from tflite_export.devices import MEASURING
 
 FLAGS = flags.FlagValues()
-# Known here as well, so that `--help` need not load them; a test compares both.
-DEVICES = ("host_cpu", "hexagon", "ethos_u", "adb")
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "device", "host_cpu", DEVICES, "host_cpu: measured here; hexagon: QNN's simulation; ethos_u: the "
-    "estimate of Arm's compiler Vela; adb: measured on a connected Android phone.", flag_values=FLAGS,
+    "device", "host_cpu", MEASURING, "host_cpu: measured here; coral: measured on an attached Edge TPU; "
+    "hexagon: QNN's simulation; ethos_u: the estimate of Arm's compiler Vela; adb: measured on a connected "
+    "Android phone.", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string("variant", None, "Chip or delegate of the device; a wrong one lists them.",
                     flag_values=FLAGS)  # fmt: skip
@@ -47,7 +47,7 @@ def main() -> None:
     if variant not in device.VARIANTS:
         raise unknown_name(f"variant of {FLAGS.device}", variant, filter(None, device.VARIANTS))
     if FLAGS.blocks and FLAGS.device == "adb":
-        raise InputError("--blocks with --device=adb; allowed: host_cpu, hexagon, ethos_u")
+        raise InputError("--blocks with --device=adb; allowed: host_cpu, coral, hexagon, ethos_u")
     try:
         latency = device.measure(FLAGS.model, FLAGS.threads, FLAGS.runs, variant)
         result = {"model": FLAGS.model} | latency.to_dict()

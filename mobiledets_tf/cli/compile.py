@@ -8,15 +8,14 @@ from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError, unknown_name
+from tflite_export.devices import COMPILING
 
 FLAGS = flags.FlagValues()
-# Known here as well, so that `--help` need not load them; a test compares both.
-TARGETS = ("edgetpu", "hexagon", "ethos_u")
 _SHOWN = 20
 _EMULATED_IMAGES = 4
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
-flags.DEFINE_enum("target", "edgetpu", TARGETS, "The accelerator.", flag_values=FLAGS)
+flags.DEFINE_enum("target", "edgetpu", COMPILING, "The accelerator.", flag_values=FLAGS)
 flags.DEFINE_string(
     "variant", None, "The chip: a SoC of hexagon (SM8550), a configuration of ethos_u (u65-512); a wrong one "
     "lists them.", flag_values=FLAGS,

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from mobiledets_tf.cli import app
+from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
@@ -114,7 +115,7 @@ def examine() -> Report:
         versions=_versions(),
         imports=imports,
         repairs=repairs,
-        devices=[_host_cpu(), _gpu(imports), _edgetpu(), _hexagon(), _ethos_u(), _android()],
+        devices=[_host_cpu(), _gpu(imports), _edgetpu(), _coral(), _hexagon(), _ethos_u(), _android()],
     )
 
 
@@ -218,6 +219,18 @@ def _edgetpu() -> Device:
         return Device("edgetpu", True, path, None)
     missing = "edgetpu_compiler is not on PATH (from Coral's own repository, coral.ai/docs/edgetpu/compiler)"
     return Device("edgetpu", False, missing, "sudo apt-get install edgetpu-compiler")
+
+
+def _coral() -> Device:
+    from tflite_export.devices import coral
+
+    try:
+        count = coral.attached()
+    except InputError as error:
+        return Device("coral", False, str(error), "sudo apt-get install libedgetpu1-std")
+    if count:
+        return Device("coral", True, f"{count} Edge TPU attached", None)
+    return Device("coral", False, "no Edge TPU is attached", "lsusb; ls /dev/apex_0")
 
 
 def _android() -> Device:

@@ -11,7 +11,7 @@ from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
-from tflite_export.devices import TIMING
+from tflite_export.devices import RUNNING, TIMING
 
 FLAGS = flags.FlagValues()
 # Timed elsewhere, by the user: on a board, or on a phone through adb.
@@ -49,8 +49,8 @@ flags.DEFINE_enum(
 flags.DEFINE_list("band", None, "measure, fit: LOW,HIGH in ms.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", None, "Of the networks; 0, and 1000000 in check.", 0, flag_values=FLAGS)
 flags.DEFINE_float("timeout_s", 120.0, "measure, check: a network's time at most.", 0.1, flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "measure: of host_cpu, csv and adb.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 50, "measure: inferences, of host_cpu, csv, adb.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "measure: of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 50, "measure: inferences, of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
 flags.DEFINE_string(
     "results", None, "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
     "network,ms, or 'logs' for those that its commands wrote.", flag_values=FLAGS,
@@ -154,7 +154,7 @@ def _target():
     from tflite_export.graphs import Settings
 
     module = devices.load(FLAGS.device)
-    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads)) if FLAGS.device == "host_cpu" else ()
+    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads)) if FLAGS.device in RUNNING else ()
     size = architecture.image_hw(FLAGS.image_size)
     settings = Settings(size, FLAGS.num_classes, FLAGS.head)
     variant = module.DEFAULT_VARIANT if FLAGS.variant is None else FLAGS.variant

@@ -13,8 +13,8 @@ import pytest
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.cli import benchmark, compile, export
 from mobiledets_tf.errors import InputError
-from tflite_export import devices, inspect, metadata
 from tflite_export import export as exporting
+from tflite_export import inspect, metadata
 
 ARTEFACTS = {"detector.tflite", "labels.txt", "report.json", "report.html", "architecture.json"}
 
@@ -312,8 +312,3 @@ def test_a_file_that_is_no_model_gets_one_line_and_2(command, tmp_path, capsys):
     path.write_text("not a model at all")
     assert run(command, model=path) == 2
     assert "not a .tflite file" in capsys.readouterr().err
-
-
-def test_commands_and_devices_agree():
-    assert compile.TARGETS == devices.COMPILING
-    assert benchmark.DEVICES == devices.MEASURING

@@ -3,7 +3,7 @@
 import pytest
 
 from tflite_export import devices, inspect
-from tflite_export.devices import edgetpu, host_cpu
+from tflite_export.devices import edgetpu, host_cpu, timing
 from tflite_export.inspect import ModelFile, Operator, Tensor
 
 
@@ -145,7 +145,7 @@ def test_host_latency_is_measured(tflite):
     times = [fields[name] for name in ("min_ms", "p10_ms", "median_ms", "p90_ms", "max_ms")]
     assert times == sorted(times)
     assert times[0] > 0
-    assert fields["warm_up_runs"] >= host_cpu.WARM_UP_RUNS
+    assert fields["warm_up_runs"] >= timing.WARM_UP_RUNS
 
 
 def test_every_named_device_has_a_module_that_answers():

@@ -18,10 +18,12 @@ from typing import Any
 from mobiledets_tf.errors import InputError
 
 # Devices by what they answer; the modules are imported when asked for.
-MEASURING = ("host_cpu", "hexagon", "ethos_u", "adb")
+MEASURING = ("host_cpu", "coral", "hexagon", "ethos_u", "adb")
 COMPILING = ("edgetpu", "hexagon", "ethos_u")
 # Those that give a time for a network, whatever its kind: what `mobiledets-latency` offers.
-TIMING = ("host_cpu", "hexagon", "ethos_u", "edgetpu")
+TIMING = ("host_cpu", "coral", "hexagon", "ethos_u", "edgetpu")
+# Of these, the ones that run the network: they take `threads` and `runs`.
+RUNNING = ("host_cpu", "coral")
 
 
 def load(name: str) -> ModuleType:

@@ -1,0 +1,124 @@
+"""A Coral Edge TPU at this machine (USB, PCIe or a board's own), measured through libedgetpu.
+
+A file is compiled first, by Coral's `edgetpu_compiler`; one that is compiled already is taken as it is.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+import shutil
+import tempfile
+
+from mobiledets_tf.errors import InputError
+from tflite_export import inspect, runtime
+from tflite_export.devices import Latency, edgetpu_compiler, edgetpu_log, process, timing
+
+KIND = "measured"
+VARIANTS = {"": None}
+DEFAULT_VARIANT = ""
+LIBRARY = "libedgetpu.so.1"
+# What the compiler leaves in place of the operations that it maps.
+COMPILED_OP = "edgetpu-custom-op"
+_VERSION_TIMEOUT_S = 30
+_HELP = "see https://coral.ai/software"
+
+
+def attached() -> int:
+    """Number of Edge TPUs that the library sees.
+
+    Raises:
+      InputError: the library is not installed.
+    """
+    count = ctypes.c_size_t()
+    library = _library()
+    library.edgetpu_list_devices.restype = ctypes.c_void_p
+    devices = library.edgetpu_list_devices(ctypes.byref(count))
+    if devices:
+        library.edgetpu_free_devices(ctypes.c_void_p(devices))
+    return count.value
+
+
+def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
+    """Of what a figure depends on: runtime, library and compiler.
+
+    Raises:
+      InputError: the library or the compiler is not installed.
+    """
+    del variant
+    library = _library()
+    library.edgetpu_version.restype = ctypes.c_char_p
+    compiler = [_compiler(), "--version"]
+    _, printed = process.run(edgetpu_compiler.COMPILER, compiler, _VERSION_TIMEOUT_S)
+    return {
+        "ai-edge-litert": importlib.metadata.version("ai-edge-litert"),
+        "libedgetpu": library.edgetpu_version().decode("utf-8", "replace"),
+        "edgetpu_compiler": edgetpu_log.parse(printed).version or "unknown",
+    }
+
+
+def measure_graph(
+    graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
+    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+) -> Latency:  # fmt: skip
+    """Compiles and measures a graph; raises as `measure`."""
+    from tflite_export.graphs.write_tflite import to_tflite
+
+    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
+        path = os.path.join(folder, "network.tflite")
+        with open(path, "wb") as file:
+            file.write(to_tflite(graph))
+        return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
+
+
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
+    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+) -> Latency:  # fmt: skip
+    """Measures one inference of an int8 .tflite file; see `timing.measure`.
+
+    `threads` are of the operations that stay on the CPU.
+
+    Raises:
+      InputError: no library, compiler or device, or a file that LiteRT cannot run.
+      RuntimeError: the compiler refuses the file.
+    """
+    del variant
+    delegate = _delegate()
+    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
+        interpreter = runtime.open_model(_compiled(path, folder), threads, delegates=[delegate])
+        return timing.measure(interpreter, "coral", path, threads, runs, seed, warm_up_seconds)
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise InputError(f"{LIBRARY} is not installed (package libedgetpu1-std); {_HELP}") from error
+
+
+def _compiler() -> str:
+    found = shutil.which(edgetpu_compiler.COMPILER)
+    if not found:
+        raise InputError(f"{edgetpu_compiler.COMPILER} is not on PATH (package edgetpu-compiler); {_HELP}")
+    return found
+
+
+def _delegate():
+    if not attached():
+        raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
+    from ai_edge_litert.interpreter import load_delegate
+
+    try:
+        return load_delegate(LIBRARY)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the Edge TPU cannot be opened through {LIBRARY}; is it in use?") from error
+
+
+def _compiled(path: str | os.PathLike, folder: str) -> str:
+    if COMPILED_OP in inspect.read(path).histogram():
+        return os.fspath(path)
+    _compiler()
+    answer = edgetpu_compiler.compile_model(path, folder)
+    if answer.output is None:
+        raise RuntimeError(answer.reason)
+    return answer.output
