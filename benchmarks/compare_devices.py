@@ -8,7 +8,9 @@ network by device, `AP` of each.
 """
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,15 +34,14 @@ def parse() -> argparse.Namespace:
 def run(folder: Path, *stages) -> None:
     from mobiledets_tf.quickstart import run_stages
 
-    code = run_stages(folder, stages, [], _quietly)
+    with contextlib.redirect_stdout(sys.stderr):
+        code = run_stages(folder, stages, [], _quietly)
     if code:
         sys.exit(code)
 
 
 def _quietly(arguments: list[str]) -> int:
     """Standard output is for the figures."""
-    import subprocess
-
     return subprocess.run(arguments, check=False, stdout=sys.stderr).returncode
 
 
