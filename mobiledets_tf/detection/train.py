@@ -216,6 +216,9 @@ class _Run:
             while (step := self._now) < steps:
                 self._pending.append((step + 1, dict(self._trained(batches), learning_rate=self._rate())))
                 step += 1
+                if bar.n == bar.initial:
+                    # The first step builds the graph: it says nothing of the time that is left.
+                    bar.unpause()
                 bar.update()
                 saving = step % interval == 0 or step == steps
                 flushing = saving or step % _LOG_INTERVAL == 0

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mobiledets_tf import architecture as architectures
-from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.compat import keras, quiet, tf
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
@@ -137,10 +137,13 @@ class _Run:
             total=steps, initial=self.step, unit="step", desc="search", dynamic_ncols=True,
             disable=not self._main,
         )  # fmt: skip
-        with bar, StopRequest() as stop:
+        with bar, quiet(), StopRequest() as stop:
             while self.step < steps:
                 row = self._one_step()
-                bar.set_postfix_str(self._progress(row))
+                if bar.n == bar.initial:
+                    # The first step traces the graph: it says nothing of the time that is left.
+                    bar.unpause()
+                bar.set_postfix_str(self._progress(row), refresh=False)
                 bar.update()
                 stopped = self.shared.replicas.any_worker(stop.requested)
                 if stopped or self.step % self.search.checkpoint_every == 0:
