@@ -14,6 +14,8 @@ from mobiledets_tf.search_space import SearchSpace
 
 _MARKERS = "os^Dv*Px"
 _GREYS = ("black", "0.45", "0.25", "0.6")
+# So many lines of text have room beside the policy.
+_LABELS = 85
 
 
 def draw(
@@ -112,8 +114,17 @@ def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -
         )  # fmt: skip
     for edge in edges[1:-1]:
         axis.axhline(edge, color="0.8", linewidth=0.5)
-    axis.set_yticks((edges[1:] + edges[:-1]) / 2, [_short(path) for path, _ in decisions], fontsize=6)
+    places = _apart((edges[1:] + edges[:-1]) / 2, edges[-1] / _LABELS)
+    axis.set_yticks(places, [_short(path) for path, _ in decisions], fontsize=8)
     axis.set(title="policy: probability of each option", xlabel="step")
+
+
+def _apart(places: Sequence[float], distance: float) -> list[float]:
+    """Places from the top down, moved down where they are nearer to each other than `distance`."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + distance) if moved else place)
+    return moved
 
 
 def _short(path: str) -> str:
