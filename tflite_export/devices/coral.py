@@ -61,12 +61,9 @@ def measure_graph(
     warm_up_seconds: float = timing.WARM_UP_SECONDS,
 ) -> Latency:  # fmt: skip
     """Compiles and measures a graph; raises as `measure`."""
-    from tflite_export.graphs.write_tflite import to_tflite
+    from tflite_export.graphs.write_tflite import temporary_file
 
-    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
-        path = os.path.join(folder, "network.tflite")
-        with open(path, "wb") as file:
-            file.write(to_tflite(graph))
+    with temporary_file(graph) as path:
         return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
 
 

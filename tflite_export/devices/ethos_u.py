@@ -65,11 +65,9 @@ def measure(
 
 def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
     """Vela's estimate for a graph; raises as `measure`."""
-    from tflite_export.graphs.write_tflite import to_tflite
+    from tflite_export.graphs.write_tflite import temporary_file
 
-    with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
-        path = Path(folder) / "network.tflite"
-        path.write_bytes(to_tflite(graph))
+    with temporary_file(graph) as path:
         return measure(path, variant=variant)
 
 

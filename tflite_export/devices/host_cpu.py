@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import tempfile
 
 from tflite_export import runtime
 from tflite_export.devices import Latency, timing
@@ -33,12 +32,9 @@ def measure_graph(
     warm_up_seconds: float = timing.WARM_UP_SECONDS,
 ) -> Latency:  # fmt: skip
     """Measures a graph, written to a temporary .tflite file."""
-    from tflite_export.graphs.write_tflite import to_tflite
+    from tflite_export.graphs.write_tflite import temporary_file
 
-    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
-        path = os.path.join(folder, "network.tflite")
-        with open(path, "wb") as file:
-            file.write(to_tflite(graph))
+    with temporary_file(graph) as path:
         return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
 
 

@@ -1,6 +1,10 @@
 """A graph to the bytes of an int8 .tflite file."""
 
+import contextlib
 import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import flatbuffers
 import numpy as np
@@ -20,6 +24,15 @@ _SCHEMA_VERSION = 3
 def to_tflite(graph: Graph) -> bytes:
     """The file; LiteRT and the compilers that read .tflite take it."""
     return _Writer(graph).finish()
+
+
+@contextlib.contextmanager
+def temporary_file(graph: Graph) -> Iterator[Path]:
+    """The path of the graph as a .tflite file, which is gone after the `with` block."""
+    with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
+        path = Path(folder) / "network.tflite"
+        path.write_bytes(to_tflite(graph))
+        yield path
 
 
 class _Writer:
