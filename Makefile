@@ -12,6 +12,9 @@ WORK_DIR ?= quickstart
 # Test processes; each takes up to 3 GB.
 JOBS ?= 2
 
+QUICKSTART = --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)') \
+  $(if $(DEVICE),--device=$(DEVICE))
+
 .PHONY: setup quickstart test lint docs
 
 setup: $(STAMP)
@@ -23,8 +26,7 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 quickstart: setup
-	$(BIN)/mobiledets-quickstart --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) \
-	  $(if $(DATA),--data='$(DATA)') $(if $(DEVICE),--device='$(DEVICE)')
+	$(BIN)/mobiledets-quickstart $(QUICKSTART)
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -86,7 +86,8 @@ def test_shipped_configs_are_found_by_name(tmp_path, monkeypatch):
 
 
 def test_make_passes_folders_with_spaces(tmp_path):
-    arguments = ["make", "-n", "--no-print-directory", "quickstart", "WORK_DIR=a b", "DATA=c é", "SEED=3"]
+    given = ["WORK_DIR=a b", "DATA=c é", "SEED=3", "DEVICE=host_cpu"]
+    arguments = ["make", "-n", "--no-print-directory", "quickstart", *given]
     shown = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     words = shlex.split(shown.splitlines()[-1])
-    assert words[1:] == ["--work_dir=a b", "--seed=3", "--data=c é"]
+    assert words[1:] == ["--work_dir=a b", "--seed=3", "--data=c é", "--device=host_cpu"]

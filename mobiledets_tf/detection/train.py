@@ -210,13 +210,13 @@ class _Run:
         if self._ends_here() or self._now >= steps:
             return self._now
         interval = checkpoint_interval(steps)
-        batches = self._batches()
+        batches, first = self._batches(), self._now
         with self._progress(steps) as bar:
             bar.set_postfix_str("building the graph")
             while (step := self._now) < steps:
                 self._pending.append((step + 1, dict(self._trained(batches), learning_rate=self._rate())))
                 step += 1
-                if bar.n == bar.initial:
+                if step == first + 1:
                     # The first step builds the graph: it says nothing of the time that is left.
                     bar.unpause()
                 bar.update()

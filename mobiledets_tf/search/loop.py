@@ -132,15 +132,15 @@ class _Run:
         return [stream.batches(number, replica, replicas) for replica in self.shared.replicas.local]
 
     def finish(self) -> architectures.Architecture:
-        steps = self.search.schedule.steps
+        first, steps = self.step, self.search.schedule.steps
         bar = tqdm(
-            total=steps, initial=self.step, unit="step", desc="search", dynamic_ncols=True,
+            total=steps, initial=first, unit="step", desc="search", dynamic_ncols=True,
             disable=not self._main,
         )  # fmt: skip
         with bar, quiet(), StopRequest() as stop:
             while self.step < steps:
                 row = self._one_step()
-                if bar.n == bar.initial:
+                if self.step == first + 1:
                     # The first step traces the graph: it says nothing of the time that is left.
                     bar.unpause()
                 bar.set_postfix_str(self._progress(row), refresh=False)
