@@ -23,5 +23,6 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> InputError:
     """An InputError for a name that is not in a closed list."""
-    allowed = list(allowed)
-    return InputError(f"unknown {what} {given!r}{nearest(given, allowed)}; allowed: {', '.join(allowed)}")
+    allowed = [name for name in allowed if name]
+    names = ", ".join(allowed) or "none"
+    return InputError(f"unknown {what} {given!r}{nearest(given, allowed)}; allowed: {names}")

@@ -44,7 +44,7 @@ def write(work_dir: str | os.PathLike) -> Path:
             work / "search" / "search_report.png",
             "Reward, quality and cost over the steps, the Pareto set, and what the policy thinks.",
         )),
-        *_latency_model(work / "latency_model.png"),
+        *_latency_model(work / "latency_model.png", search["cost_kind"]),
         section("Training", picture(
             work / "train" / "training_curve.png", "AP and loss on the evaluation images over the steps."
         )),
@@ -75,11 +75,11 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
     return "\n".join(["<dl>", *boxes, "</dl>"])
 
 
-def _latency_model(plot: Path) -> list[str]:
-    """Nothing where the cost is counted, not fitted."""
-    if not plot.exists():
+def _latency_model(plot: Path, kind: str) -> list[str]:
+    """Nothing where the cost is counted, not fitted, even if a run for a device left its plot."""
+    if kind == "exact":
         return []
-    words = "Predicted against measured, of networks that the latency model was not fitted to."
+    words = f"Predicted times against {kind} ones, of networks that the model was not fitted to."
     return [section("Latency model", picture(plot, words))]
 
 

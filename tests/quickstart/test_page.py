@@ -61,7 +61,7 @@ def work(tmp_path):
         "float_AP": 0.51, "float_AP50": 0.81, "int8_AP": 0.5, "int8_AP50": 0.79, "parameters": 1234567,
         "multiply_adds": 7654321, "file_bytes": 1500000, "host_ms": 4.56,
     })  # fmt: skip
-    search = {"cost": 1.2e8, "target": 1.0e8, "cost_unit": HOSTILE, "cost_kind": "modelled"}
+    search = {"cost": 1.2e8, "target": 1.0e8, "cost_unit": HOSTILE, "cost_kind": "exact"}
     _write(tmp_path / "search" / "search_report.json", search)
     finding = {"op_index": 3, "op": "GATHER", "tensor": "t", "block": HOSTILE, "reason": "not supported"}
     _write(tmp_path / "export" / "report.json", {
@@ -104,7 +104,12 @@ def test_hostile_names_stay_text(work):
 
 def test_a_fitted_latency_model_is_shown(work):
     Image.new("RGB", (900, 400), "lightgrey").save(work / "latency_model.png")
-    assert "Latency model" in _Reader(page.write(work).read_text(encoding="utf-8")).text
+    # Left there by a run for a device.
+    assert "Latency model" not in _Reader(page.write(work).read_text(encoding="utf-8")).text
+    report = json.loads((work / "search" / "search_report.json").read_text())
+    _write(work / "search" / "search_report.json", report | {"cost_kind": "simulated"})
+    read = _Reader(page.write(work).read_text(encoding="utf-8"))
+    assert "Latency model" in read.text and "Predicted times against simulated ones" in read.text
 
 
 def test_a_missing_report_is_named_and_an_old_page_stays(work):

@@ -92,6 +92,9 @@ def test_what_is_missing_is_named(attach, tflite, monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(coral, "LIBRARY", "libedgetpu-not-here.so.1")
     with pytest.raises(InputError, match="libedgetpu1-std"):
         coral.measure(model)
+    given = [f"--model={model}", "--device=coral", "--variant=usb"]
+    assert benchmark.run(["mobiledets-benchmark", *given]) == 2
+    assert "variant of coral 'usb'; allowed: none" in capsys.readouterr().err
     attach(0)
     assert coral.attached() == 0
     with pytest.raises(InputError, match="sees no Edge TPU"):
