@@ -31,7 +31,8 @@ flags.DEFINE_string("search_space", "ibn_fused_tucker", "Space.")
 flags.DEFINE_integer("image_size", 160, "Side, in pixels.")
 flags.DEFINE_float("depth_multiplier", 0.35, "Of the space.")
 flags.DEFINE_integer("images", 1000, "Of the sample set.")
-flags.DEFINE_float("latency_target", 6.88e7, "Multiply-adds.")
+flags.DEFINE_string("latency_model", None, "Of a device, for these settings; default: multiply-adds.")
+flags.DEFINE_float("latency_target", 6.88e7, "In the unit of the model.")
 FLAGS = flags.FLAGS
 
 
@@ -42,7 +43,8 @@ def run(name: str, *arguments: str) -> None:
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:
-    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
+    images, records = folder / "images", folder / "records"
+    model = Path(FLAGS.latency_model or folder / "latency_model.json")
     size = f"--image_size={FLAGS.image_size}"
     if not records.exists():
         run("data", "--mode=sample", f"--output_dir={images}", f"--num_train={FLAGS.images}", size)
@@ -111,7 +113,7 @@ def main(_):
                 "settings": {
                     name: FLAGS[name].value
                     for name in ("steps", "train_steps", "search_space", "image_size", "depth_multiplier",
-                                 "images", "latency_target")
+                                 "images", "latency_model", "latency_target")
                 },
                 "runs": rows,
             }

@@ -122,8 +122,9 @@ def latency(report: dict[str, Any]) -> list[str]:
     measured = report["latency"]
     where = f"{measured['kind']} on {measured['device']}, {measured['threads']} thread(s)"
     words = (
-        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, median of {measured['runs']} runs, "
-        f"spread {measured['spread']:.1%}. The time of a CPU says little of the time of an accelerator.</p>"
+        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, {text(measured['statistic'])} of "
+        f"{measured['runs']} runs, spread {measured['spread']:.1%}. The time of a CPU says little of the "
+        "time of an accelerator.</p>"
     )
     times = measured.get("blocks_ms")
     if not times:

@@ -90,7 +90,7 @@ def latency(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
     found = host_cpu.measure(path).to_dict()
     if int8_check.check(model):
         return found
-    times = block_times.measure(host_cpu, path, host_cpu.DEFAULT_VARIANT, runs=_BLOCK_RUNS, warm_up_seconds=0)
+    times = block_times.measure(host_cpu, path, host_cpu.DEFAULT_VARIANT, runs=_BLOCK_RUNS, seconds=0)
     return found | {"blocks_ms": times}
 
 

@@ -20,7 +20,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string("variant", None, "Chip or delegate of the device; a wrong one lists them.",
                     flag_values=FLAGS)  # fmt: skip
 flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 50, "Timed inferences, after a warm-up.", 1, 100_000, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 50, "Timed inferences at least, after a warm-up.", 1, 100_000, flag_values=FLAGS)
 flags.DEFINE_bool(
     "blocks", False, "Also time each block of the architecture alone (int8 files of this project).",
     flag_values=FLAGS,

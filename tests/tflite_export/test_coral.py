@@ -71,7 +71,8 @@ def test_a_file_is_compiled_and_measured(attach, compiler, tflite, capsys):
     flags = [f"--model={tflite('int8', 'uint8')}", "--device=coral", "--runs=3", "--format=json"]
     assert benchmark.run(["mobiledets-benchmark", *flags]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["device"], found["kind"], found["runs"]) == ("coral", "measured", 3)
+    assert (found["device"], found["kind"]) == ("coral", "measured")
+    assert found["runs"] >= 3
     assert 0 < found["min_ms"] <= found["median_ms"]
     assert (compiler.parent / "calls").read_text() == "called\n"
     versions = coral.versions()

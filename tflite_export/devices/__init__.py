@@ -43,8 +43,9 @@ class Latency:
     Attributes:
       device: what it ran on.
       kind: one of `mobiledets_tf.latency.kinds.KINDS`.
-      median_ms: of all runs; the figure itself where it is not measured.
-      spread: half the distance between the 10th and 90th percentile, over the median.
+      median_ms: of the runs (of which, `details["statistic"]` says); the figure itself where it is
+        not measured.
+      spread: half the distance between the 10th and 90th percentile, over the median, of all runs.
       details: settings and further figures, by name.
     """
 

@@ -58,18 +58,18 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 
 def measure_graph(
     graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
-    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+    seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
     """Compiles and measures a graph; raises as `measure`."""
     from tflite_export.graphs.write_tflite import temporary_file
 
     with temporary_file(graph) as path:
-        return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
+        return measure(path, threads, runs, variant, seconds=seconds)
 
 
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
-    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+    seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
     """Measures one inference of an int8 .tflite file; see `timing.measure`.
 
@@ -83,7 +83,7 @@ def measure(
     delegate = _delegate()
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
         interpreter = runtime.open_model(_compiled(path, folder), threads, delegates=[delegate])
-        return timing.measure(interpreter, "coral", path, threads, runs, seed, warm_up_seconds)
+        return timing.measure(interpreter, "coral", path, threads, runs, seed, seconds)
 
 
 def _library() -> ctypes.CDLL:

@@ -29,18 +29,18 @@ def _cpu_name() -> str:
 
 def measure_graph(
     graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
-    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+    seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
     """Measures a graph, written to a temporary .tflite file."""
     from tflite_export.graphs.write_tflite import temporary_file
 
     with temporary_file(graph) as path:
-        return measure(path, threads, runs, variant, warm_up_seconds=warm_up_seconds)
+        return measure(path, threads, runs, variant, seconds=seconds)
 
 
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
-    warm_up_seconds: float = timing.WARM_UP_SECONDS,
+    seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
     """Measures one inference of a .tflite file; see `timing.measure`. There is no variant to choose.
 
@@ -48,4 +48,4 @@ def measure(
       InputError: the file cannot be run on this machine.
     """
     interpreter = runtime.open_model(path, threads)
-    return timing.measure(interpreter, "host_cpu", path, threads, runs, seed, warm_up_seconds)
+    return timing.measure(interpreter, "host_cpu", path, threads, runs, seed, seconds)
