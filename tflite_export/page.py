@@ -121,10 +121,10 @@ def latency(report: dict[str, Any]) -> list[str]:
     """The measured time, and a bar a block."""
     measured = report["latency"]
     where = f"{measured['kind']} on {measured['device']}, {measured['threads']} thread(s)"
+    how = f"{measured.get('statistic', 'median')} of {measured['runs']} runs"
     words = (
-        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, {text(measured['statistic'])} of "
-        f"{measured['runs']} runs, spread {measured['spread']:.1%}. The time of a CPU says little of the "
-        "time of an accelerator.</p>"
+        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, {text(how)}, "
+        f"spread {measured['spread']:.1%}. The time of a CPU says little of the time of an accelerator.</p>"
     )
     times = measured.get("blocks_ms")
     if not times:
