@@ -55,7 +55,9 @@ flags.DEFINE_string(
     "results", None, "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
     "network,ms, or 'logs' for those that its commands wrote.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_multi_string("samples", [], "fit: what measure wrote; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "samples", [], "fit: what measure wrote; a network's lowest time counts.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "refine", None, "fit: JSON with networks (a search's report); they are measured and added.",
     flag_values=FLAGS,

@@ -5,7 +5,7 @@
 that adds up over layers is exactly linear in it.
 
 `op_sums`: sums over all operations of one type, kernel, stride and resolution: how many,
-multiply-adds, multiply-adds with widths padded to 32 and to 64, bytes of maps, bytes of weights. A few
+multiply-adds, multiply-adds with widths padded to 16, to 32 and to 64, bytes of maps, bytes of weights. A few
 hundred measured networks determine them, where one-hot features need thousands.
 """
 
@@ -117,11 +117,11 @@ def _filters_index(space: SearchSpace, block: int) -> int:
 
 # What is summed, with the unit that a coefficient is per.
 _QUANTITIES = {
-    "count": 1.0, "madds": 1e-6, "padded32_madds": 1e-6, "padded64_madds": 1e-6, "map_bytes": 2.0**-20,
-    "weight_bytes": 2.0**-20,
+    "count": 1.0, "madds": 1e-6, "padded16_madds": 1e-6, "padded32_madds": 1e-6, "padded64_madds": 1e-6,
+    "map_bytes": 2.0**-20, "weight_bytes": 2.0**-20,
 }  # fmt: skip
-# Accelerators compute channels in steps of their array's side.
-_LANES = (32, 64)
+# Accelerators compute channels in steps of their array's side, CPUs in steps of a vector register.
+_LANES = (16, 32, 64)
 
 
 class OpSums:

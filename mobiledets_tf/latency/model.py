@@ -180,22 +180,24 @@ def _parse(data: Any) -> LatencyModel:
                 f"{key} is {data[key]!r}{nearest(str(data[key]), allowed)}; allowed: {', '.join(allowed)}"
             )
     height, width = (int(side) for side in data["image_size"])
+    space, classes = stored_space(data["search_space"]), int(data["num_classes"])
+    names = None
+    if data["features"] == OpSums.name:
+        names = op_sums(space, (height, width), classes, data["head"]).names
     model = LatencyModel(
         device=str(data["device"]),
         kind=data["kind"],
         unit=str(data["unit"]),
-        space=stored_space(data["search_space"]),
+        space=space,
         image_size=(height, width),
-        num_classes=int(data["num_classes"]),
+        num_classes=classes,
         features=data["features"],
         intercept=float(data["intercept"]),
-        coefficients=_coefficients(data["coefficients"]),
+        coefficients=_coefficients(data["coefficients"], names),
         variant=str(data["variant"]),
         head=data["head"],
         info={key: value for key, value in data.items() if key not in _KEYS},
     )
-    if model.features == OpSums.name and sorted(data["coefficients"]) != list(model._op_sums().names):
-        raise InputError(f"coefficients are not named as features {model.features!r} of this space")
     if not np.isfinite(model.coefficients).all() or not math.isfinite(model.intercept):
         raise InputError("intercept and coefficients must be finite numbers")
     if data["content_hash"] != (actual := _hash(data)):
@@ -206,10 +208,12 @@ def _parse(data: Any) -> LatencyModel:
     return model
 
 
-def _coefficients(values: Any) -> np.ndarray:
-    """A list, or an object of named values in the order of the names."""
-    if isinstance(values, dict):
-        values = [values[name] for name in sorted(values)]
+def _coefficients(values: Any, names: tuple[str, ...] | None) -> np.ndarray:
+    """A list, or where features have names an object; what a model was fitted without is 0."""
+    if names is not None:
+        if not isinstance(values, dict) or not set(values) <= set(names):
+            raise InputError(f"coefficients are not named as features {OpSums.name!r} of this space")
+        values = [values.get(name, 0.0) for name in names]
     array = np.array(values, np.float64)
     if array.ndim != 1:
         raise InputError("coefficients must be a list or an object of numbers")

@@ -12,7 +12,7 @@ from mobiledets_tf.architecture.ops import ConvOp
 from mobiledets_tf.architecture.summary import detector_ops
 from mobiledets_tf.cli import latency as command
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.latency import fit, samples
+from mobiledets_tf.latency import fit, model, samples
 from mobiledets_tf.latency.features import op_sums
 from mobiledets_tf.latency.held_out import figures
 from mobiledets_tf.search_space import decode, get_space
@@ -93,13 +93,13 @@ def test_the_command_writes_a_model_that_the_search_reads(path, tmp_path, capsys
     assert data["held_out"]["n"] < data["held_out"]["whole_space"]["n"] == COUNT
     assert f"--samples={path}" in data["command"]
     assert set(data["coefficients"]) == set(op_sums(SPACE, (320, 320), 90, "ssdlite").names)
-    model = latency.load(output)
-    assert (model.device, model.kind, model.unit) == ("host_cpu", "measured", "ms")
-    model.require_space(SPACE)
+    loaded = latency.load(output)
+    assert (loaded.device, loaded.kind, loaded.unit) == ("host_cpu", "measured", "ms")
+    loaded.require_space(SPACE)
     edgetpu = architecture.load("edgetpu")
     assert command.run(["x", "--mode=show", f"--model={output}"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    shown = model.predict_one(fit.published_in(SPACE)["edgetpu"])
+    shown = loaded.predict_one(fit.published_in(SPACE)["edgetpu"])
     assert f"{shown:.4f}" in line
     assert shown == pytest.approx(cost(fit.published_in(SPACE)["edgetpu"]), rel=0.1)
     pair = ["--architecture=edgetpu", "--architecture=dsp", f"--output={tmp_path / 'bars.png'}"]
@@ -107,6 +107,49 @@ def test_the_command_writes_a_model_that_the_search_reads(path, tmp_path, capsys
     shown = capsys.readouterr().out
     assert "block7" in shown and f"{architecture.describe(edgetpu)['madds']:,}" in shown
     assert (tmp_path / "bars.png").stat().st_size > 10_000
+
+
+def test_a_model_fitted_before_a_feature_was_there_loads(path, tmp_path):
+    """What it was fitted without adds nothing; a name of no feature is refused."""
+    output = tmp_path / "model.json"
+    assert command.run(["x", "--mode=fit", f"--samples={path}", f"--output={output}"]) == 0
+    data, decisions = json.loads(output.read_text()), next(samples.proposals(SPACE, 7, True))
+    names = [name for name in data["coefficients"] if ".padded16" in name]
+    assert names
+    data["coefficients"] = {
+        name: 0.0 if name in names else value for name, value in data["coefficients"].items()
+    }
+    expected = data["intercept"] + sum(
+        value * data["coefficients"][name]
+        for name, value in zip(
+            op_sums(SPACE, (320, 320), 90, "ssdlite").names,
+            op_sums(SPACE, (320, 320), 90, "ssdlite").matrix(decisions[None])[0],
+            strict=True,
+        )
+    )
+    for name in names:
+        del data["coefficients"][name]
+    rewrite(output, data)
+    assert latency.load(output).predict_one(decisions) == pytest.approx(expected, rel=1e-9)
+    data["coefficients"]["full@1x1.guesses"] = 1.0
+    rewrite(output, data)
+    with pytest.raises(InputError, match="not named as features 'op_sums'"):
+        latency.load(output)
+
+
+def rewrite(path, data):
+    """The file with other content and the hash that belongs to it."""
+    path.write_text(json.dumps(data | {"content_hash": model._hash(data)}))
+
+
+def test_a_network_measured_twice_counts_with_its_lowest_time():
+    """What else a machine does makes a time longer, never shorter."""
+    first = np.array([[0, 1], [2, 3]], np.int32), np.array([1.5, 2.0])
+    second = np.array([[2, 3], [0, 1], [4, 5]], np.int32), np.array([2.5, 1.0, 3.0])
+    decisions, times = samples.joined([first, second])
+    assert dict(zip(map(tuple, decisions.tolist()), times.tolist(), strict=True)) == {
+        (0, 1): 1.0, (2, 3): 2.0, (4, 5): 3.0
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
