@@ -87,29 +87,35 @@ class PositionFunction:
           float32 [batch, height, width, channels].
         """
         flat = [tensor for key in self._ops for tensor in tensors[key]]
-        arguments = (x, option, sizes, *flat)
+        return self._call(self._run, x, option, sizes, *flat)
+
+    def _call(self, run: Callable, *arguments: tf.Tensor) -> tf.Tensor:
+        """Calls a method as a graph of its own, traced once for arguments of equal shapes."""
         specs = tuple(self._spec(argument) for argument in arguments)
-        if specs not in self._traced:
+        key = (run.__name__, specs)
+        if key not in self._traced:
             # Not inlined: copies of all branches at all positions make a graph of 250,000 nodes.
             # A Python function each: TensorFlow warns of many traces of one.
-            self._traced[specs] = tf.function(
-                lambda *given: self._run(*given), input_signature=specs, autograph=False,
+            self._traced[key] = tf.function(
+                lambda *given: run(*given), input_signature=specs, autograph=False,
                 experimental_attributes={"_noinline": True},
             )  # fmt: skip
-        return self._traced[specs](*arguments)
+        return self._traced[key](*arguments)
 
     def _spec(self, argument: tf.Tensor) -> tf.TensorSpec:
         # Static shapes are what masked execution is for; elsewhere they would only cost traces.
         shape = argument.shape if self._execution.static else [None] * argument.shape.rank
         return tf.TensorSpec(shape, argument.dtype)
 
-    def _run(self, x, option, sizes, *flat):
+    def _by_key(self, flat: tuple[tf.Tensor, ...]) -> dict[str, Tensors]:
         left = iter(flat)
-        tensors = {
-            key: tuple(next(left) for _ in ranks) for key, ranks in self.structure.ranks.items()
-        }  # fmt: skip
+        return {key: tuple(next(left) for _ in ranks) for key, ranks in self.structure.ranks.items()}
+
+    def _run(self, x, option, sizes, *flat):
+        tensors = self._by_key(flat)
         chains = [lambda chain=chain: self._chain(x, chain, tensors) for chain in self.structure.chains]
-        mix = lambda: self._mix(x, sizes, tensors)  # noqa: E731
+        # Apart: a step that does not mix passes over one call, not over 2,400 nodes of each position.
+        mix = lambda: self._call(self._mix, x, sizes, *flat)  # noqa: E731
         places = tf.constant([*self.structure.chain_of, len(chains)])
         return tf.switch_case(tf.gather(places, option), [*chains, mix])
 
@@ -119,10 +125,9 @@ class PositionFunction:
             y = shared_op.run(self._ops[key], self._norm, y, tensors[key])
         return x + y if self.structure.residual and chain else tf.identity(y)
 
-    def _mix(self, x, sizes, tensors: dict[str, Tensors]) -> tf.Tensor:
+    def _mix(self, x, sizes, *flat) -> tf.Tensor:
         """The mean of all options, one after the other."""
-
-        structure = self.structure
+        structure, tensors = self.structure, self._by_key(flat)
         places = tf.constant(structure.chain_of)
 
         def of(option):
