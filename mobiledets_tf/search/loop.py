@@ -308,10 +308,11 @@ class _Run:
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
         write_artefact(folder / "search_report.json", summary)
-        if report.blind(self.history.rows):
+        quality = report.final_quality(self.history.rows)
+        if quality is not None and quality < report.BLIND_BELOW:
             tqdm.write(
-                f"{search.metric} was 0 at every step: cost alone steered this search; give it more --steps "
-                "or more images",
+                f"{search.metric} of the shared weights was {quality:.4f} at the end, too low to tell "
+                "networks apart: cost alone steered this search; give it more --steps or more images",
                 file=sys.stderr,
             )
         if len(search.objectives) > 1:

@@ -103,8 +103,12 @@ def test_presets_say_what_they_change():
 
 
 @pytest.mark.parametrize(
-    ("qualities", "blind"), [([None, 0.0, 0.0], True), ([None, 0.0, 0.1], False), ([None, None], False)]
-)
-def test_a_search_that_only_cost_steered_is_recognised(qualities, blind):
+    ("qualities", "final"),
+    [
+        ([None, 0.0, 0.0], 0.0), ([None, None], None), ([0.3], 0.3), ([0.0, 0.2, 0.4], 0.4),
+        ([None, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.4], 0.3),
+    ],
+)  # fmt: skip
+def test_the_last_quarter_of_the_rewards_tells_whether_a_search_saw(qualities, final):
     rows = [{"step": 1} if quality is None else {"step": 1, "quality": quality} for quality in qualities]
-    assert report.blind(rows) == blind
+    assert report.final_quality(rows) == (final if final is None else pytest.approx(final))
