@@ -19,8 +19,10 @@ def test_errors_are_those_of_the_outputs(tflite, detector, samples, postprocess)
     found = quantization_error.compare(*files, samples)
     assert found.images == 2
     assert list(found.outputs) == ["raw_boxes", "class_scores"]
-    # The same again by the Keras model and the file's signature.
-    runner = runtime.open_model(tflite("int8", "int8", "none")).get_signature_runner()
+    # The same again by the Keras model and the file's signature; by the same kernels, since those of
+    # XNNPACK round otherwise and a fresh network makes 38 steps of its outputs' scale out of that.
+    interpreter = runtime.open_model(tflite("int8", "int8", "none"), keep_tensors=True)
+    runner = interpreter.get_signature_runner()
     details, rows = runner.get_input_details()["image"], []
     for sample in samples:
         outputs = runner(image=quantize.images.quantize(sample, np.int8, *details["quantization"]))
@@ -29,7 +31,7 @@ def test_errors_are_those_of_the_outputs(tflite, detector, samples, postprocess)
         rows.append((expected, (outputs["raw_boxes"].astype(np.float32) - zero_point) * scale))
     expected, values = (np.concatenate(column) for column in zip(*rows, strict=True))
     relative = np.sqrt(np.mean((values - expected) ** 2)) / expected.std()
-    assert found.outputs["raw_boxes"] == pytest.approx(relative, rel=0.05)
+    assert found.outputs["raw_boxes"] == pytest.approx(relative, rel=1e-3)
     assert 0 < found.outputs["class_scores"] < 1
 
 
