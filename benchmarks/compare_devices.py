@@ -1,10 +1,11 @@
-"""A search for each device, and every network that was found on every device.
+"""A search with a controller for each device, and every network that was found on every device.
 
   python benchmarks/compare_devices.py --work_dir=devices --devices=hexagon,host_cpu
 
-Each device gets its latency model, a search for what the published `edgetpu` costs on it, and a
-training of the network alone. Called again, it goes on. Prints one JSON object: `ms` of each
-network by device, `AP` of each.
+Each device gets its latency model and a target: what random networks with the multiply-adds of the
+published `edgetpu` cost on it, in the middle. So all devices get the same budget. The controllers
+take turns over the same shared weights; each device's network is then trained alone. Called again,
+it goes on. Prints one JSON object: `ms` of each network by device, `AP` of each.
 """
 
 import argparse
@@ -22,7 +23,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work_dir", default="compare_devices")
     parser.add_argument("--devices", default="hexagon,host_cpu")
     parser.add_argument("--networks", type=int, default=120, help="that a latency model is fitted to")
-    parser.add_argument("--steps", type=int, default=400, help="of a search")
+    parser.add_argument("--steps", type=int, default=2000, help="of the search, in turns of the devices")
+    parser.add_argument("--beta", type=float, default=-0.02, help="weight of the cost in the reward")
     parser.add_argument("--train_steps", type=int, default=2000, help="of a network alone")
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--depth_multiplier", type=float, default=0.35)
@@ -66,26 +68,47 @@ def latency_model(folder: Path, device: str, options: argparse.Namespace) -> lis
     return [Stage("measure", "latency", measure, samples.name), Stage("fit", "latency", fit, model.name)]
 
 
-def search(folder: Path, records: Path, options: argparse.Namespace) -> list:
-    """Stages that search by the folder's latency model and train what was found."""
+def target(costs, multiplier: float) -> float:
+    """What random networks with the multiply-adds of the published `edgetpu` cost, their median."""
+    import numpy as np
+
     from mobiledets_tf import architecture, latency, search_space
+
+    exact = latency.madds_model(costs.space, costs.image_size, costs.num_classes)
+    wanted = exact.predict_one(
+        search_space.encode(costs.space, architecture.load("edgetpu").scaled(multiplier))
+    )
+    networks = search_space.sample(costs.space, np.random.default_rng(0), 200_000)
+    equal = networks[np.abs(exact.predict(networks) / wanted - 1) <= 0.03]
+    return float(np.median(costs.predict(equal)))
+
+
+def search(work: Path, names: list[str], records: Path, options: argparse.Namespace):
+    """The stage that searches by the latency models of all devices."""
+    from mobiledets_tf import latency
     from mobiledets_tf.quickstart import Stage
 
-    costs = latency.load(folder / "latency_model.json")
-    reference = architecture.load("edgetpu").scaled(options.depth_multiplier)
-    target = costs.predict_one(search_space.encode(costs.space, reference))
-    data, seed = f"--train_data={records}", f"--seed={options.seed}"
-    find = (
-        *shape(options), data, f"--latency_model={folder / 'latency_model.json'}", "--preset=small",
-        f"--latency_target={target}", f"--model_dir={folder / 'search'}", f"--steps={options.steps}",
-        seed,
+    models = [work / name / "latency_model.json" for name in names]
+    flags = [f"--latency_model={path}" for path in models]
+    flags += [f"--latency_target={target(latency.load(path), options.depth_multiplier)}" for path in models]
+    flags += [f"--train_data={records}", f"--model_dir={work / 'search'}", "--preset=small"]
+    # A step that mixes runs every option of a layer: it takes as long as ten others.
+    flags.append("--op_warmup_fraction=0")
+    flags += [f"--{name}={getattr(options, name)}" for name in ("steps", "beta", "seed")]
+    return Stage("search", "search", (*shape(options), *flags), "search")
+
+
+def train(folder: Path, network: Path, records: Path, options: argparse.Namespace):
+    """The stage that trains a network alone, in `train` of a folder."""
+    from mobiledets_tf.quickstart import Stage
+
+    flags = (
+        f"--architecture={network}", f"--train_data={records}", f"--model_dir={folder / 'train'}",
+        f"--image_size={options.image_size}",
+        f"--steps={options.train_steps}", "--learning_rate=0.1", "--norandom_flip", "--norandom_crop",
+        f"--seed={options.seed}",
     )  # fmt: skip
-    train = (
-        f"--architecture={folder / 'search' / 'architecture.json'}", data, "--learning_rate=0.1",
-        f"--model_dir={folder / 'train'}", f"--image_size={options.image_size}",
-        f"--steps={options.train_steps}", "--norandom_flip", "--norandom_crop", seed,
-    )  # fmt: skip
-    return [Stage("search", "search", find, "search"), Stage("train", "train", train, "train")]
+    return Stage("train", "train", flags, "train")
 
 
 def main() -> None:
@@ -98,31 +121,33 @@ def main() -> None:
 
     work, names = Path(options.work_dir), options.devices.split(",")
     images, records = work / "images", work / "records"
-    run(
-        work,
+    data = (
         Stage("sample", "data", ("--mode=sample", f"--output_dir={images}", f"--seed={options.seed}",
               f"--num_train={options.images}", f"--image_size={options.image_size}"), images.name),
         Stage("convert", "data", ("--mode=convert", f"--images={images}", f"--output_dir={records}"),
               records.name),
     )  # fmt: skip
+    run(work, *data)
     # Times first: the rest keeps the machine busy.
     models = {name: latency_model(work / name, name, options) for name in names}
     for name, stages in models.items():
         run(work / name, *stages)
-    for name, stages in models.items():
-        run(work / name, *stages, *search(work / name, records, options))
+    run(work, *data, search(work, names, records, options))
+    report = read_json(work / "search" / "search_report.json")
     settings = Settings((options.image_size, options.image_size), 10)
     found = []
-    for name in names:
-        network = architecture.load(work / name / "search" / "architecture.json")
+    for name, entry in zip(names, report["devices"], strict=True):
+        path = work / "search" / f"architecture_{entry['device']}.json"
+        run(work / name, *models[name], train(work / name, path, records, options))
+        network = architecture.load(path)
         graph = network_graph(network, settings)
-        report = read_json(work / name / "search" / "search_report.json")["devices"][0]
         last = read_json(work / name / "train" / "eval_metrics.json")[-1]
         found.append({
-            "searched_for": name, "kind": report["cost_kind"], "target_ms": report["target"],
+            "searched_for": name, "kind": entry["cost_kind"], "target_ms": entry["target"],
             "ms": {other: devices.load(other).measure_graph(graph).median_ms for other in names},
-            "finalists_mean_abs_pct_error": report.get("finalists_mean_abs_pct_error"),
-            "AP": last["AP"], "AP50": last["AP50"], "params": report["params"], "madds": report["madds"],
+            "finalists_mean_abs_pct_error": entry.get("finalists_mean_abs_pct_error"),
+            "shared_quality": entry["quality"], "AP": last["AP"], "AP50": last["AP50"],
+            "params": entry["params"], "madds": entry["madds"],
             "layers": [type(layer).__name__ for block in network.blocks for layer in block],
         })  # fmt: skip
     print(json.dumps({"networks": found, "settings": vars(options)}))
