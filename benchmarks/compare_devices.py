@@ -15,13 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SPACE = "ibn_fused_tucker"
-
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work_dir", default="compare_devices")
     parser.add_argument("--devices", default="hexagon,host_cpu")
+    parser.add_argument("--search_space", default="ibn_fused")
     parser.add_argument("--networks", type=int, default=120, help="that a latency model is fitted to")
     parser.add_argument("--steps", type=int, default=2000, help="of the search, in turns of the devices")
     parser.add_argument("--beta", type=float, default=-0.02, help="weight of the cost in the reward")
@@ -50,7 +49,7 @@ def _quietly(arguments: list[str]) -> int:
 def shape(options: argparse.Namespace) -> tuple[str, ...]:
     """Flags of the space."""
     return (
-        f"--search_space={SPACE}", f"--image_size={options.image_size}",
+        f"--search_space={options.search_space}", f"--image_size={options.image_size}",
         f"--depth_multiplier={options.depth_multiplier}",
     )  # fmt: skip
 
@@ -75,9 +74,10 @@ def target(costs, multiplier: float) -> float:
     from mobiledets_tf import architecture, latency, search_space
 
     exact = latency.madds_model(costs.space, costs.image_size, costs.num_classes)
-    wanted = exact.predict_one(
-        search_space.encode(costs.space, architecture.load("edgetpu").scaled(multiplier))
-    )
+    # The space that holds it; the smaller ones have no Tucker layers.
+    largest = search_space.get_space("ibn_fused_tucker", depth_multiplier=multiplier)
+    published = search_space.encode(largest, architecture.load("edgetpu").scaled(multiplier))
+    wanted = latency.madds_model(largest, costs.image_size, costs.num_classes).predict_one(published)
     networks = search_space.sample(costs.space, np.random.default_rng(0), 200_000)
     equal = networks[np.abs(exact.predict(networks) / wanted - 1) <= 0.03]
     return float(np.median(costs.predict(equal)))
@@ -92,8 +92,6 @@ def search(work: Path, names: list[str], records: Path, options: argparse.Namesp
     flags = [f"--latency_model={path}" for path in models]
     flags += [f"--latency_target={target(latency.load(path), options.depth_multiplier)}" for path in models]
     flags += [f"--train_data={records}", f"--model_dir={work / 'search'}", "--preset=small"]
-    # A step that mixes runs every option of a layer: it takes as long as ten others.
-    flags.append("--op_warmup_fraction=0")
     flags += [f"--{name}={getattr(options, name)}" for name in ("steps", "beta", "seed")]
     return Stage("search", "search", (*shape(options), *flags), "search")
 

@@ -8,7 +8,7 @@ variable at each read once a part of it has been assigned by slices.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +71,7 @@ class SharedTensor:
 
     def row_numbers(self, grid: tf.Tensor) -> tf.Tensor:
         """The rows of its bank that a network reads; int32 [rows]."""
-        return tf.reshape(tf.slice(self._numbers, np.zeros(self._sides, np.int32), grid), [-1])
+        return tf.reshape(tf.slice(self._numbers, corner(self._numbers.shape.as_list(), grid), grid), [-1])
 
     def full(self) -> tf.Tensor:
         """The whole tensor."""
@@ -86,13 +86,25 @@ class SharedTensor:
 
 def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
     """1 in the first `size` channels of a tensor of a shape, else 0; broadcasts against it."""
-    # The sides of a kernel are never cut: its channels decide.
-    first = max(0, len(shape) - 2)
-    mask = tf.ones([1] * len(shape))
-    for axis in range(first, len(shape)):
-        line = tf.sequence_mask(size[axis], shape[axis], tf.float32)
+    mask, begin = tf.ones([1] * len(shape)), corner(shape, size)
+    for axis, side in enumerate(shape):
+        place = tf.range(side)
+        line = tf.cast((place >= begin[axis]) & (place < begin[axis] + size[axis]), tf.float32)
         mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(shape))])
     return mask
+
+
+def corner(shape: Sequence[int] | tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Where a network's part of a tensor begins: a small kernel is the middle of a large one.
+
+    Args:
+      shape: [rank], of the whole tensor; ranks of 3 and more begin with a kernel's two sides.
+      size: int32 [rank], of the part, which has the first of all channels.
+    """
+    whole = tf.convert_to_tensor(shape, tf.int32)
+    rank = whole.shape[0]
+    sides = np.arange(rank) < (2 if rank > 2 else 0)
+    return (whole - size) // 2 * sides.astype(np.int32)
 
 
 class Bank(tf.Module):

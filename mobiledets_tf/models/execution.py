@@ -8,9 +8,11 @@ zero everywhere: its kernel, scale and offset are, and all activations keep zero
 
 from typing import NamedTuple
 
+from mobiledets_tf.architecture.ops import Op, SqueezeExciteOp
 from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import unknown_name
-from mobiledets_tf.models.banks import Bank, Extent, channel_mask
+from mobiledets_tf.models.banks import Bank, Extent, channel_mask, corner
+from mobiledets_tf.models.shared_op import Tensors
 
 
 class Taken(NamedTuple):
@@ -51,7 +53,11 @@ class Sliced:
 
     def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """Cuts a tensor further, to one option of a mix."""
-        return tf.slice(tensor, [0] * tensor.shape.rank, size)
+        return tf.slice(tensor, corner(tf.shape(tensor), size), size)
+
+    def of_op(self, op: Op, tensors: Tensors, channels: int | None) -> Tensors:
+        """The tensors as an operation takes them; they have its size already."""
+        return tensors
 
 
 class Masked:
@@ -74,6 +80,21 @@ class Masked:
 
     def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         return tensor * channel_mask(tuple(tensor.shape), size)
+
+    def of_op(self, op: Op, tensors: Tensors, channels: int | None) -> Tensors:
+        """The tensors as an operation takes them: without the zeros that another option has weights for.
+
+        Args:
+          op: the operation.
+          tensors: of its role.
+          channels: of its input.
+        """
+        if isinstance(op, SqueezeExciteOp):
+            return tensors
+        kernel, *rest = tensors
+        margin = (kernel.shape[0] - op.kernel_size) // 2
+        middle = slice(margin, margin + op.kernel_size)
+        return kernel[middle, middle, :channels], *rest
 
 
 Execution = Sliced | Masked

@@ -15,7 +15,7 @@ from mobiledets_tf.layers import BatchNorm
 from mobiledets_tf.models import shared_op
 from mobiledets_tf.models.execution import Execution
 from mobiledets_tf.models.shared_op import Tensors
-from mobiledets_tf.models.shared_weights import LayerPlan, tensor_sizes
+from mobiledets_tf.models.shared_weights import Chain, LayerPlan, tensor_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,37 +23,37 @@ class Structure:
     """What a position computes, without its widths; equal structures share a function.
 
     Attributes:
-      ops: key -> operation, as pairs; their widths are 0.
-      chains: sequences of keys; the empty one is the skip.
+      ranks: role -> dimensions of each of its tensors, as pairs.
+      chains: what differs among those of the options, widths 0.
       chain_of: option -> index into `chains`.
       residual: whether the input is added to what a chain gives.
     """
 
-    ops: tuple[tuple[str, Op], ...]
-    chains: tuple[tuple[str, ...], ...]
+    ranks: tuple[tuple[str, tuple[int, ...]], ...]
+    chains: tuple[Chain, ...]
     chain_of: tuple[int, ...]
     residual: bool
 
     @classmethod
-    def of(cls, plan: LayerPlan, residual: bool) -> "Structure":
-        """The structure of a position's plan."""
-        ops = tuple((key, _without_widths(op)) for key, op in plan.largest.items())
-        return cls(ops, plan.chains, tuple(int(chain) for chain in plan.chain_of), residual)
+    def of(cls, plan: LayerPlan, residual: bool, static: bool) -> "Structure":
+        """The structure of a position's plan; static: with sizes of kernels."""
+        chains = [tuple(_plain(op, static) for op in chain) for chain in plan.chains]
+        distinct = tuple(dict.fromkeys(chains))
+        ranks = tuple((role, tuple(len(s) for s in tensor_sizes(op))) for role, op in plan.largest.items())
+        return cls(ranks, distinct, tuple(distinct.index(chain) for chain in chains), residual)
 
     @property
     def mix(self) -> int:
         """The option that means: the mean of all options."""
         return len(self.chain_of)
 
-    @property
-    def ranks(self) -> dict[str, list[int]]:
-        """Key -> dimensions of each of its tensors."""
-        return {key: [len(size) for size in tensor_sizes(op)] for key, op in self.ops}
 
-
-def _without_widths(op: Op) -> Op:
-    names = ("channels", "hidden") if isinstance(op, SqueezeExciteOp) else ("in_channels", "out_channels")
-    return dataclasses.replace(op, **dict.fromkeys(names, 0))
+def _plain(op: Op, static: bool) -> Op:
+    """The operation without what its tensors tell."""
+    if isinstance(op, SqueezeExciteOp):
+        return dataclasses.replace(op, channels=0, hidden=0)
+    told = {"in_channels": 0, "out_channels": 0} | ({} if static else {"kernel_size": 0})
+    return dataclasses.replace(op, **told)
 
 
 class PositionFunction:
@@ -67,7 +67,7 @@ class PositionFunction:
 
     def __init__(self, structure: Structure, norm: BatchNorm, execution: Execution):
         self.structure = structure
-        self._ops = dict(structure.ops)
+        self._ranks = dict(structure.ranks)
         self._norm = norm
         self._execution = execution
         self._traced: dict[tuple, Callable] = {}
@@ -79,14 +79,14 @@ class PositionFunction:
 
         Args:
           x: float32 [batch, height, width, channels].
-          tensors: key -> tensors of the chosen option; of the mix: large enough for all options.
+          tensors: role -> tensors of the chosen option; of the mix: large enough for all options.
           option: int32 scalar; `structure.mix` is the mean of all.
           sizes: int32 [options + 1, sum of ranks]: the shapes of all tensors in each option.
 
         Returns:
           float32 [batch, height, width, channels].
         """
-        flat = [tensor for key in self._ops for tensor in tensors[key]]
+        flat = [tensor for role in self._ranks for tensor in tensors[role]]
         return self._call(self._run, x, option, sizes, *flat)
 
     def _call(self, run: Callable, *arguments: tf.Tensor) -> tf.Tensor:
@@ -107,27 +107,27 @@ class PositionFunction:
         shape = argument.shape if self._execution.static else [None] * argument.shape.rank
         return tf.TensorSpec(shape, argument.dtype)
 
-    def _by_key(self, flat: tuple[tf.Tensor, ...]) -> dict[str, Tensors]:
+    def _by_role(self, flat: tuple[tf.Tensor, ...]) -> dict[str, Tensors]:
         left = iter(flat)
-        return {key: tuple(next(left) for _ in ranks) for key, ranks in self.structure.ranks.items()}
+        return {role: tuple(next(left) for _ in ranks) for role, ranks in self._ranks.items()}
 
     def _run(self, x, option, sizes, *flat):
-        tensors = self._by_key(flat)
+        tensors = self._by_role(flat)
         chains = [lambda chain=chain: self._chain(x, chain, tensors) for chain in self.structure.chains]
         # Apart: a step that does not mix passes over one call, not over 2,400 nodes of each position.
         mix = lambda: self._call(self._mix, x, sizes, *flat)  # noqa: E731
         places = tf.constant([*self.structure.chain_of, len(chains)])
         return tf.switch_case(tf.gather(places, option), [*chains, mix])
 
-    def _chain(self, x, chain: tuple[str, ...], tensors: dict[str, Tensors]) -> tf.Tensor:
+    def _chain(self, x, chain: Chain, tensors: dict[str, Tensors]) -> tf.Tensor:
         y = x
-        for key in chain:
-            y = shared_op.run(self._ops[key], self._norm, y, tensors[key])
+        for op in chain:
+            y = shared_op.run(op, self._norm, y, self._execution.of_op(op, tensors[op.name], y.shape[-1]))
         return x + y if self.structure.residual and chain else tf.identity(y)
 
     def _mix(self, x, sizes, *flat) -> tf.Tensor:
         """The mean of all options, one after the other."""
-        structure, tensors = self.structure, self._by_key(flat)
+        structure, tensors = self.structure, self._by_role(flat)
         places = tf.constant(structure.chain_of)
 
         def of(option):
@@ -149,9 +149,9 @@ class PositionFunction:
         return total / float(count)
 
     def _narrowed(self, size: tf.Tensor, tensors: dict[str, Tensors]) -> dict[str, Tensors]:
-        ends = np.cumsum([rank for ranks in self.structure.ranks.values() for rank in ranks])
+        ends = np.cumsum([rank for ranks in self._ranks.values() for rank in ranks])
         places = iter(zip([0, *ends[:-1]], ends, strict=True))
         return {
-            key: tuple(self._execution.narrow(t, size[slice(*next(places))]) for t in mine)
-            for key, mine in tensors.items()
+            role: tuple(self._execution.narrow(t, size[slice(*next(places))]) for t in mine)
+            for role, mine in tensors.items()
         }

@@ -1,10 +1,11 @@
 """Weights that all networks of a space share, kept at their largest size.
 
 Every convolution of every option of a layer is lowered by `architecture.ops`. Convolutions
-with the same role share one kernel: expansions and Tucker ratios take slices of one kernel, 1x1
-convolutions are shared between kernel sizes, spatial kernels of different size are separate
-(TuNAS, arXiv 2008.06120). How wide a slice is in a given network is looked up in a table made
-from the same lowering, so no rounding rule is written twice.
+of one name, its role in the layer, share one kernel, whatever the option: expansions and Tucker
+ratios take its first channels, small kernels its middle (as in once-for-all, arXiv 1908.09791;
+TuNAS, arXiv 2008.06120, keeps a kernel for each size, and learns far slower: `shared_start`).
+How large a slice is in a given network is looked up in a table made from the same lowering, so
+no rounding rule is written twice.
 """
 
 import dataclasses
@@ -20,12 +21,6 @@ from mobiledets_tf.models.banks import Extent, SharedTensor
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
 
 
-def key_of(op_kind: str, op: Op) -> str:
-    """Role of an operation among the options of its layer; equal keys share weights."""
-    spatial = isinstance(op, ConvOp) and (op.depthwise or op.kernel_size > 1)
-    return f"{op_kind}_{op.name}" + (f"_k{op.kernel_size}" if spatial else "")
-
-
 class SharedOp:
     """One operation at its largest size.
 
@@ -37,6 +32,7 @@ class SharedOp:
       initializer: of a full convolution's kernel; he_normal by default.
       depthwise_initializer: of a depthwise kernel.
       bias: initial bias where there is no BN.
+      scale: initial scale of the BN.
     """
 
     def __init__(
@@ -48,6 +44,7 @@ class SharedOp:
         initializer: keras.initializers.Initializer | None = None,
         depthwise_initializer: keras.initializers.Initializer | None = None,
         bias: float = 0.0,
+        scale: float = 1.0,
     ):
         self.op = op
         self.norm = norm
@@ -56,7 +53,7 @@ class SharedOp:
         if isinstance(op, SqueezeExciteOp):
             values = _squeeze_excite_values(op)
         else:
-            values = _conv_values(op, draw, depthwise_initializer or DepthwiseHeNormal(), bias)
+            values = _conv_values(op, draw, depthwise_initializer or DepthwiseHeNormal(), bias, scale)
         self.tensors = [
             SharedTensor(f"{name}/{suffix}", value, table)
             for (suffix, value), table in zip(values.items(), tables, strict=True)
@@ -74,7 +71,7 @@ class SharedOp:
         }
 
 
-def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.Tensor]:
+def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float, scale: float) -> dict[str, tf.Tensor]:
     side = op.kernel_size
     if op.depthwise:
         kernel = draw_depthwise((side, side, op.in_channels, 1))
@@ -85,7 +82,7 @@ def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float) -> dict[str, tf.
     # One tensor for both: the traced graph cuts each tensor of each option.
     return {
         "kernel": kernel,
-        "scale_offset": tf.stack([tf.ones(op.out_channels), tf.zeros(op.out_channels)]),
+        "scale_offset": tf.stack([tf.fill([op.out_channels], scale), tf.zeros(op.out_channels)]),
     }
 
 
@@ -109,23 +106,25 @@ def tensor_sizes(op: Op) -> tuple[tuple[int, ...], ...]:
     return kernel, (2, outputs) if op.batch_norm else (outputs,)
 
 
+# The operations of an option, one after the other.
+Chain = tuple[Op, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerPlan:
     """All that one op position needs, made from the lowering of all its options.
 
     Attributes:
-      largest: key -> operation with its largest channel counts.
-      sizes: key -> one table per tensor, int32 [input widths, options + 1, output widths, rank]:
+      largest: role -> operation with the largest kernel and channel counts.
+      sizes: role -> one table per tensor, int32 [input widths, options + 1, output widths, rank]:
         its shape. The last option is the mix of all, with the largest shape. Zeros where an
-        option lacks the operation.
-      chains: distinct sequences of keys; the empty one is the skip.
-      chain_of: int32 [options]: option -> index into `chains`.
+        option lacks the role.
+      chains: of each option; its widths are those of one network. Empty: the skip.
     """
 
     largest: dict[str, Op]
     sizes: dict[str, list[np.ndarray]]
-    chains: tuple[tuple[str, ...], ...]
-    chain_of: np.ndarray
+    chains: tuple[Chain, ...]
 
 
 def plan_layer(
@@ -135,35 +134,33 @@ def plan_layer(
     largest: dict[str, Op] = {}
     n_in, n_options, n_out = position.shape
     sizes: dict[str, list[np.ndarray]] = {}
-    chains: list[tuple[str, ...]] = []
-    chain_of = np.zeros(n_options, np.int32)
+    chains: list[Chain] = []
     for o, option in enumerate(layer.op.choices):
-        chain: tuple[str, ...] = ()
+        chain: Chain = ()
         for (i, c_in), (j, c_out) in itertools.product(enumerate(in_choices), enumerate(out_choices)):
             if option == SKIP or (layer.residual and c_in != c_out):
                 continue
             spec = option.to_spec(c_out, layer.strides, layer.residual)
-            ops = lower(spec, c_in, space.activation, space.se_ratio)
-            chain = tuple(key_of(option.op, op) for op in ops)
-            for key, op in zip(chain, ops, strict=True):
+            chain = lower(spec, c_in, space.activation, space.se_ratio)
+            for op in chain:
                 shapes = tensor_sizes(op)
                 tables = sizes.setdefault(
-                    key, [np.zeros((n_in, n_options + 1, n_out, len(s)), np.int32) for s in shapes]
+                    op.name, [np.zeros((n_in, n_options + 1, n_out, len(s)), np.int32) for s in shapes]
                 )
                 for table, shape in zip(tables, shapes, strict=True):
                     table[i, o, j] = shape
-                largest[key] = _larger(largest.get(key), op)
-        if chain not in chains:
-            chains.append(chain)
-        chain_of[o] = chains.index(chain)
+                largest[op.name] = _larger(largest.get(op.name), op)
+        chains.append(chain)
     for table in itertools.chain.from_iterable(sizes.values()):
         table[:, -1] = table.max(axis=1)
-    return LayerPlan(largest, sizes, tuple(chains), chain_of)
+    return LayerPlan(largest, sizes, tuple(chains))
 
 
 def _larger(before: Op | None, op: Op) -> Op:
-    """The operation with the larger of both channel counts."""
+    """The operation with the larger of both channel counts, and of both kernels."""
     if before is None:
         return op
-    fields = ("channels", "hidden") if isinstance(op, SqueezeExciteOp) else ("in_channels", "out_channels")
+    fields = ("channels", "hidden")
+    if isinstance(op, ConvOp):
+        fields = ("in_channels", "out_channels", "kernel_size")
     return dataclasses.replace(op, **{f: max(getattr(before, f), getattr(op, f)) for f in fields})

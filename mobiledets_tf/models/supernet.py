@@ -15,10 +15,11 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position, op_positions
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from mobiledets_tf.models import shared_op
-from mobiledets_tf.models.banks import Bank, Extent, make_banks
+from mobiledets_tf.models.banks import Bank, Extent, corner, make_banks
 from mobiledets_tf.models.execution import Execution, Taken, get_execution
 from mobiledets_tf.models.position_function import PositionFunction, Structure
 from mobiledets_tf.models.shared_op import Tensors
+from mobiledets_tf.models.shared_start import MiddlePixel, PassOn, residual_scale
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
@@ -51,11 +52,15 @@ class SupernetLayer:
         self.out_choices = out_choices
         self.plan: LayerPlan = plan_layer(space, layer, position, in_choices, out_choices)
         self.ops = {
-            key: SharedOp(op, BACKBONE_NORM, f"{position.name}/{key}", self.plan.sizes[key])
-            for key, op in self.plan.largest.items()
+            role: SharedOp(
+                op, BACKBONE_NORM, f"{position.name}/{role}", self.plan.sizes[role],
+                PassOn() if role == "conv" else MiddlePixel(), PassOn(),
+                scale=residual_scale(layer.residual, role),
+            )
+            for role, op in self.plan.largest.items()
         }
         self._static = functions.execution.static
-        self._function = functions.of(Structure.of(self.plan, layer.residual))
+        self._function = functions.of(Structure.of(self.plan, layer.residual, self._static))
         tensors = [tensor for op in self.ops.values() for tensor in op.tensors]
         # Of all tensors side by side: one look-up serves them all.
         self._sizes = np.concatenate([t.table[..., : len(t.shape)] for t in tensors], axis=-1)
@@ -79,7 +84,7 @@ class SupernetLayer:
 
     def __call__(self, x: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> tf.Tensor:
         """Runs the chosen option, or the mean of all of them."""
-        mine = {key: weights[f"{self.position.name}/{key}"] for key in self.ops}
+        mine = {role: weights[f"{self.position.name}/{role}"] for role in self.ops}
         y = self._function(x, mine, decisions[self.position.op], self._option_sizes(decisions))
         out_size = [-(-side // self.layer.strides) for side in x.shape[1:3]]
         y.set_shape([x.shape[0], *out_size, max(self.out_choices) if self._static else None])
@@ -140,7 +145,7 @@ class Supernet(tf.Module):
         # Every shared operation under its full name.
         self.ops = {"stem": self.stem} | self.head_ops
         for layer in self.layers:
-            self.ops |= {f"{layer.position.name}/{key}": op for key, op in layer.ops.items()}
+            self.ops |= {f"{layer.position.name}/{role}": op for role, op in layer.ops.items()}
         self.banks = make_banks(tensor for op in self.ops.values() for tensor in op.tensors)
 
     def _make_layers(self) -> list[SupernetLayer]:
@@ -266,11 +271,10 @@ class Supernet(tf.Module):
         weights = _named("stem_conv", self.stem, extents)
         names = iter(_kept_layer_names(self.space, decisions))
         for layer in self.layers:
-            chain = layer.plan.chains[layer.plan.chain_of[decisions[layer.position.op]]]
+            chain = layer.plan.chains[decisions[layer.position.op]]
             name = next(names) if chain else None
-            for key in chain:
-                role = layer.ops[key].op.name
-                weights |= _named(f"{name}_{role}", layer.ops[key], extents)
+            for op in chain:
+                weights |= _named(f"{name}_{op.name}", layer.ops[op.name], extents)
         for label, op in self.head_ops.items():
             weights |= _named(label, op, extents)
         return weights
@@ -320,7 +324,9 @@ def _named(name: str, op: SharedOp, extents: NetworkExtents) -> dict[str, np.nda
     """Tensors of one operation in a network under the names that plain Keras layers give them."""
     found = {}
     for shared in op.tensors:
-        cut = tuple(slice(0, int(side)) for side in extents[shared.label].size)
+        size = extents[shared.label].size
+        begin = corner(shared.shape, size)
+        cut = tuple(slice(b, b + s) for b, s in zip(begin.numpy(), size.numpy(), strict=True))
         suffix, tensor = shared.label.rpartition("/")[2], shared.full().numpy()[cut]
         if suffix == "scale_offset":
             found[f"{name}_bn/gamma"], found[f"{name}_bn/beta"] = tensor

@@ -12,11 +12,11 @@ TUNAS = {
     "quality": "AP",
     "extraction": "argmax",
 }
-# Some hundred steps on some thousand images: a mixed step runs every option of a layer, a slow
+# Some hundred steps on some thousand images: a mixed step takes as long as ten others, a slow
 # policy learns nothing, AP of a hardly trained network is next to 0, and a policy that has not settled
 # stands for no network near the target.
 SMALL = {
-    "op_warmup_fraction": 0.05,
+    "op_warmup_fraction": 0.0,
     "controller_learning_rate": 0.05,
     "rl_batch_multiplier": 2,
     "quality": "AP50",

@@ -13,10 +13,16 @@ SPACES = [("ibn", {}), ("ibn_fused", {}), ("ibn_fused_tucker", {})]
 SPACES += [("ibn_fused_tucker", {"activation": "hard_swish", "se_ratio": 0.25})]
 
 
-def _supernet(name, options, execution="sliced"):
+def _supernet(name, options, execution="sliced", trained=True):
+    """Trained: with scales that are not those of a start, at which a residual layer adds nothing."""
     tf.random.set_seed(0)
     space = get_space(name, depth_multiplier=DEPTH, **options)
-    return Supernet(space, CLASSES, SIZE, execution=execution)
+    supernet = Supernet(space, CLASSES, SIZE, execution=execution)
+    if trained:
+        for bank in supernet.banks:
+            if not bank.is_kernel:
+                bank.rows.assign_add(tf.random.uniform(bank.rows.shape, 0.0, 0.5))
+    return supernet
 
 
 def _run(supernet, images, decisions):
@@ -35,7 +41,7 @@ def _stand_alone(supernet, decisions):
     return model
 
 
-def _images(batch=2):
+def _images(batch=4):
     return tf.constant(np.random.default_rng(0).uniform(-1, 1, (batch, SIZE, SIZE, 3)), tf.float32)
 
 
@@ -65,6 +71,67 @@ def test_mix_is_the_mean_of_all_options():
     options = [output(option) for option in range(mix_option(layer.layer))]
     assert np.abs(options[0] - options[1]).max() > 1e-3
     np.testing.assert_allclose(output(mix_option(layer.layer)), np.mean(options, axis=0), atol=1e-5)
+
+
+def _output(supernet, layer, x, option):
+    decisions = np.zeros(len(supernet.space.decisions), np.int32)
+    decisions[layer.position.op] = option
+    decisions = tf.constant(decisions)
+    return layer(x, supernet.weights_of(decisions), decisions).numpy()
+
+
+def test_options_start_as_nearly_the_same_function():
+    supernet = _supernet("ibn_fused", {}, trained=False)
+    first, second = supernet.layers[1:3]
+    assert (first.layer.residual, second.layer.residual) == (False, True)
+    stem = min(supernet.space.stem_filters.choices)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 24, 24, stem)), tf.float32)
+    options = [_output(supernet, first, x, option) for option in range(len(first.layer.op.choices))]
+    by_expansion = {
+        expansion: [y.ravel() for y, o in zip(options, first.layer.op.choices, strict=True)
+                    if o.expansion == expansion]
+        for expansion in (4, 8)
+    }  # fmt: skip
+    for outputs in by_expansion.values():
+        assert len(outputs) == 4
+        assert np.corrcoef(outputs).min() > 0.8
+    # A layer that adds to its input adds nothing yet.
+    x = tf.constant(options[0])
+    for option in range(len(second.layer.op.choices)):
+        np.testing.assert_array_equal(_output(supernet, second, x, option), x)
+
+
+def test_options_share_the_weights_of_a_role():
+    supernet = _supernet("ibn_fused_tucker", {})
+    layer = supernet.layers[1]
+
+    def kernel(name, **wanted):
+        """Of an operation of the option of these attributes."""
+        has = [all(getattr(o, key) == value for key, value in wanted.items()) for o in layer.layer.op.choices]
+        decisions = np.zeros(len(supernet.space.decisions), np.int32)
+        decisions[layer.position.op] = has.index(True)
+        (found,) = [
+            value for key, value in supernet.detector_weights(decisions).items()
+            if key.startswith(f"{layer.position.name}_{name}/") and key.endswith("kernel")
+        ]  # fmt: skip
+        return found
+
+    small, large = (kernel("expand", op="fused", kernel_size=k, expansion=8) for k in (3, 5))
+    np.testing.assert_array_equal(small, large[1:4, 1:4])
+    expand = kernel("expand", op="ibn", expansion=8)
+    np.testing.assert_array_equal(expand, large[2:3, 2:3])
+    narrow, wide = (kernel("compress", op="tucker", in_ratio=r) for r in (0.25, 0.75))
+    np.testing.assert_array_equal(narrow, wide[..., : narrow.shape[-1]])
+    small, large = (kernel("depthwise", op="ibn", kernel_size=k) for k in (3, 5))
+    np.testing.assert_array_equal(small, large[1:4, 1:4])
+    small, large = (
+        kernel("conv", op="tucker", kernel_size=k, out_ratio=r) for k, r in ((3, 0.25), (5, 0.75))
+    )
+    np.testing.assert_array_equal(small, large[1:4, 1:4, : small.shape[2], : small.shape[3]])
+    project = kernel("project", op="ibn", expansion=8)
+    for other in (kernel("project", op="tucker", out_ratio=0.75), kernel("project", op="fused", expansion=4)):
+        assert other.shape[2] < project.shape[2]
+        np.testing.assert_array_equal(other, project[:, :, : other.shape[2]])
 
 
 @pytest.mark.slow

@@ -46,8 +46,11 @@ def _momentum(supernet, optimizer):
 
 
 def _gradient(label, shape):
-    """The same for a weight whatever the network: counted along its own axes."""
-    grids = np.meshgrid(*(np.arange(side) + 1.0 for side in shape), indexing="ij")
+    """The same for a weight whatever the network: kernels are counted from their middle."""
+    counts = [np.arange(side) + 1.0 for side in shape]
+    if len(shape) == 4:
+        counts[:2] = (np.arange(side) - side // 2 for side in shape[:2])
+    grids = np.meshgrid(*counts, indexing="ij")
     return np.sin(sum(grids, np.zeros(shape)) + len(label)).astype(np.float32)
 
 
@@ -58,7 +61,7 @@ def _reference(supernet, networks, update):
     for decisions in networks:
         extents = supernet.extents(tf.constant(decisions))
         for label in weights:
-            cut = tuple(slice(0, int(side)) for side in extents[label].size)
+            cut = _cut(weights[label].shape, extents[label].size.numpy())
             gradient = np.zeros_like(weights[label])
             gradient[cut] = _gradient(label, gradient[cut].shape)
             moves = np.zeros(gradient.shape, bool)
@@ -69,6 +72,13 @@ def _reference(supernet, networks, update):
             momentum[label] = np.where(moves, new, momentum[label])
             weights[label] += np.where(moves, new, 0.0)
     return weights, momentum
+
+
+def _cut(whole, size):
+    """The middle of a kernel, the first of all channels."""
+    begin = [(w - s) // 2 if len(whole) == 4 and axis < 2 else 0
+             for axis, (w, s) in enumerate(zip(whole, size, strict=True))]  # fmt: skip
+    return tuple(slice(b, b + s) for b, s in zip(begin, size, strict=True))
 
 
 @pytest.mark.parametrize("execution", ["sliced", "masked"])
