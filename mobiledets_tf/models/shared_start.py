@@ -5,6 +5,8 @@ has learnt is noise to the layers after it as soon as another is drawn, and a sh
 next to nothing. Here options differ by little at first: a kernel acts through its middle pixel,
 what lies between two 1x1 convolutions passes its channels on, and a layer that adds to its input
 adds nothing (`residual_scale`; Goyal et al., arXiv 1706.02677, start residual blocks so).
+After 60 steps of random networks on one batch, networks that were never drawn have AP50 0.66 to
+0.81 on it; with a kernel for each size and a usual start 0.04 to 0.12 (`ibn`, 96 pixels).
 """
 
 import math
