@@ -85,7 +85,7 @@ class SharedTensor:
 
 
 def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
-    """1 in the first `size` channels of a tensor of a shape, else 0; broadcasts against it."""
+    """1 where a network of a size has weights in a tensor of a shape, else 0; see `corner`."""
     mask, begin = tf.ones([1] * len(shape)), corner(shape, size)
     for axis, side in enumerate(shape):
         place = tf.range(side)

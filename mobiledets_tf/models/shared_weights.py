@@ -16,7 +16,7 @@ import numpy as np
 from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.latency.features import Position
-from mobiledets_tf.layers import BatchNorm, DepthwiseHeNormal
+from mobiledets_tf.layers import BatchNorm
 from mobiledets_tf.models.banks import Extent, SharedTensor
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
 
@@ -29,8 +29,7 @@ class SharedOp:
       norm: BN settings.
       name: unique in the supernet.
       tables: for each tensor its shapes in all networks, int32 [..., rank]; see `tensor_sizes`.
-      initializer: of a full convolution's kernel; he_normal by default.
-      depthwise_initializer: of a depthwise kernel.
+      initializer: of a convolution's kernel; he_normal by default.
       bias: initial bias where there is no BN.
       scale: initial scale of the BN.
     """
@@ -42,18 +41,16 @@ class SharedOp:
         name: str,
         tables: list[np.ndarray],
         initializer: keras.initializers.Initializer | None = None,
-        depthwise_initializer: keras.initializers.Initializer | None = None,
         bias: float = 0.0,
         scale: float = 1.0,
     ):
         self.op = op
         self.norm = norm
         self.label = name
-        draw = initializer or keras.initializers.HeNormal()
         if isinstance(op, SqueezeExciteOp):
             values = _squeeze_excite_values(op)
         else:
-            values = _conv_values(op, draw, depthwise_initializer or DepthwiseHeNormal(), bias, scale)
+            values = _conv_values(op, initializer or keras.initializers.HeNormal(), bias, scale)
         self.tensors = [
             SharedTensor(f"{name}/{suffix}", value, table)
             for (suffix, value), table in zip(values.items(), tables, strict=True)
@@ -71,12 +68,9 @@ class SharedOp:
         }
 
 
-def _conv_values(op: ConvOp, draw, draw_depthwise, bias: float, scale: float) -> dict[str, tf.Tensor]:
+def _conv_values(op: ConvOp, draw, bias: float, scale: float) -> dict[str, tf.Tensor]:
     side = op.kernel_size
-    if op.depthwise:
-        kernel = draw_depthwise((side, side, op.in_channels, 1))
-    else:
-        kernel = draw((side, side, op.in_channels, op.out_channels))
+    kernel = draw((side, side, op.in_channels, 1 if op.depthwise else op.out_channels))
     if not op.batch_norm:
         return {"kernel": kernel, "bias": tf.fill([op.out_channels], bias)}
     # One tensor for both: the traced graph cuts each tensor of each option.

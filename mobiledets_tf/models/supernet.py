@@ -19,7 +19,7 @@ from mobiledets_tf.models.banks import Bank, Extent, corner, make_banks
 from mobiledets_tf.models.execution import Execution, Taken, get_execution
 from mobiledets_tf.models.position_function import PositionFunction, Structure
 from mobiledets_tf.models.shared_op import Tensors
-from mobiledets_tf.models.shared_start import MiddlePixel, PassOn, residual_scale
+from mobiledets_tf.models.shared_start import bn_scale, initializer
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
@@ -54,8 +54,7 @@ class SupernetLayer:
         self.ops = {
             role: SharedOp(
                 op, BACKBONE_NORM, f"{position.name}/{role}", self.plan.sizes[role],
-                PassOn() if role == "conv" else MiddlePixel(), PassOn(),
-                scale=residual_scale(layer.residual, role),
+                initializer(op), scale=bn_scale(op, layer.residual),
             )
             for role, op in self.plan.largest.items()
         }
@@ -171,8 +170,7 @@ class Supernet(tf.Module):
                 label = f"{name}_{op.name}"
                 tables = self._head_tables(label, op)
                 # One object each: an initialiser that is used twice may draw equal values.
-                draws = draw(stddev=0.03), draw(stddev=0.03)
-                ops[label] = SharedOp(op, HEAD_NORM, label, tables, *draws, bias)
+                ops[label] = SharedOp(op, HEAD_NORM, label, tables, draw(stddev=0.03), bias)
         return ops
 
     def _head_tables(self, label: str, op: ConvOp) -> list[np.ndarray]:

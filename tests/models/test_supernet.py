@@ -55,6 +55,13 @@ def test_equals_the_stand_alone_network(name, options):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def _output(supernet, layer, x, option):
+    decisions = np.zeros(len(supernet.space.decisions), np.int32)
+    decisions[layer.position.op] = option
+    decisions = tf.constant(decisions)
+    return layer(x, supernet.weights_of(decisions), decisions).numpy()
+
+
 def test_mix_is_the_mean_of_all_options():
     supernet, images = _supernet("ibn", {}), _images()
     layer = supernet.layers[0]
@@ -62,22 +69,10 @@ def test_mix_is_the_mean_of_all_options():
     stem = supernet.weights_of(tf.constant(decisions))["stem"]
     x = shared_op.run(supernet.stem.op, supernet.stem.norm, images, stem)
 
-    def output(option):
-        network = decisions.copy()
-        network[layer.position.op] = option
-        weights = supernet.weights_of(tf.constant(network))
-        return layer(x, weights, tf.constant(network)).numpy()
-
-    options = [output(option) for option in range(mix_option(layer.layer))]
+    options = [_output(supernet, layer, x, option) for option in range(mix_option(layer.layer))]
     assert np.abs(options[0] - options[1]).max() > 1e-3
-    np.testing.assert_allclose(output(mix_option(layer.layer)), np.mean(options, axis=0), atol=1e-5)
-
-
-def _output(supernet, layer, x, option):
-    decisions = np.zeros(len(supernet.space.decisions), np.int32)
-    decisions[layer.position.op] = option
-    decisions = tf.constant(decisions)
-    return layer(x, supernet.weights_of(decisions), decisions).numpy()
+    mix = _output(supernet, layer, x, mix_option(layer.layer))
+    np.testing.assert_allclose(mix, np.mean(options, axis=0), atol=1e-5)
 
 
 def test_options_start_as_nearly_the_same_function():

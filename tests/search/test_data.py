@@ -94,7 +94,6 @@ def test_no_image_on_a_side_is_an_error(stream, monkeypatch):
         stream(1, True)
 
 
-@pytest.mark.slow
 def _step_and_batch(sample_records):
     files = records.resolve(str(sample_records), "train")
     set_seed(0)
@@ -105,6 +104,7 @@ def _step_and_batch(sample_records):
     return step, space, next(train.batches(0))
 
 
+@pytest.mark.slow
 def test_shared_weights_learn_to_detect(sample_records):
     step, space, batch = _step_and_batch(sample_records)
     network = search_space.sample(space, np.random.default_rng(0))
@@ -114,11 +114,12 @@ def test_shared_weights_learn_to_detect(sample_records):
     assert step.quality([batch], network, "AP50") > 0.9
 
 
+@pytest.mark.slow
 def test_networks_learn_from_each_other(sample_records):
-    """Unseen networks: 0.66 to 0.81; 0.04 to 0.12 with a kernel for each size and a usual start."""
+    """Unseen: 0.85 to 1 in seven runs; 0.07 to 0.15 with a kernel for each size and a usual start."""
     step, space, batch = _step_and_batch(sample_records)
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(80):
         step.train([batch], [search_space.sample(space, rng)], 0.05)
     unseen = search_space.sample(space, np.random.default_rng(1), 3)
-    assert min(step.quality([batch], network, "AP50") for network in unseen) > 0.4
+    assert min(step.quality([batch], network, "AP50") for network in unseen) > 0.5
