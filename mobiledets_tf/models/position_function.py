@@ -5,9 +5,9 @@ and differ in widths and map sizes only, which are known at run time: they share
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-
-import numpy as np
+from typing import Any
 
 from mobiledets_tf.architecture.ops import Op, SqueezeExciteOp
 from mobiledets_tf.compat import tf
@@ -87,7 +87,8 @@ class PositionFunction:
           float32 [batch, height, width, channels].
         """
         flat = [tensor for role in self._ranks for tensor in tensors[role]]
-        return self._call(self._run, x, option, sizes, *flat)
+        run = self._run_again_for_gradient if self._execution.static else self._run
+        return self._call(run, x, option, sizes, *flat)
 
     def _call(self, run: Callable, *arguments: tf.Tensor) -> tf.Tensor:
         """Calls a method as a graph of its own, traced once for arguments of equal shapes."""
@@ -112,46 +113,85 @@ class PositionFunction:
         return {role: tuple(next(left) for _ in ranks) for role, ranks in self._ranks.items()}
 
     def _run(self, x, option, sizes, *flat):
-        tensors = self._by_role(flat)
-        chains = [lambda chain=chain: self._chain(x, chain, tensors) for chain in self.structure.chains]
-        # Apart: a step that does not mix passes over one call, not over 2,400 nodes of each position.
+        # Apart: a step that does not mix passes over one call, not over all that a mix computes.
         mix = lambda: self._call(self._mix, x, sizes, *flat)  # noqa: E731
-        places = tf.constant([*self.structure.chain_of, len(chains)])
-        return tf.switch_case(tf.gather(places, option), [*chains, mix])
+        return self._switch(option, lambda chain: self._chain(chain, x, *flat), mix)
 
-    def _chain(self, x, chain: Chain, tensors: dict[str, Tensors]) -> tf.Tensor:
-        y = x
+    @tf.custom_gradient
+    def _run_again_for_gradient(self, x, option, sizes, *flat):
+        """The same; its gradient runs the option again, as TuNAS does ("rematlib").
+
+        XLA refuses what a switch hands over to its gradient; this one hands over nothing.
+        """
+
+        def gradient(upstream):
+            mix = lambda: self._call(self._mix_gradient, upstream, x, sizes, *flat)  # noqa: E731
+            of = lambda chain: _gradient(functools.partial(self._chain, chain), upstream, x, *flat)  # noqa: E731
+            in_x, *in_flat = self._switch(option, of, mix)
+            return in_x, None, None, *in_flat
+
+        return self._run(x, option, sizes, *flat), gradient
+
+    def _switch(self, option: tf.Tensor, of: Callable[[Chain], Any], *mix: Callable[[], Any]):
+        """What a function gives for the option's chain, or what `mix` gives."""
+        chains = [functools.partial(of, chain) for chain in self.structure.chains]
+        places = tf.constant([*self.structure.chain_of, *[len(chains)] * len(mix)])
+        return tf.switch_case(tf.gather(places, option), [*chains, *mix])
+
+    def _chain(self, chain: Chain, x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
+        y, tensors = x, self._by_role(flat)
         for op in chain:
             y = shared_op.run(op, self._norm, y, self._execution.of_op(op, tensors[op.name], y.shape[-1]))
         return x + y if self.structure.residual and chain else tf.identity(y)
 
-    def _mix(self, x, sizes, *flat) -> tf.Tensor:
-        """The mean of all options, one after the other."""
-        structure, tensors = self.structure, self._by_role(flat)
-        places = tf.constant(structure.chain_of)
+    @tf.custom_gradient
+    def _mix(self, x, sizes, *flat):
+        """The mean of all options, one after the other.
 
-        def of(option):
-            narrow = self._narrowed(sizes[option], tensors)
-            chains = [lambda chain=chain: self._chain(x, chain, narrow) for chain in structure.chains]
-            return tf.switch_case(tf.gather(places, option), chains)
+        Its gradient runs each again: what a loop keeps for it is what all options take together.
+        """
 
-        first = structure.chains[structure.chain_of[0]]
-        start = self._chain(x, first, self._narrowed(sizes[0], tensors))
-        count = structure.mix
+        def gradient(upstream):
+            in_x, *in_flat = self._call(self._mix_gradient, upstream, x, sizes, *flat)
+            return in_x, None, *in_flat
+
+        (y,) = self._mean(sizes, lambda chain, size: [self._narrow_chain(chain, size, x, *flat)])
+        return y, gradient
+
+    def _mix_gradient(self, upstream, x, sizes, *flat):
+        def of(chain, size):
+            return _gradient(functools.partial(self._narrow_chain, chain, size), upstream, x, *flat)
+
+        return self._mean(sizes, of)
+
+    def _mean(self, sizes: tf.Tensor, of: Callable[[Chain, tf.Tensor], list[tf.Tensor]]) -> list[tf.Tensor]:
+        """The mean over all options of what a function gives for a chain and the shapes of its tensors."""
+        structure = self.structure
+
+        def add(option, total):
+            size = tf.gather(sizes, option)
+            more = self._switch(option, lambda chain: of(chain, size))
+            return option + 1, [before + value for before, value in zip(total, more, strict=True)]
+
         _, total = tf.while_loop(
-            lambda option, _: option < count,
-            lambda option, total: (option + 1, total + of(option)),
-            (tf.constant(1), start),
-            (tf.TensorShape([]), start.shape),
+            lambda option, _: option < structure.mix,
+            add,
+            (tf.constant(1), of(structure.chains[structure.chain_of[0]], sizes[0])),
             parallel_iterations=1,
-            maximum_iterations=count - 1,
+            maximum_iterations=structure.mix - 1,
         )
-        return total / float(count)
+        return [value / float(structure.mix) for value in total]
 
-    def _narrowed(self, size: tf.Tensor, tensors: dict[str, Tensors]) -> dict[str, Tensors]:
-        ends = np.cumsum([rank for ranks in self._ranks.values() for rank in ranks])
-        places = iter(zip([0, *ends[:-1]], ends, strict=True))
-        return {
-            role: tuple(self._execution.narrow(t, size[slice(*next(places))]) for t in mine)
-            for role, mine in tensors.items()
-        }
+    def _narrow_chain(self, chain: Chain, size: tf.Tensor, x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
+        """A chain with a part of each tensor; size: their shapes, one after the other."""
+        ranks = [rank for mine in self._ranks.values() for rank in mine]
+        narrow = map(self._execution.narrow, flat, tf.split(size, ranks))
+        return self._chain(chain, x, *narrow)
+
+
+def _gradient(run: Callable, upstream: tf.Tensor, *at: tf.Tensor) -> list[tf.Tensor]:
+    """The gradient of a function by all its arguments, zeros where it does not read one."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(at)
+        y = run(*at)
+    return tape.gradient(y, list(at), upstream, unconnected_gradients="zero")

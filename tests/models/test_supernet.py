@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mobiledets_tf.compat import tf
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.models import build_detector, shared_op
 from mobiledets_tf.models.supernet import Supernet, mix_option
 from mobiledets_tf.search_space import decode, get_space, sample
@@ -15,7 +15,7 @@ SPACES += [("ibn_fused_tucker", {"activation": "hard_swish", "se_ratio": 0.25})]
 
 def _supernet(name, options, execution="sliced", trained=True):
     """Trained: with scales that are not those of a start, at which a residual layer adds nothing."""
-    tf.random.set_seed(0)
+    keras.utils.set_random_seed(1)
     space = get_space(name, depth_multiplier=DEPTH, **options)
     supernet = Supernet(space, CLASSES, SIZE, execution=execution)
     if trained:
@@ -47,7 +47,8 @@ def _images(batch=4):
 
 @pytest.mark.parametrize(("name", "options"), SPACES)
 def test_equals_the_stand_alone_network(name, options):
-    supernet, rng, images = _supernet(name, options), np.random.default_rng(1), _images()
+    # The last maps are 1x1: BN over few values magnifies rounding: over four, 1e-4 was seen.
+    supernet, rng, images = _supernet(name, options), np.random.default_rng(1), _images(8)
     for _ in range(2):
         decisions = sample(supernet.space, rng)
         expected = _stand_alone(supernet, decisions)(images, training=True)
