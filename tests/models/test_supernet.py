@@ -63,17 +63,39 @@ def _output(supernet, layer, x, option):
     return layer(x, supernet.weights_of(decisions), decisions).numpy()
 
 
-def test_mix_is_the_mean_of_all_options():
-    supernet, images = _supernet("ibn", {}), _images()
+def _gradients(supernet, layer, x, option):
+    """By x and by all shared weights, of a sum of the output with fixed numbers."""
+    decisions = np.zeros(len(supernet.space.decisions), np.int32)
+    decisions[layer.position.op] = option
+    extents = supernet.extents(tf.constant(decisions))
+    taken = supernet.take(extents)
+    rows = [mine.rows for mine in taken]
+    with tf.GradientTape() as tape:
+        tape.watch([x, *rows])
+        y = layer(x, supernet.weights(rows, extents), tf.constant(decisions))
+        value = tf.reduce_sum(y * tf.random.stateless_normal(tf.shape(y), [0, 1]))
+    in_x, *in_rows = tape.gradient(value, [x, *rows], unconnected_gradients="zero")
+    spread = supernet.execution.spread
+    return [in_x, *(spread(*of) for of in zip(supernet.banks, taken, in_rows, strict=True))]
+
+
+@pytest.mark.parametrize("execution", ["sliced", "masked"])
+def test_mix_is_the_mean_of_all_options(execution):
+    supernet, images = _supernet("ibn_fused", {}, execution), _images()
     layer = supernet.layers[0]
     decisions = np.zeros(len(supernet.space.decisions), np.int32)
     stem = supernet.weights_of(tf.constant(decisions))["stem"]
     x = shared_op.run(supernet.stem.op, supernet.stem.norm, images, stem)
+    mix = mix_option(layer.layer)
 
-    options = [_output(supernet, layer, x, option) for option in range(mix_option(layer.layer))]
+    options = [_output(supernet, layer, x, option) for option in range(mix)]
     assert np.abs(options[0] - options[1]).max() > 1e-3
-    mix = _output(supernet, layer, x, mix_option(layer.layer))
-    np.testing.assert_allclose(mix, np.mean(options, axis=0), atol=1e-5)
+    np.testing.assert_allclose(_output(supernet, layer, x, mix), np.mean(options, axis=0), atol=1e-5)
+
+    by_option = [_gradients(supernet, layer, x, option) for option in range(mix)]
+    for of_mix, *of_options in zip(_gradients(supernet, layer, x, mix), *by_option, strict=True):
+        mean = np.mean(of_options, axis=0)
+        np.testing.assert_allclose(of_mix, mean, atol=1e-5 * max(1.0, np.abs(mean).max()))
 
 
 def test_options_start_as_nearly_the_same_function():

@@ -62,7 +62,9 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert ["reward" in row for row in report["history"]] == [False, False, True, False] + [True] * 4
     (dropped,) = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     assert dropped["step"] == 4 and "reward is [nan]" in dropped["fault"] and len(dropped["images"]) == 8
-    assert report["dropped_steps"] == 1 and "step 4 dropped" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert report["dropped_steps"] == 1 and "step 4 dropped" in error
+    assert report["final_quality"] < 0.01 and "cost alone steered this search" in error
     devices = {entry["device"]: entry for entry in report["devices"]}
     for name, target in (("madds", 1e7), ("edgetpu_pixel4", 0.09)):
         entry = devices[name]
