@@ -159,7 +159,7 @@ def test_masked_equals_sliced(name, options):
     sliced, masked = _supernet(name, options), _supernet(name, options, execution="masked")
     for one, other in zip(sliced.banks, masked.banks, strict=True):
         other.rows.assign(one.rows)
-    rng, images = np.random.default_rng(3), _images()
+    rng, images = np.random.default_rng(3), _images(8)
     for draw in range(3):
         decisions = sample(sliced.space, rng)
         if draw == 2:
