@@ -17,7 +17,7 @@ SIZE, CLASSES, IMAGES = 96, 3, 8
 
 @pytest.fixture(scope="module")
 def space():
-    """A few layers, one of them residual: XLA on a CPU takes ten minutes for all of them."""
+    """A few layers, one of them residual: for all of them XLA on a CPU takes many minutes."""
     whole = get_space("ibn_fused_tucker", kernel_sizes=(3,), depth_multiplier=0.25)
     blocks = tuple(
         dataclasses.replace(block, layers=block.layers[: 2 if index == 2 else 1])
