@@ -9,9 +9,20 @@ from mobiledets_tf.models.supernet import Supernet, mix_option
 from mobiledets_tf.search_space import decode, get_space, sample
 
 SIZE, CLASSES, DEPTH = 96, 3, 0.25
-_ANCHORS = 204
 SPACES = [("ibn", {}), ("ibn_fused", {}), ("ibn_fused_tucker", {})]
 SPACES += [("ibn_fused_tucker", {"activation": "hard_swish", "se_ratio": 0.25})]
+
+
+@pytest.fixture
+def as_written():
+    """Graphs run as they are written.
+
+    TensorFlow's graph optimiser rewrites two graphs of one function differently, here by 1e-7; BN of
+    the last 1x1 maps, over as many values as there are images, makes 1e-5 and more of that.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def _supernet(name, options, execution="sliced", trained=True):
@@ -42,14 +53,13 @@ def _stand_alone(supernet, decisions):
     return model
 
 
-def _images(batch=4):
-    return tf.constant(np.random.default_rng(0).uniform(-1, 1, (batch, SIZE, SIZE, 3)), tf.float32)
+def _images():
+    return tf.constant(np.random.default_rng(0).uniform(-1, 1, (4, SIZE, SIZE, 3)), tf.float32)
 
 
 @pytest.mark.parametrize(("name", "options"), SPACES)
-def test_equals_the_stand_alone_network(name, options):
-    # The last maps are 1x1: BN over few values magnifies rounding: over four, 1e-4 was seen.
-    supernet, rng, images = _supernet(name, options), np.random.default_rng(1), _images(8)
+def test_equals_the_stand_alone_network(name, options, as_written):
+    supernet, rng, images = _supernet(name, options), np.random.default_rng(1), _images()
     for _ in range(2):
         decisions = sample(supernet.space, rng)
         expected = _stand_alone(supernet, decisions)(images, training=True)
@@ -155,15 +165,12 @@ def test_options_share_the_weights_of_a_role():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), SPACES)
-def test_masked_equals_sliced(name, options):
+def test_masked_equals_sliced(name, options, as_written):
     """Outputs, loss and gradients of single networks and of a mix of all options of some layers."""
     sliced, masked = _supernet(name, options), _supernet(name, options, execution="masked")
     for one, other in zip(sliced.banks, masked.banks, strict=True):
         other.rows.assign(one.rows)
-    rng, images = np.random.default_rng(3), _images(16)
-    # Anchors of the last 1x1 maps come last: their BN over 16 values magnifies rounding (1.2e-5 was seen).
-    one_pixel = 3 * 6
-    tolerance = np.repeat([1e-5, 5e-5], [_ANCHORS - one_pixel, one_pixel])[:, None]
+    rng, images = np.random.default_rng(3), _images()
     for draw in range(3):
         decisions = sample(sliced.space, rng)
         if draw == 2:
@@ -173,7 +180,7 @@ def test_masked_equals_sliced(name, options):
             _loss_and_gradients(supernet, images, tf.constant(decisions)) for supernet in (sliced, masked)
         )
         for ours, theirs in zip((boxes, logits), others[:2], strict=True):
-            assert (np.abs(ours - theirs) < tolerance).all()
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
         np.testing.assert_allclose(loss, others[2], rtol=1e-5)
         scale = max(float(tf.reduce_max(tf.abs(g))) for g in wholes)
         touched = np.concatenate([np.any(g, axis=1) for g in wholes])
