@@ -1,7 +1,8 @@
-"""What an op position of the supernet computes; traced once for all positions of one structure.
+"""What an op position of the supernet computes.
 
 A position's options are branches of one graph. Most positions of a space have the same branches
-and differ in widths and map sizes only, which are known at run time: they share one function.
+and differ in widths and map sizes only, which are known at run time: what is large, the mean of
+all options, is traced once for all positions of one structure.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from mobiledets_tf.models.shared_weights import Chain, LayerPlan, tensor_sizes
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What a position computes, without its widths; equal structures share a function.
+    """What a position computes, without its widths; equal structures share their graphs.
 
     Attributes:
       ranks: role -> dimensions of each of its tensors, as pairs.
@@ -87,15 +88,17 @@ class PositionFunction:
           float32 [batch, height, width, channels].
         """
         flat = [tensor for role in self._ranks for tensor in tensors[role]]
-        run = self._run_again_for_gradient if self._execution.static else self._run
-        return self._call(run, x, option, sizes, *flat)
+        if self._execution.static:
+            return self._call(self._run_again_for_gradient, x, option, sizes, *flat)
+        # Not a graph of its own: nothing after a call begins before the last of its results is there.
+        return self._run(x, option, sizes, *flat)
 
     def _call(self, run: Callable, *arguments: tf.Tensor) -> tf.Tensor:
         """Calls a method as a graph of its own, traced once for arguments of equal shapes."""
         specs = tuple(self._spec(argument) for argument in arguments)
         key = (run.__name__, specs)
         if key not in self._traced:
-            # Not inlined: copies of all branches at all positions make a graph of 250,000 nodes.
+            # Not inlined: one copy serves all positions.
             # A Python function each: TensorFlow warns of many traces of one.
             self._traced[key] = tf.function(
                 lambda *given: run(*given), input_signature=specs, autograph=False,

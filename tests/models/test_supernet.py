@@ -1,5 +1,7 @@
 """The supernet gives the same numbers as the stand-alone networks it holds."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -15,9 +17,9 @@ SPACES += [("ibn_fused_tucker", {"activation": "hard_swish", "se_ratio": 0.25})]
 
 @pytest.fixture
 def as_written():
-    """Graphs run as they are written.
+    """Graphs run as they are written, as in a search.
 
-    TensorFlow's graph optimiser rewrites two graphs of one function differently, here by 1e-7; BN of
+    TensorFlow's graph optimizer rewrites two graphs of one function differently, here by 1e-7; BN of
     the last 1x1 maps, over as many values as there are images, makes 1e-5 and more of that.
     """
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
@@ -171,14 +173,16 @@ def test_masked_equals_sliced(name, options, as_written):
     for one, other in zip(sliced.banks, masked.banks, strict=True):
         other.rows.assign(one.rows)
     rng, images = np.random.default_rng(3), _images()
+    runs = [
+        tf.function(functools.partial(_loss_and_gradients, supernet), autograph=False)
+        for supernet in (sliced, masked)
+    ]
     for draw in range(3):
         decisions = sample(sliced.space, rng)
         if draw == 2:
             for layer in sliced.layers[::6]:
                 decisions[layer.position.op] = mix_option(layer.layer)
-        (boxes, logits, loss, wholes), others = (
-            _loss_and_gradients(supernet, images, tf.constant(decisions)) for supernet in (sliced, masked)
-        )
+        (boxes, logits, loss, wholes), others = (run(images, tf.constant(decisions)) for run in runs)
         for ours, theirs in zip((boxes, logits), others[:2], strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
         np.testing.assert_allclose(loss, others[2], rtol=1e-5)
