@@ -26,6 +26,7 @@ from mobiledets_tf.detection import (
 )
 from mobiledets_tf.detection.ordered_input import Records, training_order
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.replicas import Replicas
 
@@ -81,18 +82,20 @@ def train(folder: str | os.PathLike, options: Options, strategy=None, stop: Stop
       The step of the last checkpoint.
 
     Raises:
-      InputError: the checkpoints there are of another network, a record is damaged, or no space
-        is left.
+      InputError: the checkpoints there are of another network, a record is damaged, no space is
+        left, or another training is running there.
       CheckFailed: a loss is not finite, for the second time.
       KeyboardInterrupt: a stop was asked for; the state is saved.
     """
-    run = _Run(os.fspath(folder), options, strategy or tf.distribute.get_strategy())
+    strategy = strategy or tf.distribute.get_strategy()
     try:
-        with compat.quiet(), _known_errors(run.records):
-            if stop is not None:
-                return run.finish(stop)
-            with StopRequest() as own:
-                return run.finish(own)
+        with locked(folder) if Replicas(strategy).is_chief else contextlib.nullcontext():
+            run = _Run(os.fspath(folder), options, strategy)
+            with compat.quiet(), _known_errors(run.records):
+                if stop is not None:
+                    return run.finish(stop)
+                with StopRequest() as own:
+                    return run.finish(own)
     finally:
         # The API's step turns training on for every network of the process.
         with compat.quiet():

@@ -1,5 +1,6 @@
 """The search: propose, train, pay, learn; saved, resumable, reported."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
+from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.supernet import Supernet
+from mobiledets_tf.replicas import Replicas
 from mobiledets_tf.search import data, pictures, report, state
 from mobiledets_tf.search.agent import make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
@@ -48,8 +51,8 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
       strategy: of tf.distribute; each replica samples its own network.
 
     Raises:
-      InputError: data, head and latency model don't fit, or the folder holds a search with
-        other settings.
+      InputError: data, head and latency model don't fit, the folder holds a search with other
+        settings, or another search is running in it.
       CheckFailed: too many steps were dropped because a loss or reward was not finite.
       KeyboardInterrupt: after the state was saved.
     """
@@ -64,7 +67,8 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
     settings = search.settings() | {"replicas": strategy.num_replicas_in_sync}
     keep(Path(search.model_dir) / SETTINGS, settings, "search")
     set_seed(search.seed)
-    return _Run(search, strategy, files, label_map).finish()
+    with locked(search.model_dir) if Replicas(strategy).is_chief else contextlib.nullcontext():
+        return _Run(search, strategy, files, label_map).finish()
 
 
 def set_seed(seed: int) -> None:

@@ -15,6 +15,7 @@ from mobiledets_tf.detection import best, checkpoints, evaluate, jobs, model_dir
 from mobiledets_tf.detection.ordered_input import Records
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.folder_lock import locked
 
 SMALL = ("--architecture=edgetpu", "--image_size=96", "--depth_multiplier=0.25", "--batch_size=4")
 STEPS = 20
@@ -171,6 +172,14 @@ def test_checkpoints_of_another_network_stop_a_training(started):
     checkpoints.save({"stem_conv/kernel:0": tf.Variable(tf.zeros((3, 3, 3, 8)))}, folder)
     with pytest.raises(InputError, match="is of another network"):
         train.train(folder, train.Options())
+
+
+def test_a_folder_in_use_is_refused(started):
+    _, _, folder = started
+    before = sorted(os.listdir(folder))
+    with locked(folder), pytest.raises(InputError, match="is in use by another run"):
+        train.train(folder, train.Options())
+    assert sorted(os.listdir(folder)) == sorted([*before, ".lock"])
 
 
 def test_an_evaluation_of_a_part_is_no_result():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mobiledets_tf import architecture
 from mobiledets_tf import latency as latencies
 from mobiledets_tf.cli import search
+from mobiledets_tf.folder_lock import locked
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,14 @@ def test_wrong_input_leaves_nothing(prepared, tmp_path, capsys, changed, message
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not folder.exists()
+
+
+def test_a_folder_in_use_is_refused(prepared, tmp_path, capsys):
+    with locked(tmp_path):
+        assert search.run(_flags(prepared, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "is in use by another run" in error and error.count("\n") == 1
+    assert sorted(os.listdir(tmp_path)) == [".lock", "settings.json"]
 
 
 def test_each_model_needs_a_target_and_a_device_comes_once(prepared, tmp_path, capsys):
