@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORK_DIR ?= quickstart
-# Test processes; each takes up to 3 GB.
+# Test processes; each takes several GB.
 JOBS ?= 2
 
 QUICKSTART = --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)') \
