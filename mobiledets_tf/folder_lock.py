@@ -12,12 +12,11 @@ _NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike, flag: str = "model_dir") -> Iterator[None]:
-    """Keeps other runs out of a folder until the block ends; the system does so if the process dies.
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other runs out of a model folder until the block ends; the system does so if the process dies.
 
     Args:
       folder: made where it's missing.
-      flag: how an error calls it.
 
     Raises:
       InputError: another run is in the folder, or no file can be made there.
@@ -26,22 +25,23 @@ def locked(folder: str | os.PathLike, flag: str = "model_dir") -> Iterator[None]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not truncated: it holds the number of the process that has the lock.
-        file = open(folder / _NAME, "a+", encoding="utf-8")
+        file = open(folder / _NAME, "a+b", buffering=0)
     except OSError as error:
-        raise InputError(f"{flag} {str(folder)!r} cannot be written: {error.strerror}") from error
+        raise InputError(f"model_dir {str(folder)!r} cannot be written: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            process = file.read().strip() or "unknown"
+            process = file.read().decode(errors="replace") or "unknown"
             raise InputError(
-                f"{flag} {str(folder)!r} is in use by another run (process {process}); "
+                f"model_dir {str(folder)!r} is in use by another run (process {process}); "
                 "wait for its end, stop it, or name another folder"
             ) from error
         except OSError:
             pass  # A file system without locks: as it was before there were any.
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        # A full disk is for those to name who write what matters.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
