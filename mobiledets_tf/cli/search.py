@@ -103,6 +103,7 @@ def main() -> None:
     }
     models = _latency_models()
     from mobiledets_tf.compat import tf
+    from mobiledets_tf.replicas import Replicas
     from mobiledets_tf.search import loop, schedule, settings
 
     search = settings.Search(
@@ -140,7 +141,8 @@ def main() -> None:
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_flags.strategy(FLAGS)
     found = loop.run(search, strategy)
-    if FLAGS.measure_finalists:
+    # The chief writes the report; others may be here before it has.
+    if FLAGS.measure_finalists and Replicas(strategy).is_chief:
         _measure_finalists(models)
     print(f"searched to step {FLAGS.steps}: {FLAGS.model_dir}")
     for model, target in zip(models, FLAGS.latency_target, strict=True):

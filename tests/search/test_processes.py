@@ -25,8 +25,8 @@ def command(sample_records, madds_file, space_flags):
     ]  # fmt: skip
 
 
-def _start(arguments, folder, **environment):
-    line = [sys.executable, "-m", "mobiledets_tf.cli.search", *arguments, f"--model_dir={folder}"]
+def _start(arguments, folder, program=("-m", "mobiledets_tf.cli.search"), **environment):
+    line = [sys.executable, *program, *arguments, f"--model_dir={folder}"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(line, cwd=ROOT, env=os.environ | environment, **quiet)
 
@@ -77,6 +77,16 @@ sys.stdout.flush()
 os._exit(code)
 """
 
+# The other worker ends long before the report is there.
+_SLOW_CHIEF = """
+import sys, time
+from mobiledets_tf.cli import search
+from mobiledets_tf.search import pictures
+draw = pictures.draw
+pictures.draw = lambda *arguments: time.sleep(10) or draw(*arguments)
+sys.exit(search.run(["search", *sys.argv[1:]]))
+"""
+
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_process_with_both_replicas_does(
@@ -93,8 +103,9 @@ def test_two_workers_do_what_one_process_with_both_replicas_does(
             [*arguments, "--distribution_strategy=multi_worker_mirrored", f"--worker_hosts={hosts}",
              f"--task_index={index}"],
             two,
+            program,
         )
-        for index in range(2)
+        for index, program in enumerate([("-c", _SLOW_CHIEF), ("-m", "mobiledets_tf.cli.search")])
     ]  # fmt: skip
     assert [worker.wait(800) for worker in workers] == [0, 0], [w.stderr.read()[-2000:] for w in workers]
     logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
