@@ -1,11 +1,12 @@
 """The replicas of a tf.distribute strategy as its workers see them: who has which, and what all agree on."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.errors import CheckFailed, InputError
 
 
 class Replicas:
@@ -72,3 +73,21 @@ class Replicas:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
         return self.strategy.run(total, args=(values,))
+
+
+@contextlib.contextmanager
+def lost_workers() -> Iterator[None]:
+    """Says in one line that another worker has ended, where TensorFlow shows what it waited for.
+
+    Raises:
+      CheckFailed: another worker has ended.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "Collective ops is aborted" not in str(error):
+            raise
+        raise CheckFailed(
+            "another worker has ended, its own output says why; "
+            "start all workers again to continue from the last saved state"
+        ) from error

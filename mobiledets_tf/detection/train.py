@@ -28,7 +28,7 @@ from mobiledets_tf.detection.ordered_input import Records, training_order
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
-from mobiledets_tf.replicas import Replicas
+from mobiledets_tf.replicas import Replicas, lost_workers
 
 compat.enable_object_detection()
 
@@ -84,12 +84,13 @@ def train(folder: str | os.PathLike, options: Options, strategy=None, stop: Stop
     Raises:
       InputError: the checkpoints there are of another network, a record is damaged, no space is
         left, or another training is running there.
-      CheckFailed: a loss is not finite, for the second time.
+      CheckFailed: a loss is not finite, for the second time, or another worker has ended.
       KeyboardInterrupt: a stop was asked for; the state is saved.
     """
     strategy = strategy or tf.distribute.get_strategy()
     try:
-        with locked(folder) if Replicas(strategy).is_chief else contextlib.nullcontext():
+        chief = Replicas(strategy).is_chief
+        with lost_workers(), locked(folder) if chief else contextlib.nullcontext():
             run = _Run(os.fspath(folder), options, strategy)
             with compat.quiet(), _known_errors(run.records):
                 if stop is not None:

@@ -18,7 +18,7 @@ from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.supernet import Supernet
-from mobiledets_tf.replicas import Replicas
+from mobiledets_tf.replicas import Replicas, lost_workers
 from mobiledets_tf.search import data, pictures, report, state
 from mobiledets_tf.search.agent import make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
@@ -53,7 +53,8 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
     Raises:
       InputError: data, head and latency model don't fit, the folder holds a search with other
         settings, or another search is running in it.
-      CheckFailed: too many steps were dropped because a loss or reward was not finite.
+      CheckFailed: too many steps were dropped because a loss or reward was not finite, or another
+        worker has ended.
       KeyboardInterrupt: after the state was saved.
     """
     files = records.resolve(search.train_data, "train")
@@ -67,7 +68,8 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
     settings = search.settings() | {"replicas": strategy.num_replicas_in_sync}
     keep(Path(search.model_dir) / SETTINGS, settings, "search")
     set_seed(search.seed)
-    with locked(search.model_dir) if Replicas(strategy).is_chief else contextlib.nullcontext():
+    chief = Replicas(strategy).is_chief
+    with lost_workers(), locked(search.model_dir) if chief else contextlib.nullcontext():
         return _Run(search, strategy, files, label_map).finish()
 
 

@@ -25,10 +25,13 @@ def command(sample_records, madds_file, space_flags):
     ]  # fmt: skip
 
 
-def _start(arguments, folder, program=("-m", "mobiledets_tf.cli.search"), **environment):
+_COMMAND = ("-m", "mobiledets_tf.cli.search")
+
+
+def _start(arguments, folder, program=_COMMAND):
     line = [sys.executable, *program, *arguments, f"--model_dir={folder}"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=ROOT, env=os.environ | environment, **quiet)
+    return subprocess.Popen(line, cwd=ROOT, **quiet)
 
 
 def _state(folder):
@@ -89,25 +92,29 @@ sys.exit(search.run(["search", *sys.argv[1:]]))
 
 
 @pytest.mark.slow
-def test_two_workers_do_what_one_process_with_both_replicas_does(
+def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
     command, loopback_hosts, two_replicas, tmp_path
 ):
     from mobiledets_tf.compat import tf
 
-    arguments, one, two = [*command, "--steps=6"], tmp_path / "one", tmp_path / "two"
+    arguments, one, two = [*command, "--steps=6", "--checkpoint_every=2"], tmp_path / "one", tmp_path / "two"
     line = [sys.executable, "-c", two_replicas + _MIRRORED, *arguments, f"--model_dir={one}"]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
-    hosts = loopback_hosts(2)
-    workers = [
-        _start(
-            [*arguments, "--distribution_strategy=multi_worker_mirrored", f"--worker_hosts={hosts}",
-             f"--task_index={index}"],
-            two,
-            program,
-        )
-        for index, program in enumerate([("-c", _SLOW_CHIEF), ("-m", "mobiledets_tf.cli.search")])
-    ]  # fmt: skip
-    assert [worker.wait(800) for worker in workers] == [0, 0], [w.stderr.read()[-2000:] for w in workers]
+
+    def workers():
+        strategy = ("--distribution_strategy=multi_worker_mirrored", f"--worker_hosts={loopback_hosts(2)}")
+        return [
+            _start((*arguments, *strategy, f"--task_index={index}"), two, program)
+            for index, program in enumerate([("-c", _SLOW_CHIEF), _COMMAND])
+        ]
+
+    chief, other = workers()
+    _wait_for_steps(chief, two, 2)
+    other.kill()
+    assert chief.wait(200) == 1
+    assert "another worker has ended" in chief.stderr.read().splitlines()[-1]
+    last = workers()
+    assert [worker.wait(800) for worker in last] == [0, 0], [w.stderr.read()[-2000:] for w in last]
     logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
     assert np.abs(logits[0]).max() > 0
     np.testing.assert_allclose(*logits, atol=1e-5)
