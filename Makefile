@@ -29,7 +29,7 @@ quickstart: setup
 	$(BIN)/mobiledets-quickstart $(QUICKSTART)
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

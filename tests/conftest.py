@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import collections
 import contextlib
 import os
 import socket
@@ -22,6 +23,12 @@ from mobiledets_tf import distribution
 strategy = tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 distribution.get_strategy = lambda *_: strategy
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: one of them at the end would run alone."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

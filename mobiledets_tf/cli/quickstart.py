@@ -36,7 +36,7 @@ IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
 # For the latency model of a device; some minutes.
 NETWORKS = 120
 # The sample: with fewer images it is learnt by heart, with fewer steps it is not learnt.
-SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 3200
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 2600
 
 
 def main() -> int:
