@@ -7,6 +7,7 @@ thousand tensors. Rows are read by gather and written by scatter: TensorFlow cop
 variable at each read once a part of it has been assigned by slices.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -85,13 +86,19 @@ class SharedTensor:
 
 
 def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
-    """1 where a network of a size has weights in a tensor of a shape, else 0; see `corner`."""
-    mask, begin = tf.ones([1] * len(shape)), corner(shape, size)
-    for axis, side in enumerate(shape):
-        place = tf.range(side)
-        line = tf.cast((place >= begin[axis]) & (place < begin[axis] + size[axis]), tf.float32)
-        mask *= tf.reshape(line, [-1 if axis == i else 1 for i in range(len(shape))])
-    return mask
+    """1 where a network of a size has weights in a tensor of a shape, else 0; see `corner`.
+
+    Args:
+      shape: of the whole tensor; the sides of kernels are odd.
+      size: int32 [rank], of the part; all odd or all 0 along a kernel's sides.
+    """
+    sizes, lines = tf.unstack(size, len(shape)), []
+    for axis in [axis for axis, side in enumerate(shape) if side > 1] or [0]:
+        place = np.arange(shape[axis], dtype=np.int32)
+        # A part larger than this holds the place.
+        beyond = abs(2 * place + 1 - shape[axis]) if axis < _kernel_sides(len(shape)) else place
+        lines.append(beyond.reshape([-1 if axis == i else 1 for i in range(len(shape))]) < sizes[axis])
+    return tf.cast(functools.reduce(tf.logical_and, lines), tf.float32)
 
 
 def corner(shape: Sequence[int] | tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -103,8 +110,13 @@ def corner(shape: Sequence[int] | tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """
     whole = tf.convert_to_tensor(shape, tf.int32)
     rank = whole.shape[0]
-    sides = np.arange(rank) < (2 if rank > 2 else 0)
+    sides = np.arange(rank) < _kernel_sides(rank)
     return (whole - size) // 2 * sides.astype(np.int32)
+
+
+def _kernel_sides(rank: int) -> int:
+    """How many dimensions are a kernel's sides; they come first."""
+    return 2 if rank > 2 else 0
 
 
 class Bank(tf.Module):

@@ -186,9 +186,14 @@ class PositionFunction:
         return [value / float(structure.mix) for value in total]
 
     def _narrow_chain(self, chain: Chain, size: tf.Tensor, x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
-        """A chain with a part of each tensor; size: their shapes, one after the other."""
+        """A chain with a part of each of its tensors; size: the shapes of all, one after the other."""
+        roles = [role for role, ranks in self._ranks.items() for _ in ranks]
         ranks = [rank for mine in self._ranks.values() for rank in mine]
-        narrow = map(self._execution.narrow, flat, tf.split(size, ranks))
+        read = {op.name for op in chain}
+        narrow = [
+            self._execution.narrow(tensor, shape) if role in read else tensor
+            for role, tensor, shape in zip(roles, flat, tf.split(size, ranks), strict=True)
+        ]
         return self._chain(chain, x, *narrow)
 
 
