@@ -26,7 +26,10 @@ distribution.get_strategy = lambda *_: strategy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most slow tests first: one of them at the end would run alone."""
+    """Files with the most slow tests first: one of them at the end would run alone.
+
+    `make test` turns off the order of pytest-xdist, by number of tests.
+    """
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
