@@ -28,6 +28,7 @@ from mobiledets_tf.detection.ordered_input import Records, training_order
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
+from mobiledets_tf.models.fresh_start import zero_residual_scales
 from mobiledets_tf.replicas import Replicas, lost_workers
 
 compat.enable_object_detection()
@@ -138,6 +139,9 @@ class _Run:
         else:
             if options.initial is not None:
                 imported.assign(options.initial, self._model.named_weights)
+            elif not self._train.fine_tune_checkpoint:
+                network = network_settings.read(self._config.model.ssd)
+                zero_residual_scales(network.architecture, self._model.named_weights)
             self._save()
 
     def _check_checkpoints(self) -> None:

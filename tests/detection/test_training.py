@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from mobiledets_tf import architecture
 from mobiledets_tf.cli import train as command
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data.record_index import RecordIndex
@@ -16,6 +17,7 @@ from mobiledets_tf.detection.ordered_input import Records
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.folder_lock import locked
+from mobiledets_tf.models.fresh_start import residual_scales
 
 SMALL = ("--architecture=edgetpu", "--image_size=96", "--depth_multiplier=0.25", "--batch_size=4")
 STEPS = 20
@@ -55,6 +57,9 @@ def test_training_is_interrupted_and_goes_on(tiny, loss_curve, tmp_path, monkeyp
     assert f"trained to step {STEPS}" in output.out and "missed" in output.out
     assert "images/s" in output.err and "deprecated" not in output.err
     assert [checkpoints.step(path) for path in checkpoints.kept(folder)] == [0, 4, 8, 12, 16, 20]
+    scales = residual_scales(architecture.load("edgetpu"))
+    first, last = (checkpoints.values(checkpoints.kept(folder)[number]) for number in (0, -1))
+    assert not any(first[name].any() for name in scales) and all(last[name].any() for name in scales)
     curve = loss_curve(folder / "train")
     assert set(curve) == set(range(1, STEPS + 1))
     # One rate for each step, on the cosine, also across the stop. The loss of four images goes up
