@@ -98,6 +98,20 @@ class LatencyModel:
         costs = dict(zip(names, self._table[active].tolist(), strict=True))
         return costs | {"the same for all": self.intercept}
 
+    def tables(self) -> tuple[np.ndarray, list[np.ndarray], dict[int, np.ndarray]]:
+        """The terms that a cost is the sum of, besides `intercept`; all in `unit`.
+
+        Returns:
+          (of the stem, float64 [stem widths];
+          of each op position, float64 [input widths, options, output widths];
+          of what reads C4 and C5: index of the width's decision -> float64 [widths]).
+        """
+        one_hot = self._one_hot
+        stem, *rest = np.split(self._table, one_hot.offsets[1:-1])
+        count = len(one_hot.positions)
+        layers = [part.reshape(p.shape) for part, p in zip(rest[:count], one_hot.positions, strict=True)]
+        return stem, layers, dict(zip(one_hot.endpoints, rest[count:], strict=True))
+
     def require_space(self, space: SearchSpace) -> None:
         """Raises InputError, with both values, unless the model was made for `space`."""
         for field in ("name", "hash"):

@@ -1,10 +1,13 @@
-"""A small converted sample set and a latency model of it, for all tests of searches."""
+"""A small converted sample set, a latency model of it and a space of few networks, for tests of searches."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobiledets_tf.cli import data, latency
+from mobiledets_tf.search_space import OneOf, SearchSpace, get_space
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,34 @@ def madds_file(tmp_path_factory, space_flags) -> Path:
     fit = ("--mode=fit", "--device=madds", "--num_classes=10", f"--output={path}")
     assert latency.run(["x", *fit, *space_flags]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def few_space() -> SearchSpace:
+    """A space small enough to go through: two or three options of each kind of decision, 110,592 networks."""
+    whole = get_space("ibn_fused_tucker", depth_multiplier=0.25)
+
+    def few(node: OneOf, count: int) -> OneOf:
+        count = min(count, len(node.choices))
+        return dataclasses.replace(node, choices=(*node.choices[: count - 1], node.choices[-1]))
+
+    blocks = tuple(
+        dataclasses.replace(
+            block,
+            # The fourth block has its width fixed; two blocks have residual layers, which may be left out.
+            filters=few(block.filters, 1 if index == 3 else 2),
+            layers=tuple(
+                dataclasses.replace(layer, op=few(layer.op, 3 if number or index == 1 else 2))
+                for number, layer in enumerate(block.layers[: 2 if index in (2, 4) else 1])
+            ),
+        )
+        for index, block in enumerate(whole.blocks)
+    )
+    return dataclasses.replace(whole, stem_filters=few(whole.stem_filters, 2), blocks=blocks)
+
+
+@pytest.fixture(scope="session")
+def few_networks(few_space) -> np.ndarray:
+    """All networks of `few_space`; int64 [networks, decisions]."""
+    counts = [len(node.choices) for _, node in few_space.decisions]
+    return np.stack(np.unravel_index(np.arange(few_space.size), counts), axis=1)
