@@ -1,58 +1,204 @@
-"""Do shared weights rank networks as training them alone does? Kendall's tau over a sample."""
+"""Do shared weights rank networks as training each alone does? Kendall's tau over networks of the band."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from mobiledets_tf import architecture as architectures
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import atomic_path, read_json
-from mobiledets_tf.search_space import SearchSpace, sample, stored_space
+from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.latency import LatencyModel
+from mobiledets_tf.search import proposals
+from mobiledets_tf.search.band import Band
+from mobiledets_tf.search.known import known_networks
+from mobiledets_tf.search.reward import QUALITIES
+from mobiledets_tf.search.settings import ALGORITHMS, REGIONS, Objective, fingerprint
+from mobiledets_tf.search_space import SearchSpace, check_decisions, decode, stored_space
 
-SCHEMA_VERSION = 1
+DRAWS = ("region", "space")
+ALONE = ("AP", "AP50", "loss")
+SHARED, _SCHEMA_VERSION = "shared_quality.json", 1
+# Mutations of a known network repeat, so more networks are drawn than are wanted; at most so often.
+_ROUNDS = 50
+
+
+def _whole(low: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value >= low
+
+
+def _is_number(value: Any) -> bool:
+    # Compared, because isfinite cannot take an integer of hundreds of digits.
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _is_device(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), str) for name in ("device", "latency_model"))
+        and all(_is_number(value.get(name)) for name in ("latency_target", "latency_band"))
+    )
+
+
+# Settings of a search that a comparison reads, and whether a value is usable.
+_USABLE: dict[str, Callable[[Any], bool]] = {
+    "image_size": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_whole(1), value)),
+    "num_classes": _whole(1),
+    "seed": _whole(0),
+    "batch_size": _whole(1),
+    "rl_batch_multiplier": _whole(1),
+    "quality_images": _whole(0),
+    "mutation_rate": lambda value: _is_number(value) and 0 < value <= 1,
+    "train_data": lambda value: isinstance(value, str),
+    "published": lambda value: isinstance(value, bool),
+    "candidates": lambda value: isinstance(value, list),
+    "execution": ("sliced", "masked").__contains__,
+    "metric": QUALITIES.__contains__,
+    "region": REGIONS.__contains__,
+    "algorithm": ALGORITHMS.__contains__,
+    "devices": lambda value: isinstance(value, list) and len(value) > 0 and _is_device(value[0]),
+}
 
 
 def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]:
-    """Settings and space of the search in a folder.
+    """Reads and checks the settings of a search, and makes its space.
 
     Raises:
-      InputError: there is none, it has not come to a saved state, or it is of another space.
+      InputError: the folder holds no search, the search has no saved weights, comes from another
+        version or space, or is of images that are not square.
     """
     from mobiledets_tf.search.loop import SETTINGS
-    from mobiledets_tf.search.state import STATE
 
-    if not (Path(folder) / STATE).exists():
-        raise InputError(f"{str(folder)!r} holds no search with saved weights")
+    _saved_step(folder)
     settings = read_json(Path(folder) / SETTINGS, "search settings")
+    where = f"settings of the search in {str(folder)!r}"
     try:
-        return settings, stored_space(settings["search_space"])
+        space = stored_space(settings["search_space"])
     except InputError as error:
-        raise InputError(f"{str(folder)!r}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{str(folder)!r}: settings are missing or malformed ({error})") from error
+        raise InputError(f"{where} are missing or malformed ({error})") from error
+    for name, usable in _USABLE.items():
+        if name not in settings:
+            raise InputError(f"{where} lack {name!r}: search again with this version")
+        if not usable(settings[name]):
+            raise InputError(f"{where} are malformed: {name} is {str(settings[name])[:80]}")
+    height, width = settings["image_size"]
+    if height != width:
+        raise InputError(f"the search is of {height}x{width} images; allowed are square ones")
+    return settings, space
 
 
-def sample_networks(space: SearchSpace, networks: int, seed: int) -> np.ndarray:
-    """Even draws from the space; int32 [networks, decisions]."""
-    return sample(space, np.random.default_rng(seed), networks)
+def _saved_step(folder: str | os.PathLike) -> int:
+    """The step of the weights that a search saved last."""
+    from mobiledets_tf.search import state
+
+    saved = state.load(folder)
+    if saved is None:
+        raise InputError(f"{str(folder)!r} holds no search with saved weights")
+    if not _whole(0)(saved.get("step")):
+        raise InputError(f"{str(Path(folder) / state.STATE)!r}: step is {str(saved.get('step'))[:80]}")
+    return saved["step"]
+
+
+def search_band(settings: dict[str, Any], space: SearchSpace, model: LatencyModel) -> Band:
+    """The latency band of the search's first device.
+
+    Args:
+      settings, space: from `read_search`.
+      model: the latency model that the search used for this device.
+
+    Raises:
+      InputError: it is another latency model (both fingerprints are named), or the band is empty.
+    """
+    device = settings["devices"][0]
+    actual, expected = fingerprint(model), device["latency_model"]
+    if actual != expected:
+        raise InputError(
+            f"the latency model of {model.title} has fingerprint {actual!r}; the search used "
+            f"{expected!r} for its first device, {device['device']!r}"
+        )
+    model.require_space(space)
+    return Objective(model, device["latency_target"], band=device["latency_band"]).networks
+
+
+def policies(settings: dict[str, Any], band: Band, draw: str) -> list[proposals.Probabilities]:
+    """The distributions that networks are drawn from, all with equal probability.
+
+    Args:
+      settings: from `read_search`.
+      band: of the search.
+      draw: `region` gives what the search started from: mutations of the known networks, or the space
+        where the search had no region. `space` gives the whole space.
+
+    Raises:
+      InputError: a candidate in the settings is malformed.
+    """
+    space = band.latency.space
+    if draw == "space" or settings["region"] == "space":
+        return [proposals.even(space)]
+    candidates = [
+        architectures.from_dict(data, f"candidate {number} of the search")
+        for number, data in enumerate(settings["candidates"], 1)
+    ]
+    known = known_networks(band, candidates, settings["published"])
+    if not known:
+        return [proposals.even(space)]
+    found = [proposals.around(space, one.decisions, settings["mutation_rate"]) for one in known]
+    # Evolution mutates one known network at a time; the other algorithms start from the mean of all.
+    return found if settings["algorithm"] == "evolution" else [proposals.mixed(found)]
+
+
+def sample_networks(
+    band: Band, mixture: Sequence[proposals.Probabilities], networks: int, seed: int
+) -> np.ndarray:
+    """Draws networks of the band, each from a random policy of a mixture; no network twice.
+
+    Args:
+      band: of the search.
+      mixture: from `policies`.
+      networks: how many.
+      seed: of the draws.
+
+    Returns:
+      int32 [networks, decisions].
+
+    Raises:
+      InputError: the policies hold too few different networks of the band.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[int, ...], None] = {}
+    for _ in range(_ROUNDS):
+        for number in rng.integers(len(mixture), size=networks - len(found)):
+            found.setdefault(tuple(band.sample(mixture[number], rng, 1)[0].tolist()))
+        if len(found) == networks:
+            return np.array(list(found), np.int32)
+    raise InputError(
+        f"{len(found)} different networks were found in the latency band, {networks} are wanted: "
+        "lower --networks, or draw from the whole space"
+    )
 
 
 def shared_quality(
     folder: str | os.PathLike, settings: dict[str, Any], space: SearchSpace, networks: np.ndarray
-) -> list[float]:
-    """AP or AP50, as the search counted it, of networks with its shared weights.
+) -> np.ndarray:
+    """Qualities of networks with the shared weights, as the search measured them.
 
     Args:
       folder: of the search.
-      settings, space: of `read_search`.
+      settings, space: from `read_search`.
       networks: int32 [networks, decisions].
 
     Returns:
-      Of each network on the held-out images.
+      float64 [networks, batches] on the images that steered the search, the higher the better; batches
+      without boxes are left out. Less infinity where a loss is not finite.
+
+    Raises:
+      InputError: weights or images of the search cannot be read, or no image has a box.
     """
     from mobiledets_tf.search import data, loop, state
 
@@ -60,60 +206,99 @@ def shared_quality(
     step, model_config = loop.build_step(
         space, tuple(settings["image_size"]), settings["num_classes"], settings["execution"]
     )
-    state.restore(folder, state.checkpoint(step.supernet), state.load(folder)["step"])
+    state.restore(folder, state.checkpoint(step.supernet), _saved_step(folder))
     files = records.resolve(settings["train_data"], "train")
+    large = settings["batch_size"] * settings["rl_batch_multiplier"]
     stream = data.Stream(
-        data.Split(files), records.label_map_path(files), model_config, step.preprocess,
-        settings["batch_size"] * settings["rl_batch_multiplier"], True, settings["seed"],
+        data.Split(files), records.label_map_path(files), model_config, step.preprocess, large, "steer",
+        settings["seed"],
     )  # fmt: skip
-    batches = loop.final_batches(stream)
-    return [
-        step.quality(batches, network, settings["metric"])
-        for network in tqdm(networks, desc="shared weights", unit="network")
-    ]
+    batches = stream.fixed(settings["quality_images"] or 4 * large)
+    bar = tqdm(networks, desc="shared weights", unit="network")
+    values = np.concatenate([step.measure(batches, network[None], settings["metric"]) for network in bar])
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    if not values.size:
+        raise InputError(f"no held-out image of {settings['train_data']!r} has a box: nothing to compare")
+    return values
 
 
-def report(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """Kendall's tau and Spearman's rho between `shared` and `alone` of the rows, JSON-ready.
+def network_file(folder: str | os.PathLike, number: int) -> Path:
+    """Architecture file of a network of the comparison."""
+    return Path(folder) / f"network{number:03d}.json"
+
+
+def write_start(
+    folder: str | os.PathLike, space: SearchSpace, networks: np.ndarray, shared: np.ndarray
+) -> None:
+    """Writes the architecture files of networks and their qualities with shared weights.
+
+    Args:
+      folder: of the comparison.
+      space: of the networks.
+      networks: int32 [networks, decisions].
+      shared: float64 [networks, batches].
+    """
+    for number, network in enumerate(networks):
+        path = network_file(folder, number)
+        architectures.save(decode(space, network, path.stem), path)
+    values = [[float(value) if np.isfinite(value) else None for value in row] for row in shared]
+    write_json(Path(folder) / SHARED, {"schema_version": _SCHEMA_VERSION, "values": values})
+
+
+def read_start(
+    folder: str | os.PathLike, space: SearchSpace, networks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads what `write_start` wrote.
+
+    Returns:
+      (int32 [networks, decisions], float64 [networks, batches]).
 
     Raises:
-      InputError: fewer than three networks.
+      InputError: a file is missing or damaged, or a network is not of the space.
     """
-    from scipy import stats
+    found = []
+    for number in range(networks):
+        path = network_file(folder, number)
+        origin = architectures.load(path).origin
+        if origin is None or origin.space_hash != space.hash:
+            raise InputError(f"architecture file {str(path)!r} is not a network of the search's space")
+        check_decisions(space, origin.decisions)
+        found.append(origin.decisions)
+    path = Path(folder) / SHARED
+    content = read_json(path, "shared qualities")
+    try:
+        values = np.array(content["values"], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"shared qualities {str(path)!r} are malformed ({error})") from error
+    if values.ndim != 2 or len(values) != networks or not values.size:
+        raise InputError(f"shared qualities {str(path)!r} have shape {values.shape}; networks: {networks}")
+    # JSON has no infinity: null stands for a loss that was not finite.
+    return np.array(found, np.int32), np.where(np.isnan(values), -np.inf, values)
 
-    if len(rows) < 3:
-        raise InputError(f"{len(rows)} networks; a rank correlation needs 3 and more")
-    sides = [[row[name] for row in rows] for name in ("shared", "alone")]
-    # Not defined where all values of a side are equal.
-    tau = rho = p_value = None
-    if all(len(set(side)) > 1 for side in sides):
-        tau, p_value = (float(value) for value in stats.kendalltau(*sides))
-        rho = float(stats.spearmanr(*sides).statistic)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "metric": metric,
-        "kendall_tau": tau,
-        "kendall_p": p_value,
-        "spearman_rho": rho,
-        "networks": list(rows),
-    }
 
+def alone_quality(folder: str | os.PathLike, steps: int, metric: str) -> float | None:
+    """Quality of a network after its own training, the higher the better.
 
-def draw(path: str | os.PathLike, summary: dict[str, Any]) -> None:
-    """Stand-alone quality over shared-weight quality; a PNG, written atomically."""
-    import matplotlib
+    Args:
+      folder: of the training.
+      steps: of the whole training.
+      metric: one of `ALONE`; `loss` is less the sum of the class and the box loss, as in a search.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Returns:
+      None where the training has not been evaluated at its last step.
 
-    figure, axis = pyplot.subplots(figsize=(5, 4.5), layout="constrained")
-    rows = summary["networks"]
-    axis.plot([row["shared"] for row in rows], [row["alone"] for row in rows], "ko", markersize=4)
-    tau = summary["kendall_tau"]
-    axis.set(
-        xlabel=f"{summary['metric']} with shared weights", ylabel=f"{summary['metric']} trained alone",
-        title="Kendall's tau " + ("not defined" if tau is None else f"{tau:.2f}") + f", {len(rows)} networks",
-    )  # fmt: skip
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
+    Raises:
+      InputError: `eval_metrics.json` is damaged or lacks the metric.
+    """
+    from mobiledets_tf.detection import evaluate
+
+    rows = [row for row in evaluate.read_metrics(folder) if row["step"] == steps]
+    if not rows:
+        return None
+    names = ("classification_loss", "localization_loss") if metric == "loss" else (metric,)
+    for name in names:
+        if not _is_number(rows[-1].get(name)):
+            path = str(Path(folder) / evaluate.METRICS_FILE)
+            raise InputError(f"metrics file {path!r}: {name} at step {steps} is {rows[-1].get(name)!r}")
+    total = float(sum(rows[-1][name] for name in names))
+    return -total if metric == "loss" else total

@@ -1,0 +1,197 @@
+"""The report of a rank comparison: Kendall's tau, its interval, its controls; in words and drawn."""
+
+import dataclasses
+import itertools
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.files import atomic_path
+from mobiledets_tf.search.reliability import ENOUGH, kendall_tau, split_half
+from mobiledets_tf.search_space import SearchSpace, decode
+
+SCHEMA_VERSION = 2
+# What a network's size alone says about its quality: name in `architecture.describe`, and in words.
+CONTROLS = {"params": "the number of parameters", "madds": "the number of multiply-adds"}
+_RESAMPLES = 2000
+_LABELS = {"loss": "minus the loss"}
+
+
+def sizes(settings: dict[str, Any], space: SearchSpace, networks: np.ndarray) -> dict[str, list[int]]:
+    """The controls: parameters and multiply-adds of each network, by name.
+
+    Args:
+      settings, space: from `read_search`.
+      networks: int32 [networks, decisions].
+    """
+    image_size = tuple(settings["image_size"])
+    figures = [
+        architectures.describe(decode(space, network), settings["num_classes"], image_size)
+        for network in networks
+    ]
+    return {name: [one[name] for one in figures] for name in CONTROLS}
+
+
+def report(
+    networks: np.ndarray, shared: np.ndarray, alone: np.ndarray, controls: dict[str, Sequence[float]],
+    about: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The rank correlation of shared weights with training alone, and what it is to be held against.
+
+    Args:
+      networks: int [networks, decisions].
+      shared: float64 [networks, batches], quality with shared weights; a network whose quality is less
+        infinity ranks last.
+      alone: float64 [networks, seeds], quality after training alone.
+      controls: name of a control -> its value for each network; see `sizes`.
+      about: further entries: `metric`, `alone_metric`, `draw`, ...
+
+    Returns:
+      The content of rank_report.json. Entries are None where they are not defined, because all values
+      of a side are equal.
+
+    Raises:
+      InputError: fewer than three networks.
+    """
+    from scipy import stats
+
+    if len(networks) < 3:
+        raise InputError(f"{len(networks)} networks; a rank correlation needs 3 and more")
+    ours, theirs = shared.mean(axis=1), alone.mean(axis=1)
+    main, reliable = _correlation(ours, theirs), split_half(shared)
+    defined = main["kendall_tau"] is not None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **about,
+        **main,
+        "kendall_p": float(stats.kendalltau(ours, theirs).pvalue) if defined else None,
+        "spearman_rho": float(stats.spearmanr(ours, theirs).statistic) if defined else None,
+        "controls": {name: _correlation(np.array(values), theirs) for name, values in controls.items()},
+        "shared_reliability": dataclasses.asdict(reliable) | {"blind": reliable.blind},
+        "alone_reliability": {"seeds": alone.shape[1], "tau": seeds_tau(alone)},
+        "networks": [
+            {
+                "decisions": [int(option) for option in network],
+                "shared": _finite(ours[number]),
+                "alone": float(theirs[number]),
+                "alone_by_seed": alone[number].tolist(),
+                **{name: values[number] for name, values in controls.items()},
+            }
+            for number, network in enumerate(networks)
+        ],
+    }
+
+
+def seeds_tau(alone: np.ndarray) -> float | None:
+    """Mean Kendall's tau over pairs of seeds; None with one seed, or where no pair has one.
+
+    Args:
+      alone: float64 [networks, seeds].
+    """
+    taus = [kendall_tau(first, second) for first, second in itertools.combinations(alone.T, 2)]
+    defined = [tau for tau in taus if tau is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Kendall's tau of two sides, float64 [networks], with the interval of `tau_interval`."""
+    return {
+        "kendall_tau": kendall_tau(first, second),
+        "kendall_tau_interval": tau_interval(first, second),
+    }
+
+
+def tau_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:
+    """Bootstrap 95 % interval of Kendall's tau over networks; always the same resamples.
+
+    Args:
+      first, second: float64 [networks].
+
+    Returns:
+      [low, high]; None where tau is defined in no resample.
+    """
+    rng = np.random.default_rng(0)
+    resamples = rng.integers(len(first), size=(_RESAMPLES, len(first)))
+    taus = [kendall_tau(first[rows], second[rows]) for rows in resamples]
+    defined = [tau for tau in taus if tau is not None]
+    return np.percentile(defined, (2.5, 97.5)).tolist() if defined else None
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no number that is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def sentences(summary: dict[str, Any]) -> list[str]:
+    """What a report says, in plain English: tau, both reliabilities, the controls, and a warning."""
+    shared, alone = summary["shared_reliability"]["tau"], summary["alone_reliability"]["tau"]
+    count, seeds = len(summary["networks"]), summary["alone_reliability"]["seeds"]
+    controls = " and ".join(
+        f"{_tau(summary['controls'][name])} for {words}"
+        for name, words in CONTROLS.items()
+        if name in summary["controls"]
+    )
+    between = f"between {seeds} seeds" if seeds > 1 else "with 1 seed"
+    found = [
+        f"Kendall's tau between shared weights and training alone, over {count} networks: {_tau(summary)}.",
+        f"Reliability: tau of shared weights between two halves of the images {_shown(shared)}, "
+        f"tau of training alone {between} {_shown(alone)}.",
+    ]
+    if controls:
+        found.append(f"Controls: tau with training alone {controls}.")
+    noisy = [
+        name
+        for name, tau in (("shared weights", shared), ("training alone", alone))
+        if tau is not None and not tau >= ENOUGH
+    ]
+    if noisy:
+        found.append(
+            f"The reliability of {' and '.join(noisy)} is below {ENOUGH}: "
+            "noise alone can explain a low tau, and more images, steps or seeds are needed."
+        )
+    return found
+
+
+def _tau(entry: dict[str, Any]) -> str:
+    tau, interval = entry["kendall_tau"], entry["kendall_tau_interval"]
+    if tau is None or interval is None:
+        return _shown(tau)
+    return f"{tau:.2f} (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _shown(tau: float | None) -> str:
+    return "not defined" if tau is None else f"{tau:.2f}"
+
+
+def draw(path: str | os.PathLike, summary: dict[str, Any]) -> None:
+    """Draws stand-alone quality over shared-weight quality; a PNG, written atomically.
+
+    A vertical line joins the best and the worst seed of a network. Networks without a finite quality
+    with shared weights are left out.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6.4, 6), layout="constrained")
+    rows = [row for row in summary["networks"] if row["shared"] is not None]
+    shared = [row["shared"] for row in rows]
+    seeds = [row["alone_by_seed"] for row in rows]
+    axis.vlines(shared, [min(one) for one in seeds], [max(one) for one in seeds], color="0.6", linewidth=1)
+    axis.plot(shared, [row["alone"] for row in rows], "ko", markersize=4)
+    metric, alone = (_LABELS.get(name, name) for name in (summary["metric"], summary["alone_metric"]))
+    axis.set(
+        xlabel=f"{metric} with shared weights",
+        ylabel=f"{alone} trained alone (line: from the worst to the best seed)",
+    )
+    axis.ticklabel_format(useOffset=False)
+    axis.set_title("\n".join(textwrap.fill(one, 80) for one in sentences(summary)), fontsize=9, loc="left")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    pyplot.close(figure)
