@@ -1,4 +1,4 @@
-"""Searches on the sample set compared: tunas, random, and tunas with dense momentum.
+"""Searches on the sample set compared: evolution, tunas, random, and tunas with dense momentum.
 
 Each variant and seed gets the same steps, the same target and the same band of cost around it;
 the network found is then trained alone. `cost_over_target` is of the network found,
@@ -17,13 +17,14 @@ from pathlib import Path
 from absl import app, flags
 
 VARIANTS = {
-    "tunas": (),
-    "random": ("--algorithm=random",),
-    "dense": ("--weight_update=dense",),
+    "evolution": (),
+    "tunas": ("--algorithm=tunas",),
+    "random": ("--algorithm=random", "--region=space"),
+    "dense": ("--algorithm=tunas", "--weight_update=dense"),
 }
 
 flags.DEFINE_string("work_dir", "compare_searches", "Folder of everything.")
-flags.DEFINE_list("variants", ["tunas", "random"], f"Of {', '.join(VARIANTS)}.")
+flags.DEFINE_list("variants", ["evolution", "tunas", "random"], f"Of {', '.join(VARIANTS)}.")
 flags.DEFINE_integer("seeds", 3, "Searches of each variant.")
 flags.DEFINE_integer("steps", 240, "Search steps.")
 flags.DEFINE_integer("train_steps", 1200, "Steps of the stand-alone training; 0 trains none.")

@@ -98,7 +98,7 @@ def _stand_alone_step(space, decisions):
 
     network = build_detector(decode(space, decisions), CLASSES, FLAGS.image_size)
     model = meta_architecture.build_detection_model(_config().model, True, network)
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, global_clipnorm=10.0)
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, global_clipnorm=2.0)
     optimizer.build(network.trainable_variables)
     batch = _batch()
 

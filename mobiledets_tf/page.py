@@ -38,11 +38,11 @@ def write(work_dir: str | os.PathLike) -> Path:
     body = "\n".join([
         f"<h1>{text(network.name)}: from images to an int8 detector</h1>",
         _headline(summary, report),
-        section("Search", _search_words(search), picture(
+        section("Search", _search_words(search), _finalists(search), picture(
             work / "architecture.png", "The network that was found, a bar a layer, by type and output width."
         ), picture(
             work / "search" / "search_report.png",
-            "Reward, quality and cost over the steps, the Pareto set, and what the policy thinks.",
+            "Quality and cost over the steps, the Pareto set, and what networks are drawn from.",
         )),
         *_latency_model(work / "latency_model.png", search["cost_kind"]),
         section("Training", picture(
@@ -88,7 +88,30 @@ def _search_words(search: dict[str, Any]) -> str:
     return (
         f"<p>Cost {_number(search['cost'])} {text(search['cost_unit'])} ({text(search['cost_kind'])}), "
         f"{ratio:.2f} of the target {_number(search['target'])}.</p>"
-    )
+    ) + "".join(f"<p>{text(line)}.</p>" for line in search.get("words", ()))
+
+
+def _finalists(search: dict[str, Any]) -> str:
+    """The networks that were compared, the published ones among them, the one that was taken first."""
+    entries = search["devices"][0]["finalists"]
+    metric = search["settings"]["metric"]
+    sign = -1 if metric == "loss" else 1
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{sign * value:.4f}"
+
+    rows = [
+        (
+            entry["source"], shown(entry["quality"]), str(entry["trained_alone"]),
+            shown(entry["score_alone"]), f"{entry['cost_over_target']:.3f}", f"{entry['params']:,}",
+        )
+        for entry in entries
+    ]  # fmt: skip
+    names = (
+        "from", f"{metric}, shared weights", "steps alone", f"{metric} after them", "cost / target",
+        "parameters",
+    )  # fmt: skip
+    return "<p>Finalists, the one that was taken first:</p>" + table(names, rows)
 
 
 def _accuracy(report: dict[str, Any]) -> str:

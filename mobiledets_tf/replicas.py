@@ -49,17 +49,23 @@ class Replicas:
             lambda context: values[context.replica_id_in_sync_group - self.local.start]
         )
 
-    def share(self, values: Sequence[float]) -> np.ndarray:
-        """Values of the local replicas -> those of all replicas; float64 [replicas].
+    def share(self, values: Sequence[float | np.ndarray]) -> np.ndarray:
+        """Values of the local replicas -> those of all replicas; float64 [replicas, ...].
 
         Every worker has to call it.
         """
+        mine = np.array(values, np.float64)
         if self.alone:
-            return np.array(values, np.float64)
-        places = np.zeros((len(values), self.strategy.num_replicas_in_sync))
-        places[np.arange(len(values)), list(self.local)] = values
+            return mine
+        places = np.zeros((len(mine), self.strategy.num_replicas_in_sync, *mine.shape[1:]))
+        places[np.arange(len(mine)), list(self.local)] = mine
         summed = self._sum(self.spread([tf.constant(row, tf.float64) for row in places]))
         return self.strategy.experimental_local_results(summed)[0].numpy()
+
+    def from_chief(self, values: Sequence[float]) -> np.ndarray:
+        """The chief's values at every worker; float64. Every worker has to call it, with as many values."""
+        # Replica 0 is the chief's first.
+        return self.share([np.array(values, np.float64)] * len(self.local))[0]
 
     def any_worker(self, value: bool) -> bool:
         """Whether it is true at any worker. Every worker has to call it."""

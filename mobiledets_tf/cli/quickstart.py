@@ -112,10 +112,11 @@ def _learn(work: Path, images: int) -> list[Stage]:
     search = (
         *_space(), records, f"--latency_model={model}", f"--latency_target={_target(model)}",
         f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed, "--preset=small",
+        f"--finalist_steps={search_steps}",
     )  # fmt: skip
     # The searched network has its final widths, so training doesn't scale it.
     train = (
-        f"--architecture={work / 'search' / 'architecture.json'}", records,
+        f"--architecture={work / 'search' / 'architecture.json'}", f"--init_from={work / 'search'}", records,
         f"--model_dir={work / 'train'}", f"--image_size={IMAGE_SIZE}", f"--steps={steps}", batch,
         "--learning_rate=0.1", "--norandom_flip", "--norandom_crop", seed,
     )  # fmt: skip

@@ -27,37 +27,86 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
-    "preset", "tunas", ("tunas", "small"), "Values of flags that are not given: as released, or for a small "
-    "data set and some hundred steps.", flag_values=FLAGS,
+    "preset", "small", ("small", "tunas"), "Values of flags that are not given: for a small data set and a "
+    "few hundred to a few thousand steps, or TuNAS as released.", flag_values=FLAGS,
+)  # fmt: skip
+# None takes the preset's value, the one in brackets (small, tunas).
+flags.DEFINE_enum(
+    "algorithm", None, ("evolution", "tunas", "random"), "Evolves a population, trains a policy, or draws "
+    "networks and learns nothing (evolution, tunas).", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
-    "algorithm", "tunas", ("tunas", "random"), "random draws networks evenly from --latency_band.",
+    "region", None, ("known", "space"), "Search round known networks, or the whole space (known, space).",
     flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_bool(
+    "published", None, "Count the published networks, scaled into the latency band, as known (true, false).",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_list(
+    "candidates", [], "Architecture files of your own that count as known networks.", flag_values=FLAGS
+)
 flags.DEFINE_float(
-    "latency_band", 0.03, "Distance from the target that random and extraction by target allow, as a share.",
+    "mutation_rate", 0.15, "Share of a known network's decisions that a mutation draws anew.", 0, 1,
     flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_integer("population", 16, "Networks that evolution keeps.", 2, flag_values=FLAGS)
+flags.DEFINE_integer("children", 16, "New networks of each round of evolution.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 4, "Rounds of evolution.", 1, flag_values=FLAGS)
+flags.DEFINE_float(
+    "latency_band", 0.03, "Distance from the target that is allowed, as a share.", flag_values=FLAGS
+)
 flags.DEFINE_enum(
-    "extraction", "argmax", ("argmax", "target"), "The likeliest option of each decision, or the likeliest "
-    "network in the latency band.", flag_values=FLAGS,
+    "extraction", None, ("target", "argmax"), "The policy's likeliest network in the latency band, or its "
+    "likeliest option of each decision (target, argmax).", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_integer("steps", 50000, "Search steps.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "finalists", 8, "Networks compared at the end, the known ones among them.", 1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "finalist_steps", None, "Training steps, in all, for comparing finalists alone; 0 compares them by "
+    "shared weights (480, 0).", 0, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float("finalist_learning_rate", 0.05, "Of these trainings.", 0, flag_values=FLAGS)
+flags.DEFINE_integer("steps", None, "Search steps (480, 50000).", 1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
 flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 16, "Training images of a replica and step.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "rl_batch_multiplier", 4, "Held-out images for one reward, in training batches.", 1, flag_values=FLAGS
+    "rl_batch_multiplier", None, "Images of one batch that quality is taken on, in training batches (2, 4).",
+    1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "quality", None, ("loss", "AP", "AP50"), "What the search looks at: the detection loss, or average "
+    "precision (loss, AP).", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "quality_images", None, "Held-out images that it is taken on, the same for every network; 0: the next "
+    "batch (128, 0).", 0, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "judge_images", 256, "Held-out images, others, that the finalists are compared on.", 1, flag_values=FLAGS
 )
-flags.DEFINE_enum("quality", "AP", ("AP", "AP50"), "What the reward counts.", flag_values=FLAGS)
-flags.DEFINE_enum("reward", "abs", ("abs", "mnas", "mnas_hard"), "How cost counts in it.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "reward", None, ("band", "abs", "mnas", "mnas_hard"), "How cost counts: networks are drawn inside the "
+    "latency band, or the reward holds their cost (band, abs).", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_float("beta", -0.1, "Weight or exponent of the cost in the reward.", None, 0, flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 0.1, "Of the shared weights.", 0, flag_values=FLAGS)
-flags.DEFINE_float("controller_learning_rate", 4.8e-3, "Of the policy (TuNAS).", 0, flag_values=FLAGS)
+flags.DEFINE_float(
+    "controller_learning_rate", None, "Of the policy (0.05, 0.0048).", 0, flag_values=FLAGS
+)
 flags.DEFINE_float("entropy_weight", 0.0, "Keeps the policy open (TuNAS: 0).", 0, flag_values=FLAGS)
-flags.DEFINE_float("op_warmup_fraction", 0.25, "Share of steps with op warm-up.", flag_values=FLAGS)
-flags.DEFINE_float("filter_warmup_fraction", 0.25, "Share of steps with filter warm-up.", flag_values=FLAGS)
-flags.DEFINE_float("rl_delay_fraction", 0.25, "Share of steps before the policy learns.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "op_warmup_fraction", None, "Share of steps with op warm-up (0, 0.25).", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "filter_warmup_fraction", None, "Share of steps with filter warm-up (0, 0.25).", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "rl_delay_fraction", None, "Share of steps before anything is learnt from (0.25, 0.25).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_float("path_dropout", 0.0, "Share of skippable layers left out in training.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "weight_update", "lazy", ("lazy", "dense"), "lazy moves the sampled weights only; dense moves all by "
@@ -79,11 +128,16 @@ for _name in ("train_data", "latency_model", "latency_target", "model_dir"):
     flags.mark_flag_as_required(_name, flag_values=FLAGS)
 
 DESCRIPTION = """
-Searches the space for a detector near the latency target; writes architecture.json,
-search_report.json and search_report.png into --model_dir, and TensorBoard summaries.
+Searches the space for a detector near the latency target; writes architecture.json, a checkpoint of its
+weights, search_report.json and search_report.png into --model_dir, and TensorBoard summaries.
 
   mobiledets-search --search_space=ibn_fused_tucker --train_data=data/records \\
-    --latency_model=latency_model.json --latency_target=1.5e9 --model_dir=runs/search --steps=50000
+    --latency_model=latency_model.json --latency_target=1.5e9 --model_dir=runs/search --steps=2000
+
+As TuNAS was released:
+
+  mobiledets-search --preset=tunas --train_data=data/records --latency_model=latency_model.json \\
+    --latency_target=1.5e9 --model_dir=runs/tunas
 
 Several devices in one run, each with its own controller, best network and Pareto set:
 
@@ -98,23 +152,22 @@ def main() -> None:
 
     _check_flags()
     chosen = {
-        name: FLAGS[name].value if FLAGS[name].present else value
+        name: value if FLAGS[name].value is None else FLAGS[name].value
         for name, value in presets.get_preset(FLAGS.preset).items()
     }
     models = _latency_models()
     from mobiledets_tf.compat import tf
-    from mobiledets_tf.replicas import Replicas
     from mobiledets_tf.search import loop, schedule, settings
 
     search = settings.Search(
         train_data=FLAGS.train_data,
         model_dir=FLAGS.model_dir,
         objectives=tuple(
-            settings.Objective(model, target, FLAGS.reward, FLAGS.beta)
+            settings.Objective(model, target, chosen["reward"], FLAGS.beta, FLAGS.latency_band)
             for model, target in zip(models, FLAGS.latency_target, strict=True)
         ),
         schedule=schedule.Schedule(
-            steps=FLAGS.steps,
+            steps=chosen["steps"],
             op_warmup=chosen["op_warmup_fraction"],
             filter_warmup=chosen["filter_warmup_fraction"],
             rl_delay=chosen["rl_delay_fraction"],
@@ -122,13 +175,24 @@ def main() -> None:
             weight_rate=FLAGS.learning_rate,
         ),
         steered_by=FLAGS.steer_by,
-        algorithm=FLAGS.algorithm,
-        latency_band=FLAGS.latency_band,
+        algorithm=chosen["algorithm"],
+        region=chosen["region"],
+        published=chosen["published"],
+        candidates=_candidates(),
+        mutation_rate=FLAGS.mutation_rate,
+        population=FLAGS.population,
+        children=FLAGS.children,
+        rounds=FLAGS.rounds,
         extraction=chosen["extraction"],
+        finalists=FLAGS.finalists,
+        finalist_steps=chosen["finalist_steps"],
+        finalist_rate=FLAGS.finalist_learning_rate,
         batch_size=FLAGS.batch_size,
         rl_batch_multiplier=chosen["rl_batch_multiplier"],
         entropy_weight=FLAGS.entropy_weight,
         path_dropout=FLAGS.path_dropout,
+        quality_images=chosen["quality_images"],
+        judge_images=FLAGS.judge_images,
         metric=chosen["quality"],
         weight_update=FLAGS.weight_update,
         execution=FLAGS.execution,
@@ -140,48 +204,46 @@ def main() -> None:
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_flags.strategy(FLAGS)
-    found = loop.run(search, strategy)
-    # The chief writes the report; others may be here before it has.
-    if FLAGS.measure_finalists and Replicas(strategy).is_chief:
-        _measure_finalists(models)
-    print(f"searched to step {FLAGS.steps}: {FLAGS.model_dir}")
+    found = loop.run(search, strategy, _times if FLAGS.measure_finalists else None)
+    print(f"searched to step {search.schedule.steps}: {FLAGS.model_dir}")
     for model, target in zip(models, FLAGS.latency_target, strict=True):
         cost = model.predict_one(found.origin.decisions)
         print(f"{model.device}: cost {cost:,.6g} {model.unit} ({model.kind}), target {target:,.6g}")
 
 
-def _measure_finalists(models: list) -> None:
-    """Writes a measured time beside the predicted cost of each finalist in the report."""
+def _candidates() -> tuple:
+    """The networks of --candidates."""
+    import dataclasses
     from pathlib import Path
 
-    import numpy as np
+    from mobiledets_tf import architecture
 
-    from mobiledets_tf.files import read_json, write_json
+    return tuple(
+        dataclasses.replace(architecture.load(path), name=Path(path).stem) for path in FLAGS.candidates
+    )
+
+
+def _times(model, networks: list) -> list | None:
+    """Milliseconds of networks on a model's device, or why there are none; None where it is out of reach."""
+    from tqdm import tqdm
+
     from tflite_export import devices
     from tflite_export.measuring import measured_beside_predicted
 
-    path = Path(FLAGS.model_dir) / "search_report.json"
-    report = read_json(path, "search report")
-    for model, entry in zip(models, report["devices"], strict=True):
-        if model.device not in devices.TIMING:
-            continue
-        finalists = entry["finalists"]
-        try:
-            rows = list(measured_beside_predicted(model, [np.array(f["decisions"]) for f in finalists]))
-        except InputError as error:
-            # The network is found and written; that a device is out of reach is only said.
-            print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
-            continue
-        for finalist, row in zip(finalists, rows, strict=True):
-            finalist["measured"], finalist["failed"] = row.get("measured"), row.get("failed")
-        errors = [abs(row["error_pct"]) for row in rows if "error_pct" in row]
-        if errors:
-            entry["finalists_mean_abs_pct_error"] = float(np.mean(errors))
-            print(
-                f"{model.title}: {len(errors)} finalists measured again, "
-                f"prediction off by {np.mean(errors):.1f} % on average"
+    if model.device not in devices.TIMING:
+        return None
+    try:
+        rows = list(
+            tqdm(
+                measured_beside_predicted(model, networks), total=len(networks), unit="network",
+                desc=f"finalists on {model.title}",
             )
-    write_json(path, report)
+        )  # fmt: skip
+    except InputError as error:
+        # The network is found all the same; an unreachable device is reported, not fatal.
+        print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
+        return None
+    return [row.get("measured", row.get("failed")) for row in rows]
 
 
 def _check_flags() -> None:

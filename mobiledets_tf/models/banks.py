@@ -79,6 +79,10 @@ class SharedTensor:
         rows = tf.gather(self._bank.rows, tf.range(self._first, self._first + self.count))
         return tf.reshape(rows, self.shape)
 
+    def view(self, rows: np.ndarray) -> np.ndarray:
+        """The whole tensor inside a copy of its bank's rows; writing to it changes the copy."""
+        return rows[self._first : self._first + self.count].reshape(self.shape)
+
     def mask(self, size: tf.Tensor) -> tf.Tensor:
         """1 where a network of a size has weights, else 0; in the form of rows."""
         mask = tf.broadcast_to(channel_mask(self.shape, size), self.shape)

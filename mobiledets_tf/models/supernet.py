@@ -6,6 +6,7 @@ of the shared ones is told by `models.execution`.
 """
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -265,17 +266,61 @@ class Supernet(tf.Module):
 
         BN statistics are not among them: the search has none.
         """
+        found = {}
+        for names, part in self._parts(decisions, [bank.rows.read_value().numpy() for bank in self.banks]):
+            # A scale and an offset lie side by side.
+            found |= {names[0]: part} if len(names) == 1 else dict(zip(names, part, strict=True))
+        return {name: np.array(value) for name, value in found.items()}
+
+    def assign(self, decisions: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
+        """Puts a network's weights into the shared ones: what `detector_weights` gives, back again.
+
+        Args:
+          decisions: int32 [decisions].
+          weights: by the names of `detector_weights`; others are ignored.
+
+        Raises:
+          KeyError: a weight is missing.
+        """
+        rows = [bank.rows.read_value().numpy() for bank in self.banks]
+        for names, part in self._parts(decisions, rows):
+            given = [np.asarray(weights[name]) for name in names]
+            part[...] = given[0] if len(names) == 1 else np.stack(given)
+        for bank, values in zip(self.banks, rows, strict=True):
+            bank.rows.assign(values)
+
+    def _parts(
+        self, decisions: np.ndarray, rows: Sequence[np.ndarray]
+    ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """(canonical names, their part of the shared tensor) of all of a network's weights.
+
+        Args:
+          decisions: int32 [decisions].
+          rows: of each bank; the parts are views into them.
+        """
         extents = self.extents(tf.constant(decisions, tf.int32))
-        weights = _named("stem_conv", self.stem, extents)
+        places = {
+            tensor.label: values
+            for bank, values in zip(self.banks, rows, strict=True)
+            for tensor in bank.tensors
+        }
+        for name, op in self._named_ops(decisions):
+            for shared in op.tensors:
+                size = extents[shared.label].size.numpy()
+                begin = corner(shared.shape, size).numpy()
+                cut = tuple(slice(b, b + s) for b, s in zip(begin, size, strict=True))
+                yield _canonical_names(name, op, shared.label), shared.view(places[shared.label])[cut]
+
+    def _named_ops(self, decisions: np.ndarray) -> Iterator[tuple[str, SharedOp]]:
+        """The operations of a network under the names that plain Keras layers have."""
+        yield "stem_conv", self.stem
         names = iter(_kept_layer_names(self.space, decisions))
         for layer in self.layers:
             chain = layer.plan.chains[decisions[layer.position.op]]
             name = next(names) if chain else None
             for op in chain:
-                weights |= _named(f"{name}_{op.name}", layer.ops[op.name], extents)
-        for label, op in self.head_ops.items():
-            weights |= _named(label, op, extents)
-        return weights
+                yield f"{name}_{op.name}", layer.ops[op.name]
+        yield from self.head_ops.items()
 
 
 def _of(bank: Bank, extents: NetworkExtents) -> list[Extent]:
@@ -318,20 +363,12 @@ def _kept_layer_names(space: SearchSpace, decisions: np.ndarray) -> list[str]:
     return [name for name, _ in decode(space, decisions).named_layers()[1:]]
 
 
-def _named(name: str, op: SharedOp, extents: NetworkExtents) -> dict[str, np.ndarray]:
-    """Tensors of one operation in a network under the names that plain Keras layers give them."""
-    found = {}
-    for shared in op.tensors:
-        size = extents[shared.label].size
-        begin = corner(shared.shape, size)
-        cut = tuple(slice(b, b + s) for b, s in zip(begin.numpy(), size.numpy(), strict=True))
-        suffix, tensor = shared.label.rpartition("/")[2], shared.full().numpy()[cut]
-        if suffix == "scale_offset":
-            found[f"{name}_bn/gamma"], found[f"{name}_bn/beta"] = tensor
-        elif "_" in suffix:  # reduce_kernel and the like, of a squeeze-excite
-            part, _, kind = suffix.partition("_")
-            found[f"{name}_{part}/{kind}"] = tensor
-        else:
-            kind = "depthwise_kernel" if suffix == "kernel" and op.op.depthwise else suffix
-            found[f"{name}/{kind}"] = tensor
-    return found
+def _canonical_names(name: str, op: SharedOp, label: str) -> tuple[str, ...]:
+    """What plain Keras layers call a tensor of an operation; BN's scale and offset are two."""
+    suffix = label.rpartition("/")[2]
+    if suffix == "scale_offset":
+        return f"{name}_bn/gamma", f"{name}_bn/beta"
+    if "_" in suffix:  # reduce_kernel and the like, of a squeeze-excite
+        part, _, kind = suffix.partition("_")
+        return (f"{name}_{part}/{kind}",)
+    return (f"{name}/{'depthwise_kernel' if suffix == 'kernel' and op.op.depthwise else suffix}",)

@@ -1,92 +1,252 @@
 """What proposes networks for a device, and learns what they are worth."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mobiledets_tf.search.band import likeliest_in_band, sample_in_band
+from mobiledets_tf.search import proposals
 from mobiledets_tf.search.controller import Controller
+from mobiledets_tf.search.known import Known
 from mobiledets_tf.search.reward import DebiasedAverage
 from mobiledets_tf.search.settings import Objective, Search
 
+# int32 [networks, decisions] -> their qualities with the shared weights, float64 [networks].
+Measure = Callable[[np.ndarray], np.ndarray]
 
-class TunasAgent:
-    """A controller and the average reward that its networks are compared with."""
 
-    def __init__(self, search: Search, objective: Objective):
+class Agent:
+    """One device's side of a search.
+
+    Args:
+      search: its settings.
+      objective: the device.
+      known: networks to start from.
+    """
+
+    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
         self._search = search
         self.objective = objective
-        self.controller = Controller(search.latency.space, search.entropy_weight)
-        self.baseline = DebiasedAverage()
+        self.known = list(known)
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
-        """int32 [networks, decisions]."""
-        return self.controller.sample(rng, networks)
+        """The networks that the shared weights are trained on next; int32 [networks, decisions]."""
+        raise NotImplementedError
 
-    def learn(self, decisions: np.ndarray, rewards: np.ndarray, learning_rate: float) -> None:
-        """One update by the networks of all replicas.
+    def measures_at(self, step: int) -> bool:
+        """Whether `learn` wants qualities after a step, counted from 0."""
+        raise NotImplementedError
+
+    def learn(
+        self, step: int, trained: np.ndarray, measure: Measure, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Measures networks and learns from them.
 
         Args:
-          decisions: int32 [replicas, decisions].
-          rewards: float64 [replicas].
-          learning_rate: of the controller.
-        """
-        self.baseline.update(float(np.mean(rewards)))
-        self.controller.update(decisions, rewards - self.baseline.value, learning_rate)
+          step: from 0.
+          trained: int32 [networks, decisions], those of `propose`.
+          measure: takes qualities.
+          rng: random state.
 
-    def found(self, rng: np.random.Generator) -> np.ndarray | None:
-        """The network that the policy stands for; int32 [decisions]."""
-        objective, search = self.objective, self._search
-        if search.extraction == "target":
-            near = likeliest_in_band(
-                self.controller, objective.latency, objective.target, search.latency_band, rng
-            )
-            if near is not None:
-                return near
-        return self.controller.best()
+        Returns:
+          The networks that were measured and their qualities.
+        """
+        raise NotImplementedError
+
+    def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
+        """What it would have compared at the end, best first: (int32 [decisions], where from)."""
+        raise NotImplementedError
+
+    def probabilities(self) -> list[np.ndarray]:
+        """What networks are drawn from, before a band is asked for; float64 [options] of each decision."""
+        raise NotImplementedError
+
+    def entropy(self) -> float:
+        """Mean entropy of the decisions over that of the uniform policy."""
+        pairs = [(row, len(row)) for row in self.probabilities() if len(row) > 1]
+        logs = [float(-(row[row > 0] * np.log(row[row > 0])).sum() / np.log(count)) for row, count in pairs]
+        return float(np.mean(logs)) if logs else 0.0
+
+    def start(self) -> list[np.ndarray]:
+        """The distribution that a search starts from: mutations of the known networks, or the space."""
+        space, search = self._search.latency.space, self._search
+        if search.region == "space" or not self.known:
+            return proposals.even(space)
+        return proposals.mixed(
+            [proposals.around(space, known.decisions, search.mutation_rate) for known in self.known]
+        )
+
+    def _draw(
+        self, probabilities: Sequence[np.ndarray], rng: np.random.Generator, networks: int
+    ) -> np.ndarray:
+        return self.objective.networks.sample(probabilities, rng, networks)
 
     def state(self) -> dict[str, Any]:
         """A JSON-ready copy of everything that changes."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a state again."""
+
+
+class TunasAgent(Agent):
+    """A controller and the average reward that its networks are compared with."""
+
+    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
+        super().__init__(search, objective, known)
+        self.controller = Controller(search.latency.space, search.entropy_weight)
+        self.baseline = DebiasedAverage()
+        if objective.in_band:
+            self.controller.start_from(self.start())
+
+    def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
+        if self.objective.in_band:
+            return self._draw(self.controller.probabilities(), rng, networks)
+        return self.controller.sample(rng, networks)
+
+    def measures_at(self, step: int) -> bool:
+        return step >= self._search.schedule.first_paid_step
+
+    def learn(self, step, trained, measure, rng):
+        qualities = measure(trained)
+        costs = self.objective.latency.predict(trained)
+        worth = np.array([self.objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
+        # A batch without boxes pays nothing, and its quality is not a number.
+        paid = np.isfinite(worth)
+        if paid.any():
+            rewards = worth[paid]
+            self.baseline.update(float(rewards.mean()))
+            policy = self.controller.probabilities()
+            expected = self.objective.networks.marginals(policy) if self.objective.in_band else None
+            rate = self._search.schedule.controller_learning_rate(step)
+            self.controller.update(trained[paid], rewards - self.baseline.value, rate, expected)
+        return trained, qualities
+
+    def best(self, rng, networks):
+        """The network that the policy stands for, its likeliest options, and draws of it."""
+        inside, likeliest = self.objective.networks, self.controller.best()
+        logs = [np.log(row) for row in self.controller.probabilities()]
+        found = [(likeliest, "argmax")]
+        near = inside.likeliest(logs) if self._search.extraction == "target" else None
+        if near is not None:
+            found.insert(0, (near, "policy"))
+        if self.objective.in_band and networks > len(found):
+            drawn = self._draw(self.controller.probabilities(), rng, networks - len(found))
+            found += [(network, "drawn") for network in drawn]
+        return found
+
+    def probabilities(self) -> list[np.ndarray]:
+        return self.controller.probabilities()
+
+    def entropy(self) -> float:
+        return self.controller.entropy()
+
+    def state(self) -> dict[str, Any]:
         return {
             "controller": self.controller.state(),
             "baseline": [self.baseline.biased, self.baseline.weight],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state again."""
         self.controller.restore(state["controller"])
         self.baseline.biased, self.baseline.weight = state["baseline"]
 
 
-class RandomAgent:
-    """Draws evenly from a band of cost around the target and learns nothing."""
+class EvolutionAgent(Agent):
+    """A population that the best of its mutations enter, a round at a time.
 
-    def __init__(self, search: Search, objective: Objective):
-        self._band = search.latency_band
-        self.objective = objective
-        # Uniform for ever; reports read it like any other.
-        self.controller = Controller(search.latency.space)
+    The shared weights are trained on mutations of the population's members, which are the known
+    networks at first. In a round all members and as many new mutations and crossings are measured
+    with the same weights on the same images, and the best stay (as DetNAS, arXiv 1903.10979, does
+    once, after the training).
+    """
+
+    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
+        super().__init__(search, objective, known)
+        self.members: list[list[int]] = []
+        if search.region == "known":
+            self.members = [list(one.decisions) for one in self.known]
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
-        objective = self.objective
-        return sample_in_band(objective.latency, objective.target, self._band, rng, networks)
+        return np.concatenate([self._draw(self._parent(rng), rng, 1) for _ in range(networks)])
 
-    def learn(self, decisions: np.ndarray, rewards: np.ndarray, learning_rate: float) -> None:
-        pass
+    def _parent(self, rng: np.random.Generator) -> list[np.ndarray]:
+        space, members = self._search.latency.space, self.members
+        if not members:
+            return proposals.even(space)
+        return proposals.around(space, members[rng.integers(len(members))], self._search.mutation_rate)
 
-    def found(self, rng: np.random.Generator) -> np.ndarray | None:
-        """None: the best of the networks seen is taken."""
-        return None
+    def measures_at(self, step: int) -> bool:
+        """At the end of each round; rounds divide what follows the delay, the last ends with the search."""
+        schedule = self._search.schedule
+        first, rounds = schedule.first_paid_step, self._search.rounds
+        ends = (first + (schedule.steps - first) * number // rounds - 1 for number in range(1, rounds + 1))
+        # Devices take turns; each has its round at its last turn before the end.
+        turns = len(self._search.steering)
+        return any(end - turns < step <= end for end in ends)
+
+    def learn(self, step, trained, measure, rng):
+        wanted = self._search.population + self._search.children
+        pool = {tuple(member): None for member in self.members}
+        for known in self.known:
+            pool.setdefault(known.decisions)
+        for _ in range(4 * wanted):
+            if len(pool) >= wanted:
+                break
+            pool.setdefault(tuple(self._child(rng).tolist()))
+        networks = np.array(list(pool), np.int32)
+        qualities = measure(networks)
+        order = np.argsort(-np.nan_to_num(qualities, nan=-np.inf), kind="stable")
+        self.members = networks[order[: self._search.population]].tolist()
+        return networks, qualities
+
+    def _child(self, rng: np.random.Generator) -> np.ndarray:
+        """A mutation of a member or, as often, of a crossing of two."""
+        space, rate = self._search.latency.space, self._search.mutation_rate
+        if len(self.members) < 2 or rng.random() < 0.5:
+            return self._draw(self._parent(rng), rng, 1)[0]
+        pair = [self.members[i] for i in rng.choice(len(self.members), 2, replace=False)]
+        return self._draw(proposals.mixed([proposals.around(space, m, rate / 2) for m in pair]), rng, 1)[0]
+
+    def best(self, rng, networks):
+        """The members, best first."""
+        return [(np.array(member, np.int32), "population") for member in self.members[:networks]]
+
+    def probabilities(self) -> list[np.ndarray]:
+        space, rate = self._search.latency.space, self._search.mutation_rate
+        if not self.members:
+            return proposals.even(space)
+        return proposals.mixed([proposals.around(space, member, rate) for member in self.members])
 
     def state(self) -> dict[str, Any]:
-        return {}
+        return {"members": self.members}
 
     def restore(self, state: dict[str, Any]) -> None:
-        pass
+        self.members = state["members"]
 
 
-Agent = TunasAgent | RandomAgent
+class RandomAgent(Agent):
+    """Draws from where a search starts, and learns nothing."""
+
+    def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
+        return self._draw(self.start(), rng, networks)
+
+    def measures_at(self, step: int) -> bool:
+        return step >= self._search.schedule.first_paid_step
+
+    def learn(self, step, trained, measure, rng):
+        return trained, measure(trained)
+
+    def best(self, rng, networks):
+        """New draws: nothing was learnt."""
+        return [(network, "random") for network in self.propose(rng, networks)]
+
+    def probabilities(self) -> list[np.ndarray]:
+        return self.start()
 
 
-def make_agent(search: Search, objective: Objective) -> Agent:
-    return (TunasAgent if search.algorithm == "tunas" else RandomAgent)(search, objective)
+_AGENTS: dict[str, type[Agent]] = {"evolution": EvolutionAgent, "tunas": TunasAgent, "random": RandomAgent}
+
+
+def make_agent(search: Search, objective: Objective, known: Sequence[Known]) -> Agent:
+    return _AGENTS[search.algorithm](search, objective, known)

@@ -1,6 +1,7 @@
 """The networks worth keeping for one device: the best by reward, and the Pareto set."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ class Candidate:
     Attributes:
       step: when.
       decisions: the network.
-      quality: on one batch of held-out images, with shared weights.
+      quality: on held-out images, with shared weights.
       cost: predicted, in the unit of the device's latency model.
       reward: of both.
     """
@@ -46,6 +47,17 @@ class Archive:
             return
         kept = [c for c in self.front if c.quality > candidate.quality or c.cost < candidate.cost]
         self.front = sorted([*kept, candidate], key=lambda c: c.cost)
+
+    def spread(self, count: int) -> list[tuple[int, ...]]:
+        """Networks of the Pareto set and the best, so many at most, the best first."""
+        ranked = [*self.best, *sorted(self.front, key=lambda c: -c.quality)]
+        return list(dict.fromkeys(c.decisions for c in ranked))[:count]
+
+    def replace(self, candidates: Iterable[Candidate]) -> None:
+        """Forgets what was seen and keeps these, measured anew."""
+        self.best, self.front = [], []
+        for candidate in candidates:
+            self.add(candidate)
 
     def state(self) -> dict[str, Any]:
         """A JSON-ready copy."""

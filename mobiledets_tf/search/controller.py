@@ -13,6 +13,7 @@ from mobiledets_tf.search_space import OneOf, on_path, one_ofs
 
 # TuNAS: Adam without momentum.
 _BETA2, _EPSILON = 0.999, 1e-8
+_LEAST = 1e-6
 
 
 class Controller:
@@ -50,6 +51,16 @@ class Controller:
         logits = np.where(self._real, self._logits / temperature, -np.inf)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def start_from(self, probabilities: Sequence[np.ndarray]) -> None:
+        """Sets the policy; a probability of 0 becomes a small one.
+
+        Args:
+          probabilities: float64 [options] of each decision.
+        """
+        for row, given in zip(self._logits, probabilities, strict=True):
+            logs = np.log(np.maximum(given, _LEAST))
+            row[: len(logs)] = logs - logs.mean()
 
     def sample(
         self, rng: np.random.Generator, networks: int | None = None, temperature: float = 1.0
@@ -94,7 +105,10 @@ class Controller:
             return 0.0
         return float((entropies[open_ones] / np.log(counts[open_ones])).mean())
 
-    def update(self, decisions: np.ndarray, advantages: Sequence[float], learning_rate: float) -> None:
+    def update(
+        self, decisions: np.ndarray, advantages: Sequence[float], learning_rate: float,
+        expected: Sequence[np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
         """One step up the policy gradient: the mean over replicas of advantage * log-probability.
 
         The gradients are squared before they are averaged for Adam's second moment (TuNAS), so
@@ -104,11 +118,19 @@ class Controller:
           decisions: int32 [replicas, decisions].
           advantages: [replicas].
           learning_rate: of the step.
+          expected: float64 [options] of each decision, the probabilities of what the networks were drawn
+            from, where that is the policy given that a network lies in a band: the gradient of its
+            log-probability is then the network's options less these. Default: the policy itself.
         """
         probabilities = self._probabilities()
+        drawn_from = probabilities
+        if expected is not None:
+            drawn_from = np.zeros_like(probabilities)
+            for row, given in zip(drawn_from, expected, strict=True):
+                row[: len(given)] = given
         counts = self._on_path(decisions)[:, :, None]
         chosen = np.arange(self._real.shape[1]) == np.asarray(decisions)[:, :, None]
-        gradients = np.where(counts, (chosen - probabilities) * np.asarray(advantages)[:, None, None], 0.0)
+        gradients = np.where(counts, (chosen - drawn_from) * np.asarray(advantages)[:, None, None], 0.0)
         self._updates += 1
         self._squares += (1 - _BETA2) * ((gradients**2).mean(axis=0) - self._squares)
         scale = np.sqrt(self._squares / (1 - _BETA2**self._updates)) + _EPSILON

@@ -1,6 +1,7 @@
 """Images of a search: the Object Detection API's decoder and transforms, split by image id."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -17,8 +18,10 @@ from object_detection.core import standard_fields as fields  # noqa: E402
 from object_detection.data_decoders import tf_example_decoder  # noqa: E402
 
 Labels = fields.InputDataFields
-# One image in ten is held out for the reward (MobileDets: 10 % of the training set).
-HOLDOUT_BUCKETS = 10
+# Ten hash buckets of image ids. One steers the search (MobileDets: 10 % of the training set), one judges
+# its finalists and so steers nothing, the rest train the shared weights.
+BUCKETS = 10
+SIDES = ("steer", "judge", "train")
 MAX_BOXES = 100
 # Serialized examples.
 SHUFFLE_BUFFER = 2048
@@ -50,23 +53,23 @@ class Batch:
 
 
 class Split:
-    """A training set in two sides by the hash of image ids: to train weights, and held out for rewards.
+    """A training set in three sides by the hash of image ids; see `SIDES`.
 
     Args:
       files: TFRecord shards.
 
     Attributes:
-      images: (to train, held out): how many.
+      images: side -> number of images.
     """
 
     def __init__(self, files: Sequence[str]):
         self._files = list(files)
-        sides = self._examples(self._paths).map(_is_held_out, num_parallel_calls=tf.data.AUTOTUNE)
-        zero = np.zeros(2, np.int64)
+        sides = self._examples(self._paths).map(_side, num_parallel_calls=tf.data.AUTOTUNE)
+        zero = np.zeros(len(SIDES), np.int64)
         counts = sides.reduce(
-            zero, lambda counts, held: counts + tf.one_hot(tf.cast(held, tf.int32), 2, dtype=tf.int64)
+            zero, lambda counts, side: counts + tf.one_hot(side, len(SIDES), dtype=tf.int64)
         )
-        self.images = tuple(int(count) for count in counts)
+        self.images = dict(zip(SIDES, (int(count) for count in counts), strict=True))
 
     @property
     def _paths(self) -> tf.data.Dataset:
@@ -75,16 +78,18 @@ class Split:
     def _examples(self, paths: tf.data.Dataset) -> tf.data.Dataset:
         return paths.interleave(tf.data.TFRecordDataset, cycle_length=4)
 
-    def epoch(self, held_out: bool, seed: tf.Tensor) -> tf.data.Dataset:
+    def epoch(self, side: str, seed: tf.Tensor) -> tf.data.Dataset:
         """Serialized examples of a side in an order of their own."""
         examples = self._examples(self._paths.shuffle(len(self._files), seed=seed))
-        mine = examples.filter(lambda serialized: tf.equal(_is_held_out(serialized), held_out))
+        mine = examples.filter(lambda serialized: tf.equal(_side(serialized), SIDES.index(side)))
         return mine.shuffle(SHUFFLE_BUFFER, seed=seed)
 
 
-def _is_held_out(serialized: tf.Tensor) -> tf.Tensor:
+def _side(serialized: tf.Tensor) -> tf.Tensor:
+    """Index into `SIDES`: buckets 0 and 1 are those of the first two, all others train."""
     source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
-    return tf.equal(tf.strings.to_hash_bucket_fast(source_id, HOLDOUT_BUCKETS), 0)
+    bucket = tf.strings.to_hash_bucket_fast(source_id, BUCKETS)
+    return tf.cast(tf.minimum(bucket, len(SIDES) - 1), tf.int32)
 
 
 class Stream:
@@ -99,7 +104,7 @@ class Stream:
       model_config: the `model` part of a pipeline config: image size and classes.
       preprocess: of the detection model; maps pixels to [-1, 1].
       batch_size: images of one replica.
-      held_out: the images whose id falls in one of ten hash buckets, or all others.
+      side: one of `SIDES`.
       seed: of the order.
 
     Raises:
@@ -113,19 +118,21 @@ class Stream:
         model_config,
         preprocess: Callable,
         batch_size: int,
-        held_out: bool,
+        side: str,
         seed: int,
     ):
         self._split = split
         self._decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
         self._transform = _transform(model_config, preprocess)
         self.batch_size = batch_size
-        self._held_out = held_out
-        self._seed = 2 * seed + held_out
-        self.images = split.images[held_out]
+        self._side = side
+        self._seed = len(SIDES) * seed + SIDES.index(side)
+        self.images = split.images[side]
         if not self.images:
-            side = "held out for the reward" if held_out else "left for training"
-            raise InputError(f"no image of {sum(split.images)} is {side}; more images are needed")
+            raise InputError(
+                f"none of {sum(split.images.values())} training images is left to {side}; "
+                "more images are needed"
+            )
 
     def batches(self, number: int, replica: int = 0, replicas: int = 1) -> Iterator[Batch]:
         """The batches of one replica from a number on.
@@ -134,6 +141,22 @@ class Stream:
           number: of the first step.
           replica, replicas: a step takes one batch for each replica, in their order.
         """
+        yield from self._batches(self._serialized(number, replica, replicas))
+
+    def recorded(
+        self, number: int, count: int, replica: int = 0, replicas: int = 1
+    ) -> Callable[[], Iterator[Batch]]:
+        """So many batches from a number on, for several passes: read once, decoded at each call.
+
+        Args:
+          number, replica, replicas: as in `batches`.
+          count: of batches.
+        """
+        serialized = self._serialized(number, replica, replicas).take(count * self.batch_size)
+        kept = tf.data.Dataset.from_tensor_slices(list(serialized))
+        return lambda: self._batches(kept)
+
+    def _serialized(self, number: int, replica: int, replicas: int) -> tf.data.Dataset:
         size = self.batch_size
         first_epoch, skipped = divmod(number * size * replicas, self.images)
 
@@ -144,12 +167,20 @@ class Stream:
         if replicas > 1:
             mine = serialized.enumerate().filter(lambda index, _: index // size % replicas == replica)
             serialized = mine.map(lambda _, example: example)
+        return serialized
+
+    def _batches(self, serialized: tf.data.Dataset) -> Iterator[Batch]:
         decoded = serialized.map(self._decode, num_parallel_calls=2, deterministic=True)
-        for images, labels, ids in decoded.batch(size, drop_remainder=True).prefetch(2):
+        for images, labels, ids in decoded.batch(self.batch_size, drop_remainder=True).prefetch(2):
             yield Batch(images, labels, ids)
 
+    def fixed(self, images: int) -> list[Batch]:
+        """The same images at every call: so many, or all of the side, in whole batches, at least one."""
+        count = max(1, min(images, self.images) // self.batch_size)
+        return list(itertools.islice(self.batches(0), count))
+
     def _epoch(self, index: tf.Tensor) -> tf.data.Dataset:
-        return self._split.epoch(self._held_out, self._seed * _EPOCHS + index)
+        return self._split.epoch(self._side, self._seed * _EPOCHS + index)
 
     def _decode(self, serialized: tf.Tensor):
         example = self._decoder.decode(serialized)
@@ -172,7 +203,7 @@ def _transform(model_config, preprocess: Callable) -> Callable:
 
 
 def ground_truth(
-    labels: dict, image_size: tuple[int, int], num_classes: int, before: dict | None = None
+    labels: dict, image_size: tuple[int, int], num_classes: int
 ) -> dict:
     """A batch's boxes as a COCO dictionary; sizes are those of the input.
 
@@ -180,16 +211,17 @@ def ground_truth(
       labels: padded tensors of a batch.
       image_size: (height, width) of the input.
       num_classes: classes.
-      before: the dictionary of earlier batches, to be gone on with; images are numbered from 1.
+
+    Returns:
+      Images are numbered from 1.
     """
     height, width = image_size
     arrays = {key: tensor.numpy() for key, tensor in labels.items()}
-    images = list(before["images"]) if before else []
-    annotations = list(before["annotations"]) if before else []
-    first = len(images)
+    images: list[dict] = []
+    annotations: list[dict] = []
     counts = arrays[Labels.num_groundtruth_boxes]
     for image, count in enumerate(counts):
-        images.append({"id": first + image + 1, "height": height, "width": width})
+        images.append({"id": image + 1, "height": height, "width": width})
         for row in range(count):
             top, left, bottom, right = (float(v) for v in arrays[Labels.groundtruth_boxes][image, row])
             box = [left * width, top * height, (right - left) * width, (bottom - top) * height]
@@ -197,7 +229,7 @@ def ground_truth(
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": first + image + 1,
+                    "image_id": image + 1,
                     "category_id": int(arrays[Labels.groundtruth_classes][image, row].argmax()) + 1,
                     "bbox": box,
                     "area": box[2] * box[3],

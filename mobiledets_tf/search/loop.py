@@ -1,8 +1,10 @@
-"""The search: propose, train, pay, learn; saved, resumable, reported."""
+"""Search loop: propose networks, train the shared weights, measure and learn; then compare finalists."""
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,17 @@ from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
+from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas, lost_workers
-from mobiledets_tf.search import data, pictures, report, state
-from mobiledets_tf.search.agent import make_agent
+from mobiledets_tf.search import data, inheritance, pictures, reliability, report, state
+from mobiledets_tf.search.agent import Agent, make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
+from mobiledets_tf.search.finalists import Finalist, Halving
 from mobiledets_tf.search.journal import Journal
+from mobiledets_tf.search.known import Known, known_networks
 from mobiledets_tf.search.schedule import warm_up
-from mobiledets_tf.search.settings import Search, keep
+from mobiledets_tf.search.settings import Objective, Search, keep
 from mobiledets_tf.search.step import SharedStep
 from mobiledets_tf.search.summaries import Summaries
 from mobiledets_tf.search_space import SearchSpace, decode
@@ -34,21 +39,29 @@ SETTINGS = "settings.json"
 MAX_DROPPED = 0.05
 # Columns of the policy's picture.
 _SNAPSHOTS = 200
-# Held-out batches that a finalist is evaluated on, at most; and finalists of a device.
-_FINAL_BATCHES, _FINALISTS = 4, 8
 # A report needs no more of the random numbers than that they are not those of a step.
-_AFTER = 1 << 40
+_AFTER, _RELIABILITY = 1 << 40, 1 << 41
+# Networks of the Pareto set that are measured again at the end.
+_FRONT = 16
+# Seeds of the finalists' images are not those of the steps.
+_ALONE = 1 << 16
+
+# Measures networks on the device of a latency model: a cost in the model's unit, or why there is none.
+DeviceTimes = Callable[[LatencyModel, Sequence[np.ndarray]], "list[float | str] | None"]
 
 
-def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> architectures.Architecture:
+def run(
+    search: Search, strategy: tf.distribute.Strategy | None = None, times: DeviceTimes | None = None
+) -> architectures.Architecture:
     """Runs a search from its last saved state to its end and writes its files.
 
-    `architecture.json` is the network of the first device that is steered by; with several
-    devices each has an `architecture_DEVICE.json` too.
+    `architecture.json` is the network of the first device that is steered by, and the checkpoint
+    beside it its weights; with several devices each has an `architecture_DEVICE.json` too.
 
     Args:
       search: what to do.
-      strategy: of tf.distribute; each replica samples its own network.
+      strategy: of tf.distribute; each replica trains its own network.
+      times: measures finalists where their device can be reached; the band is then held by what it gives.
 
     Raises:
       InputError: data, head and latency model don't fit, the folder holds a search with other
@@ -64,13 +77,17 @@ def run(search: Search, strategy: tf.distribute.Strategy | None = None) -> archi
         raise InputError(
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
         )
+    # Found before anything is written: no network may be that cheap.
+    if any(o.in_band for o in search.objectives):
+        for objective in search.objectives:
+            _ = objective.networks
     strategy = strategy or tf.distribute.get_strategy()
     settings = search.settings() | {"replicas": strategy.num_replicas_in_sync}
     keep(Path(search.model_dir) / SETTINGS, settings, "search")
     set_seed(search.seed)
     chief = Replicas(strategy).is_chief
     with lost_workers(), locked(search.model_dir) if chief else contextlib.nullcontext():
-        return _Run(search, strategy, files, label_map).finish()
+        return _Run(search, strategy, files, label_map, times).finish()
 
 
 def set_seed(seed: int) -> None:
@@ -101,14 +118,18 @@ def build_step(
 
 
 class _Run:
-    def __init__(self, search: Search, strategy: tf.distribute.Strategy, files: list[str], label_map: str):
-        self.search = search
+    def __init__(
+        self, search: Search, strategy: tf.distribute.Strategy, files: list[str], label_map: str,
+        times: DeviceTimes | None,
+    ):  # fmt: skip
+        self.search, self._times = search, times
         latency = search.latency
         self.shared, model_config = build_step(
             latency.space, latency.image_size, latency.num_classes, search.execution, search.weight_update,
             strategy,
         )  # fmt: skip
-        self.agents = [make_agent(search, objective) for objective in search.steering]
+        self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
+        self.agents = [make_agent(search, o, self._known[o.device]) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
         self.step = self.dropped = self._drawn = 0
         folder = Path(search.model_dir)
@@ -122,16 +143,30 @@ class _Run:
 
         split = data.Split(files)
 
-        def stream(batch_size: int, held_out: bool) -> data.Stream:
+        def stream(batch_size: int, side: str, seed: int = search.seed) -> data.Stream:
             return data.Stream(
-                split, label_map, model_config, self.shared.preprocess, batch_size, held_out, search.seed
+                split, label_map, model_config, self.shared.preprocess, batch_size, side, seed
             )
 
-        self._held_out = stream(search.batch_size * search.rl_batch_multiplier, True)
-        self._train_batches = self._iterators(stream(search.batch_size, False), self.step)
-        # No reward is taken during the delay, so the held-out batches start after it.
-        paid = max(0, self.step - search.schedule.first_paid_step)
-        self._quality_batches = self._iterators(self._held_out, paid)
+        large = search.batch_size * search.rl_batch_multiplier
+        steering = stream(large, "steer")
+        # Other images first than the steps saw last.
+        self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
+        self._judge = stream(large, "judge").fixed(search.judge_images) if search.finalist_steps else []
+        self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
+        # The same for every network and step, or the next ones (TuNAS): a batch for each replica.
+        self._fixed = steering.fixed(search.quality_images or large * 4)
+        self._quality_batches = None
+        if not search.quality_images:
+            # No quality is taken during the delay, so the held-out batches start after it.
+            paid = max(0, self.step - search.schedule.first_paid_step)
+            self._quality_batches = self._iterators(steering, paid)
+
+    def _find_known(self, objective: Objective) -> list[Known]:
+        search = self.search
+        if not (search.candidates or search.published):
+            return []
+        return known_networks(objective.networks, search.candidates, search.published)
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
@@ -186,54 +221,67 @@ class _Run:
         losses = self.shared.train(batches, trained[local], schedule.weight_learning_rate(step))
         costs = agent.objective.latency.predict(networks)
         row = {"step": step + 1, "device": agent.objective.device, "cost": float(costs.mean())}
-        fault = _fault(losses)
-        rate = schedule.controller_learning_rate(step)
-        paid = step >= schedule.first_paid_step
+        fault, measuring = _fault(losses), agent.measures_at(step)
         # Batches are taken in step even where the step is dropped: their numbers are those of steps.
-        held_out = [next(iterator) for iterator in self._quality_batches] if paid else []
+        next_batches = self._next_quality_batches(step)
         if fault is None:
             row |= {
                 name: float(np.mean([x[name] for x in losses])) for name in losses[0] if name != "applied"
             }
             row["loss"] = row.pop("total_loss")
-            if paid:
-                fault = self._learn(agent, networks, held_out, rate, row)
+            if measuring:
+                fault = self._learn(agent, networks, next_batches, rng, row)
         self.step += 1
         if fault is not None:
-            ids = [i.decode() for batch in (*batches, *held_out) for i in batch.ids.numpy()]
+            ids = [i.decode() for batch in (*batches, *next_batches) for i in batch.ids.numpy()]
             self._drop(fault, ids, networks)
-        row["entropy"] = agent.controller.entropy()
+        row["entropy"] = agent.entropy()
         self._log(row, agent)
         return row
 
-    def _learn(self, agent, networks, held_out: Sequence[data.Batch], rate: float, row: dict) -> str | None:
-        """Takes the quality of each replica's network, pays it and lets the agent learn.
+    def _next_quality_batches(self, step: int) -> list[data.Batch]:
+        """One for each local replica; none where quality is taken on fixed images, or in the delay."""
+        if self._quality_batches is None or step < self.search.schedule.first_paid_step:
+            return []
+        return [next(iterator) for iterator in self._quality_batches]
+
+    def _learn(
+        self, agent: Agent, networks: np.ndarray, batches: list[data.Batch], rng: np.random.Generator,
+        row: dict[str, Any],
+    ) -> str | None:  # fmt: skip
+        """Lets the agent measure networks and learn from them, and keeps what was seen.
 
         Returns:
-          What was wrong with the reward, or None.
+          What was wrong with the qualities, or None.
         """
-        metric, local = self.search.metric, self.shared.replicas.local
-        mine = [
-            self.shared.quality([batch], networks[replica], metric)
-            for batch, replica in zip(held_out, local, strict=True)
-        ]
-        qualities = self.shared.replicas.share(mine)
+
+        def measure(wanted: np.ndarray) -> np.ndarray:
+            if not batches:
+                return _mean(self.shared.measure(self._fixed, wanted, self.search.metric))
+            mine = wanted[self.shared.replicas.local]
+            return self.shared.replicas.share(self.shared.quality(batches, mine, self.search.metric))
+
+        measured, qualities = agent.learn(self.step, networks, measure, rng)
+        seen = ~np.isnan(qualities)
+        if not seen.any():
+            return None
+        if not np.isfinite(qualities[seen]).any():
+            return f"quality is {qualities.tolist()}"
         objective = agent.objective
-        costs = objective.latency.predict(networks)
-        rewards = np.array([objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
-        if not np.isfinite(rewards).all():
-            return f"reward is {rewards.tolist()} (quality {qualities.tolist()}, cost {costs.tolist()})"
-        agent.learn(networks, rewards, rate)
-        row |= {"quality": float(np.mean(qualities)), "reward": float(rewards.mean())}
+        costs = objective.latency.predict(measured)
+        good = np.flatnonzero(np.isfinite(qualities))
+        worth = [objective.worth(qualities[i], costs[i]) for i in good]
+        row |= {"quality": float(np.mean(qualities[good])), "reward": float(np.mean(worth))}
+        row |= {"best_quality": float(np.max(qualities[good])), "measured": len(measured)}
         for other in self.search.objectives:
-            for network, quality in zip(networks, qualities, strict=True):
-                cost = other.latency.predict_one(network)
+            for i in good:
+                cost = other.latency.predict_one(measured[i])
+                quality = float(qualities[i])
                 self.archives[other.device].add(
                     Candidate(
-                        row["step"], tuple(network.tolist()), float(quality), cost,
-                        other.worth(float(quality), cost),
+                        row["step"], tuple(measured[i].tolist()), quality, cost, other.worth(quality, cost)
                     )
-                )  # fmt: skip
+                )
         return None
 
     def _drop(self, fault: str, ids: list[str], networks: np.ndarray) -> None:
@@ -264,7 +312,7 @@ class _Run:
         every = max(1, self.search.schedule.steps // _SNAPSHOTS)
         if self.step % every == 0 or self.step == self.search.schedule.steps:
             for one in self.agents:
-                rounded = [[round(float(p), 4) for p in row] for row in one.controller.probabilities()]
+                rounded = [[round(float(p), 4) for p in row] for row in one.probabilities()]
                 self.snapshots.append(
                     {"step": self.step, "device": one.objective.device, "probabilities": rounded}
                 )
@@ -302,78 +350,153 @@ class _Run:
     def _report(self) -> architectures.Architecture:
         search, folder = self.search, Path(self.search.model_dir)
         space = search.latency.space
-        finalists = self._finalists()
-        chosen = {device: _chosen(search, self._objective(device), f) for device, f in finalists.items()}
+        reliable = self._reliability()
+        finalists = {objective.device: self._finalists(objective) for objective in search.objectives}
+        chosen = {device: found[0] for device, found in finalists.items()}
         first = chosen[search.steering[0].device]
+        for objective in search.objectives:
+            self._measure_front(objective)
         if not self._main:
             return decode(space, first.decisions)
         summary = report.summarise(
-            search, self.agents, self.archives, finalists, chosen, self.history.rows, self.dropped
+            search, self.agents, self.archives, finalists, reliable, self.history.rows, self.dropped
         )
         pictures.draw(
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
         write_artefact(folder / "search_report.json", summary)
-        quality = report.final_quality(self.history.rows)
-        if quality is not None and quality < report.BLIND_BELOW:
-            tqdm.write(
-                f"{search.metric} of the shared weights was {quality:.4f} at the end, too low to tell "
-                "networks apart: cost alone steered this search; give it more --steps or more images",
-                file=sys.stderr,
-            )
         if len(search.objectives) > 1:
             for device, finalist in chosen.items():
                 architectures.save(decode(space, finalist.decisions), folder / f"architecture_{device}.json")
         found = decode(space, first.decisions)
         architectures.save(found, folder / "architecture.json")
+        self._write_weights(first, found)
+        for line in summary["words"]:
+            tqdm.write(line, file=sys.stderr)
         return found
 
-    def _finalists(self) -> dict[str, list[report.Finalist]]:
-        """For each device the policy's network, and the best seen, evaluated on the held-out images."""
-        wanted: dict[str, list[tuple[tuple[int, ...], str]]] = {}
-        rng = np.random.default_rng((self.search.seed, _AFTER))
+    def _write_weights(self, finalist: Finalist, found: architectures.Architecture) -> None:
+        """The network's weights as a checkpoint that training, evaluation and export read."""
+        latency = self.search.latency
+        weights = self._halving(self.search.steering[0]).weights(finalist)
+        batches = itertools.islice(self._alone.batches(0), inheritance.BATCHES)
+        inheritance.write(
+            self.search.model_dir, found, latency.num_classes, latency.image_size, weights,
+            [batch.images for batch in batches], self.step + finalist.steps,
+        )  # fmt: skip
+
+    def _reliability(self) -> reliability.Reliability:
+        """Whether the quality tells networks apart, over fresh draws of what the search looked at."""
+        agent, rng = self.agents[0], np.random.default_rng((self.search.seed, _RELIABILITY))
+        networks = agent.propose(rng, reliability.NETWORKS)
+        return reliability.split_half(self.shared.measure(self._fixed, networks, self.search.metric))
+
+    def _finalists(self, objective: Objective) -> list[Finalist]:
+        """The finalists of a device, the one that is shipped first."""
+        search, rng = self.search, np.random.default_rng((self.search.seed, _AFTER))
         agents = {agent.objective.device: agent for agent in self.agents}
-        for objective in self.search.objectives:
-            rows = []
-            agent = agents.get(objective.device)
-            found = agent.found(rng) if agent else None
-            if found is not None:
-                rows.append((tuple(found.tolist()), "policy"))
-                rows.append((tuple(agent.controller.best().tolist()), "argmax"))
-            archive = self.archives[objective.device]
-            rows += [(c.decisions, "best") for c in archive.best]
-            if not rows:
-                drawn = agent.propose(rng, 1) if agent else self.agents[0].propose(rng, 1)
-                rows.append((tuple(drawn[0].tolist()), "policy"))
-            unique = {decisions: source for decisions, source in reversed(rows)}
-            wanted[objective.device] = [(d, s) for d, s in rows if unique[d] == s][:_FINALISTS]
-        batches = final_batches(self._held_out)
-        every = {decisions for rows in wanted.values() for decisions, _ in rows}
-        qualities = {}
-        for decisions in tqdm(sorted(every), desc="finalists", unit="network", disable=not self._main):
-            network = np.array(decisions, np.int32)
-            qualities[decisions] = self.shared.quality(batches, network, self.search.metric)
-        return {
-            device: [report.Finalist(d, qualities[d], s) for d, s in rows] for device, rows in wanted.items()
-        }
+        agent = agents.get(objective.device)
+        named = {known.decisions: known.name for known in self._known[objective.device]}
+        ranked = agent.best(rng, search.finalists) if agent else []
+        rows = [(tuple(network.tolist()), source) for network, source in ranked]
+        rows += [(c.decisions, "best") for c in self.archives[objective.device].best]
+        if not rows:
+            rows = [(tuple(self.agents[0].propose(rng, 1)[0].tolist()), "drawn")]
+        sources = dict(reversed(rows))
+        others = [decisions for decisions in dict.fromkeys(d for d, _ in rows) if decisions not in named]
+        wanted = [*named, *others[: max(1, search.finalists - len(named))]]
+        networks = np.array(wanted, np.int32)
+        qualities = _mean(self.shared.measure(self._fixed, networks, search.metric))
+        found = [
+            Finalist(decisions, _source(named.get(decisions), sources.get(decisions)), float(quality))
+            for decisions, quality in zip(wanted, qualities, strict=True)
+        ]
+        self._time(objective, found)
+        inside = [f for f in found if self._is_inside(objective, f)] or found
+        outside = [f for f in found if f not in inside]
+        if search.finalist_steps:
+            return self._compare(objective, inside) + outside
+        if search.extraction == "argmax" and search.algorithm == "tunas":
+            # As released: the policy's own network, whatever it was worth at the end.
+            return sorted(found, key=lambda f: f.source != "argmax")
+        return sorted(inside, key=lambda f: -_worth(objective, f)) + outside
+
+    def _compare(self, objective: Objective, finalists: list[Finalist]) -> list[Finalist]:
+        steps = self.search.finalist_steps
+        halving = self._halving(objective)
+        with StopRequest() as stop, quiet():
+            bar = tqdm(
+                desc="finalists", unit="training", total=halving.trainings(finalists), disable=not self._main
+            )
+
+            def after() -> None:
+                bar.update()
+                if self.shared.replicas.any_worker(stop.requested):
+                    raise KeyboardInterrupt
+
+            with bar:
+                return halving.run(finalists, steps, after)
+
+    def _halving(self, objective: Objective) -> Halving:
+        search = self.search
+        folder = Path(search.model_dir) / "finalists" / objective.device
+        return Halving(
+            self.shared, self._alone, self._judge, search.metric, search.finalist_rate, folder
+        )
+
+    def _time(self, objective: Objective, finalists: list[Finalist]) -> None:
+        """Puts measured costs beside the predicted ones, where the device can be reached."""
+        if self._times is None:
+            return
+        values: Sequence[float | str] = ["another worker measures"] * len(finalists)
+        if self._main:
+            networks = [np.array(finalist.decisions) for finalist in finalists]
+            values = self._times(objective.latency, networks) or ["out of reach"] * len(finalists)
+        numbers = [value if isinstance(value, float) else np.nan for value in values]
+        for finalist, value, number in zip(
+            finalists, values, self.shared.replicas.from_chief(numbers), strict=True
+        ):
+            finalist.measured = None if np.isnan(number) else float(number)
+            finalist.failed = value if isinstance(value, str) else None
+
+    def _is_inside(self, objective: Objective, finalist: Finalist) -> bool:
+        """Whether a finalist holds the band, by its measured cost where there is one."""
+        cost = finalist.measured or objective.latency.predict_one(finalist.decisions)
+        return abs(cost / objective.target - 1) <= objective.band
+
+    def _measure_front(self, objective: Objective) -> None:
+        """The Pareto set by the quality of the last weights on all images, not by what was seen once."""
+        archive = self.archives[objective.device]
+        networks = archive.spread(_FRONT)
+        if not networks:
+            return
+        values = self.shared.measure(self._fixed, np.array(networks, np.int32), self.search.metric)
+        archive.replace(
+            Candidate(self.step, decisions, float(quality), cost, objective.worth(float(quality), cost))
+            for decisions, quality in zip(networks, _mean(values), strict=True)
+            for cost in [objective.latency.predict_one(decisions)]
+            if np.isfinite(quality)
+        )
 
 
-def final_batches(held_out: data.Stream) -> list[data.Batch]:
-    """The held-out images, as many as a final evaluation takes."""
-    count = min(_FINAL_BATCHES, max(1, held_out.images // held_out.batch_size))
-    stream = held_out.batches(0)
-    return [next(stream) for _ in range(count)]
+def _worth(objective: Objective, finalist: Finalist) -> float:
+    if not np.isfinite(finalist.quality):
+        return -np.inf
+    return objective.worth(finalist.quality, objective.latency.predict_one(finalist.decisions))
 
 
-def _chosen(search: Search, objective, finalists: list[report.Finalist]) -> report.Finalist:
-    """The policy's own network; without a policy the best by reward."""
-    if finalists[0].source == "policy":
-        return finalists[0]
+def _source(known: str | None, source: str | None) -> str:
+    """What one could have taken without a search is called so, wherever else it came up."""
+    if known is not None:
+        return f"published {known}" if known in architectures.PUBLISHED else f"candidate {known}"
+    return source or "best"
 
-    def worth(finalist: report.Finalist) -> float:
-        return objective.worth(finalist.quality, objective.latency.predict_one(finalist.decisions))
 
-    return max(finalists, key=worth)
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean quality of each network over its batches, those without boxes left out; [networks]."""
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=1)
 
 
 def _fault(losses: Sequence[dict[str, float]]) -> str | None:

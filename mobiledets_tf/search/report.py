@@ -1,36 +1,23 @@
-"""What a search found and how it got there, as JSON."""
+"""What a search found and how it got there, as JSON, and in a few lines."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from mobiledets_tf.architecture import describe
 from mobiledets_tf.search.agent import Agent
 from mobiledets_tf.search.archive import Archive, Candidate
+from mobiledets_tf.search.finalists import Finalist, certainty
+from mobiledets_tf.search.proposals import even
+from mobiledets_tf.search.reliability import ENOUGH, Reliability
 from mobiledets_tf.search.settings import Objective, Search
 from mobiledets_tf.search_space import decode
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Rows of the history that a report holds; all of them are in history.jsonl.
 _ROWS = 1000
-# A quality below this tells next to nothing of a network: in searches of 300 steps that learnt little AP50
-# was 0.005 on average, moved by 0.004 from batch to batch and did not rise with the network's multiply-adds.
-BLIND_BELOW = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Finalist:
-    """A network evaluated once more at the end, on all held-out images.
-
-    Attributes:
-      decisions: the network.
-      quality: with shared weights.
-      source: `policy` (what the search stands for), `argmax` of it, or `best` of the networks seen.
-    """
-
-    decisions: tuple[int, ...]
-    quality: float
-    source: str
 
 
 def summarise(
@@ -38,48 +25,123 @@ def summarise(
     agents: Sequence[Agent],
     archives: dict[str, Archive],
     finalists: dict[str, list[Finalist]],
-    found: dict[str, Finalist],
+    reliability: Reliability,
     history: Sequence[dict[str, Any]],
     dropped: int,
 ) -> dict[str, Any]:
     """A JSON-ready report: settings, and for each device the network, its cost, what came close.
 
     The entries of the first device that was steered by stand at the top as well.
+
+    Args:
+      search: its settings.
+      agents: of the devices that were steered by.
+      archives: by device.
+      finalists: by device, the one that is shipped first.
+      reliability: of the quality.
+      history: rows of the steps.
+      dropped: steps that changed nothing.
     """
-    policies = {agent.objective.device: agent.controller for agent in agents}
+    policies = {agent.objective.device: agent for agent in agents}
     devices = []
     for objective in search.objectives:
         device = objective.device
-        entry = _network(search, objective, found[device])
+        entry = _network(search, objective, finalists[device][0])
         entry["finalists"] = [_network(search, objective, f) for f in finalists[device]]
+        entry["against_known"] = against_known(finalists[device])
+        entry["certainty"] = _certainty(finalists[device])
         entry["pareto"] = [_seen(c) for c in archives[device].front]
         entry["best_seen"] = [_seen(c) for c in archives[device].best]
+        if objective.in_band:
+            entry["share_of_space_in_band"] = objective.networks.share(even(search.latency.space))
         if device in policies:
+            agent = policies[device]
+            entry["known"] = [dataclasses.asdict(k) | {"decisions": list(k.decisions)} for k in agent.known]
             entry["policy"] = {
                 path: [round(float(p), 6) for p in row]
-                for (path, _), row in zip(
-                    search.latency.space.decisions, policies[device].probabilities(), strict=True
-                )
+                for (path, _), row in zip(search.latency.space.decisions, agent.probabilities(), strict=True)
             }
+        errors = [abs(f["error_pct"]) for f in entry["finalists"] if f.get("error_pct") is not None]
+        if errors:
+            entry["finalists_mean_abs_pct_error"] = float(np.mean(errors))
         devices.append(entry)
     main = next(entry for entry in devices if entry["device"] == search.steering[0].device)
-    return {
+    summary = {
         "schema_version": SCHEMA_VERSION,
         "settings": search.settings(),
         **{name: main[name] for name in ("decisions", "cost", "cost_unit", "cost_kind", "target")},
         **{name: main[name] for name in ("params", "madds")},
         "devices": devices,
-        "final_quality": final_quality(history),
+        "reliability": dataclasses.asdict(reliability) | {"blind": reliability.blind},
         "dropped_steps": dropped,
         "history": list(history[:: -(-len(history) // _ROWS) or 1]),
     }
+    return summary | {"words": lines(summary)}
 
 
-def final_quality(history: Sequence[dict[str, Any]]) -> float | None:
-    """Mean quality of the last quarter of the paid steps; None where no reward was paid."""
-    qualities = [row["quality"] for row in history if "quality" in row]
-    last = qualities[3 * len(qualities) // 4 :]
-    return sum(last) / len(last) if last else None
+def against_known(finalists: Sequence[Finalist]) -> dict[str, Any] | None:
+    """How the network found stands to the best known one that was compared alike; None without one."""
+    found = finalists[0]
+    known = [f for f in finalists if f.is_known and f.steps == found.steps]
+    if not known:
+        return None
+    best = max(known, key=lambda f: (_score(f), f is found))
+    return {
+        "source": best.source,
+        "is_found": best is found,
+        "found": _finite(_score(found)),
+        "known": _finite(_score(best)),
+        "certainty": None if best is found else certainty(found, best),
+    }
+
+
+def _score(finalist: Finalist) -> float:
+    """By training alone where that was done, else by shared weights."""
+    return finalist.score if finalist.judged else finalist.quality
+
+
+def _certainty(finalists: Sequence[Finalist]) -> float | None:
+    """How sure the first is better than the best of the others that were trained as long."""
+    found, *others = [f for f in finalists if f.steps == finalists[0].steps]
+    return certainty(found, others[0]) if others and found.judged else None
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """What a person should know at the end of a search."""
+    metric, reliability = summary["settings"]["metric"], summary["reliability"]
+    found = []
+    if reliability["blind"]:
+        tau = reliability["tau"]
+        told = "no split-half tau" if tau is None else f"split-half tau {tau:.2f}, {ENOUGH} is needed"
+        found.append(
+            f"the {metric} of the shared weights could not tell networks apart ({told}): "
+            "give the search more --steps, or more --quality_images"
+        )
+    for entry in summary["devices"]:
+        share = entry.get("share_of_space_in_band")
+        if share is not None:
+            found.append(f"{entry['device']}: {share:.2g} of the space lies inside the latency band")
+        against = entry["against_known"]
+        if against is None:
+            continue
+        alone = entry["trained_alone"]
+        how = f"each trained alone for {alone} steps" if alone else "with shared weights"
+        sign = -1 if metric == "loss" else 1
+        if against["is_found"]:
+            found.append(f"{entry['device']}: the {against['source']} was the best of the finalists, {how}")
+            continue
+        ours, theirs = (
+            float("nan") if against[name] is None else sign * against[name] for name in ("found", "known")
+        )
+        found.append(
+            f"{entry['device']}: {metric} {ours:.4f} of the network found, {theirs:.4f} of the "
+            f"{against['source']} at equal cost, {how}{_sure(against['certainty'])}"
+        )
+    return found
+
+
+def _sure(share: float | None) -> str:
+    return "" if share is None else f"; better in {share:.0%} of 2,000 resamplings of the images"
 
 
 def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[str, Any]:
@@ -87,20 +149,34 @@ def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[s
     network = decode(latency.space, finalist.decisions)
     figures = describe(network, latency.num_classes, latency.image_size)
     cost = latency.predict_one(finalist.decisions)
-    return {
+    measured = finalist.measured
+    entry = {
         "device": objective.device,
         "source": finalist.source,
         "decisions": list(finalist.decisions),
-        "quality": finalist.quality,
+        "quality": _finite(finalist.quality),
+        "trained_alone": finalist.steps,
+        "score_alone": _finite(finalist.score) if finalist.judged else None,
         "cost": cost,
         "cost_unit": latency.unit,
         "cost_kind": latency.kind,
         "target": objective.target,
         "cost_over_target": cost / objective.target,
-        "reward": objective.worth(finalist.quality, cost),
+        "in_band": abs((measured or cost) / objective.target - 1) <= objective.band,
+        "reward": objective.worth(finalist.quality, cost) if np.isfinite(finalist.quality) else None,
         "params": figures["params"],
         "madds": figures["madds"],
     }
+    if measured is not None or finalist.failed is not None:
+        entry |= {"measured": measured, "failed": finalist.failed}
+    if measured is not None:
+        entry["error_pct"] = 100 * (cost / measured - 1)
+    return entry
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no number that is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _seen(candidate: Candidate) -> dict[str, Any]:

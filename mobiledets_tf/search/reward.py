@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
+from mobiledets_tf.errors import InputError
+
+# Less the detection loss, or COCO's average precision, of held-out images.
+QUALITIES = ("loss", "AP", "AP50")
 Reward = Callable[[float, float, float, float], float]
+
+
+def band_reward(quality: float, cost: float, target: float, beta: float) -> float:
+    """Quality alone: for networks that are drawn inside a band of cost."""
+    return quality
 
 
 def absolute_reward(quality: float, cost: float, target: float, beta: float) -> float:
@@ -18,15 +27,26 @@ def absolute_reward(quality: float, cost: float, target: float, beta: float) -> 
 
 def mnas_reward(quality: float, cost: float, target: float, beta: float) -> float:
     """quality * (cost / target) ** beta: MnasNet (arXiv 1807.11626), soft on both sides."""
+    _require_positive(cost)
     return quality * (cost / target) ** beta
 
 
 def mnas_hard_reward(quality: float, cost: float, target: float, beta: float) -> float:
     """The same, but nothing is paid for being below the target."""
+    _require_positive(cost)
     return quality * min((cost / target) ** beta, 1.0)
 
 
+def _require_positive(cost: float) -> None:
+    if not cost > 0:
+        raise InputError(
+            f"the predicted cost of a network is {cost:.6g}; rewards mnas and mnas_hard need costs above 0: "
+            "take reward band or abs, or fit the latency model again"
+        )
+
+
 REWARDS: dict[str, Reward] = {
+    "band": band_reward,
     "abs": absolute_reward,
     "mnas": mnas_reward,
     "mnas_hard": mnas_hard_reward,

@@ -1,19 +1,24 @@
 """Everything that defines a search."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.errors import InputError, unknown_name
 from mobiledets_tf.files import read_json, write_json
 from mobiledets_tf.latency import LatencyModel
-from mobiledets_tf.search.reward import REWARDS
+from mobiledets_tf.search.band import Band
+from mobiledets_tf.search.reward import QUALITIES, REWARDS
 from mobiledets_tf.search.schedule import Schedule
 
-ALGORITHMS = ("tunas", "random")
+ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")
+REGIONS = ("known", "space")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,26 +30,48 @@ class Objective:
       target: cost to reach, in the model's unit.
       reward: one of `reward.REWARDS`.
       beta: weight or exponent of the cost in the reward, below 0.
+      band: largest distance from the target, as a share of it.
     """
 
     latency: LatencyModel
     target: float
-    reward: str = "abs"
+    reward: str = "band"
     beta: float = -0.1
+    band: float = 0.03
 
     def __post_init__(self):
         if self.reward not in REWARDS:
             raise unknown_name("reward", self.reward, REWARDS)
         if not self.target > 0:
             raise InputError(f"latency target is {self.target}; allowed are numbers above 0")
+        if not 0 < self.band < 1:
+            raise InputError(f"latency band is {self.band}; allowed: above 0 and below 1")
 
     @property
     def device(self) -> str:
         """Device and variant; unique in a search."""
         return "_".join(part for part in (self.latency.device, self.latency.variant) if part)
 
+    @property
+    def in_band(self) -> bool:
+        """Whether networks are drawn inside the band, so that the reward is their quality alone."""
+        return self.reward == "band"
+
+    @functools.cached_property
+    def networks(self) -> Band:
+        """The networks inside the band.
+
+        Raises:
+          InputError: no network of the space is that cheap or that dear.
+        """
+        return Band(self.latency, self.target, self.band)
+
     def worth(self, quality: float, cost: float) -> float:
-        """The reward of a network."""
+        """The reward of a network.
+
+        Raises:
+          InputError: a reward with an exponent, and a cost of 0 or less.
+        """
         return REWARDS[self.reward](quality, cost, self.target, self.beta)
 
 
@@ -59,16 +86,25 @@ class Search:
       schedule: see `Schedule`.
       steered_by: the device whose controller proposes networks; None gives each device a
         controller, which take turns. Every network counts for all devices' best and Pareto sets.
-      algorithm: `tunas`, or `random`: networks drawn evenly from `latency_band` around the target.
-      latency_band: largest distance from the target, as a share of it, in `random` and in
-        extraction `target`.
+      algorithm: `evolution` of a population, `tunas`, or `random`, which learns nothing.
+      region: `known` searches round known networks first, `space` everywhere alike.
+      published: whether the published networks are among the known ones and the finalists.
+      candidates: a user's own known networks.
+      mutation_rate: share of the decisions that are drawn anew round a known network or a parent.
+      population, children, rounds: of `evolution`: networks kept, new ones in each round, and rounds.
       extraction: `argmax` takes the likeliest option of each decision (TuNAS); `target` takes
-        the likeliest network that was found within the latency band.
+        the likeliest network within the latency band.
+      finalists: how many networks are compared at the end by training each alone.
+      finalist_steps: training steps of that in all; 0 compares by shared weights alone.
+      finalist_rate: learning rate of that.
       batch_size: training images of a replica and step.
-      rl_batch_multiplier: the reward is taken on so many times as many held-out images (TuNAS: 4).
+      rl_batch_multiplier: quality is taken on batches so many times as large (TuNAS: 4).
+      quality_images: held-out images that quality is taken on, the same for all networks; 0: the
+        next batch (TuNAS).
+      judge_images: held-out images of their own that finalists are compared on.
       entropy_weight: see `Controller`; TuNAS: 0.
       path_dropout: share of the skippable layers left out at random when weights are trained.
-      metric: `AP` or `AP50`.
+      metric: `loss`, `AP` or `AP50`; see `step.SharedStep.quality`.
       weight_update: `lazy` or `dense`; see `search.optimizer`.
       execution: `sliced` or `masked`; see `models.execution`.
       seed: of everything random.
@@ -80,14 +116,25 @@ class Search:
     objectives: tuple[Objective, ...]
     schedule: Schedule
     steered_by: str | None = None
-    algorithm: str = "tunas"
-    latency_band: float = 0.03
-    extraction: str = "argmax"
+    algorithm: str = "evolution"
+    region: str = "known"
+    published: bool = True
+    candidates: tuple[Architecture, ...] = ()
+    mutation_rate: float = 0.15
+    population: int = 16
+    children: int = 16
+    rounds: int = 4
+    extraction: str = "target"
+    finalists: int = 8
+    finalist_steps: int = 0
+    finalist_rate: float = 0.05
     batch_size: int = 16
-    rl_batch_multiplier: int = 4
+    rl_batch_multiplier: int = 2
+    quality_images: int = 128
+    judge_images: int = 256
     entropy_weight: float = 0.0
     path_dropout: float = 0.0
-    metric: str = "AP"
+    metric: str = "loss"
     weight_update: str = "lazy"
     execution: str = "sliced"
     seed: int = 0
@@ -102,13 +149,20 @@ class Search:
         for name, value, allowed in (
             ("algorithm", self.algorithm, ALGORITHMS),
             ("extraction", self.extraction, EXTRACTIONS),
+            ("region", self.region, REGIONS),
+            ("quality", self.metric, QUALITIES),
         ):
             if value not in allowed:
                 raise unknown_name(name, value, allowed)
         if not 0 <= self.path_dropout < 1:
             raise InputError(f"path dropout is {self.path_dropout}; allowed: from 0 to below 1")
-        if not 0 < self.latency_band < 1:
-            raise InputError(f"latency band is {self.latency_band}; allowed: above 0 and below 1")
+        if not 0 < self.mutation_rate <= 1:
+            raise InputError(f"mutation rate is {self.mutation_rate}; allowed: above 0 and at most 1")
+        for name, low in (("population", 2), ("children", 1), ("rounds", 1), ("finalists", 1)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}; allowed: {low} and more")
+        if self.algorithm == "evolution" and not all(o.in_band for o in self.objectives):
+            raise InputError("evolution draws networks inside the latency band; allowed: reward band")
         for objective in self.objectives[1:]:
             self._require_same(objective.latency)
 
@@ -138,25 +192,31 @@ class Search:
             "search_space": first.space.options() | {"hash": first.space.hash},
             "image_size": list(first.image_size),
             "num_classes": first.num_classes,
+            # Of the network found, whose widths are final: training and export read it.
+            "depth_multiplier": 1.0,
             "devices": [
                 {
                     "device": o.device,
                     "latency_model": fingerprint(o.latency),
                     "latency_target": o.target,
+                    "latency_band": o.band,
                     "reward": o.reward,
                     "beta": o.beta,
                 }
                 for o in self.objectives
             ],
             "train_data": self.train_data,
+            "candidates": [architectures.to_dict(network) for network in self.candidates],
             **{name: getattr(self, name) for name in _PLAIN},
             **dataclasses.asdict(self.schedule),
         }
 
 
 _PLAIN = (
-    "steered_by", "algorithm", "latency_band", "extraction", "batch_size", "rl_batch_multiplier",
-    "entropy_weight", "path_dropout", "metric", "weight_update", "execution", "seed",
+    "steered_by", "algorithm", "region", "published", "mutation_rate", "population", "children", "rounds",
+    "extraction", "finalists", "finalist_steps", "finalist_rate", "batch_size", "rl_batch_multiplier",
+    "quality_images", "judge_images", "entropy_weight", "path_dropout", "metric", "weight_update",
+    "execution", "seed",
 )  # fmt: skip
 
 

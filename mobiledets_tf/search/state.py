@@ -13,7 +13,7 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_json
 
-STATE, SCHEMA_VERSION = "search_state.json", 4
+STATE, SCHEMA_VERSION = "search_state.json", 5
 _PREFIX = "search-"
 
 

@@ -116,33 +116,96 @@ class SharedStep:
         losses = {name.split("/")[-1]: loss for name, loss in self.model.loss(predictions, None).items()}
         return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(rows)}
 
+    def measure(self, batches: Sequence[Batch], networks: np.ndarray, metric: str) -> np.ndarray:
+        """Qualities of networks on the same images, each replica measuring its share of them.
+
+        Args:
+          batches: held-out images.
+          networks: int32 [networks, decisions].
+          metric: see `quality`.
+
+        Returns:
+          float64 [networks, batches].
+        """
+        count = self.strategy.num_replicas_in_sync
+        local = self.replicas.local
+        found = []
+        for first in range(0, len(networks), count):
+            # The last replicas of the last round measure a network again.
+            mine = [networks[min(first + replica, len(networks) - 1)] for replica in local]
+            values = [self.quality([batch] * len(mine), mine, metric) for batch in batches]
+            found.append(self.replicas.share(np.array(values).T))
+        return np.concatenate(found)[: len(networks)]
+
+    def quality(self, batches: Sequence[Batch], decisions: Sequence[np.ndarray], metric: str) -> np.ndarray:
+        """The higher, the better, of each local replica's network on its own batch.
+
+        Args:
+          batches: one for each replica of this worker.
+          decisions: int32 [decisions] of each.
+          metric: one of `reward.QUALITIES`. `loss` is less the sum of the class and the box loss, the others
+            are from 0 to 1.
+
+        Returns:
+          float64 [local replicas]; not a number where a batch holds no box: nothing is paid for it;
+          less infinity where a loss is not finite.
+        """
+        args = [
+            self.replicas.spread(values)
+            for values in (
+                [b.images for b in batches], [b.labels for b in batches],
+                [tf.constant(row, tf.int32) for row in decisions],
+            )
+        ]  # fmt: skip
+        empty = [not np.any(b.labels[data.Labels.num_groundtruth_boxes]) for b in batches]
+        if metric == "loss":
+            losses = np.array([float(x) for x in self._local(self._loss(*args))])
+            found = np.where(np.isfinite(losses), -losses, -np.inf)
+        else:
+            outputs = [self._local(part) for part in self._detect(args[0], args[2])]
+            found = np.array(
+                [
+                    0.0 if nothing else self._average_precision(batch, mine, metric)
+                    for nothing, batch, mine in zip(empty, batches, zip(*outputs, strict=True), strict=True)
+                ]
+            )
+        return np.where(empty, np.nan, found)
+
+    def _local(self, value) -> Sequence:
+        return self.strategy.experimental_local_results(value)
+
+    def _average_precision(self, batch: Batch, outputs: Sequence[tf.Tensor], metric: str) -> float:
+        size = self.supernet.image_size
+        truth = data.ground_truth(batch.labels, size, self.supernet.num_classes)
+        detections = _as_coco([tensor.numpy() for tensor in outputs], size)
+        return max(0.0, coco_metrics(truth, detections)[metric])
+
+    @tf.function(autograph=False)
+    def _loss(self, images, labels, decisions):
+        return self.strategy.run(self._loss_of_replica, args=(images, labels, decisions))
+
+    def _loss_of_replica(self, images, labels, decisions):
+        extents = self.supernet.extents(decisions)
+        rows = [mine.rows for mine in self.supernet.take(extents)]
+        losses = self._losses(images, labels, rows, extents, decisions)
+        return losses["classification_loss"] + losses["localization_loss"]
+
     @tf.function(autograph=False)
     def _detect(self, images, decisions):
+        return self.strategy.run(self._detect_of_replica, args=(images, decisions))
+
+    def _detect_of_replica(self, images, decisions):
         raw_boxes, class_logits = self.supernet(images, self.supernet.weights_of(decisions), decisions)
         return postprocess.detections(raw_boxes, class_logits, self._anchors)
 
-    def quality(self, batches: Sequence[Batch], decisions: np.ndarray, metric: str) -> float:
-        """AP or AP50 of a network on some batches, from 0 to 1; 0 where they hold no box."""
-        size, classes = self.supernet.image_size, self.supernet.num_classes
-        truth: dict = {}
-        detections: list[dict] = []
-        for batch in batches:
-            first = len(truth.get("images", ()))
-            truth = data.ground_truth(batch.labels, size, classes, truth)
-            outputs = self._detect(batch.images, tf.constant(decisions))
-            detections += _as_coco([t.numpy() for t in outputs], first, size)
-        if not truth["annotations"]:
-            return 0.0
-        return max(0.0, coco_metrics(truth, detections)[metric])
 
-
-def _as_coco(outputs: Sequence[np.ndarray], first: int, image_size: tuple[int, int]) -> list[dict]:
-    """Detections of a batch as COCO results; images are numbered from `first` + 1."""
+def _as_coco(outputs: Sequence[np.ndarray], image_size: tuple[int, int]) -> list[dict]:
+    """Detections of a batch as COCO results; images are numbered from 1."""
     boxes, scores, classes, counts = outputs
     height, width = image_size
     return [
         {
-            "image_id": first + image + 1,
+            "image_id": image + 1,
             "category_id": int(classes[image, row]),
             "bbox": [
                 float(left * width),

@@ -171,6 +171,42 @@ def test_options_share_the_weights_of_a_role():
         np.testing.assert_array_equal(other, project[:, :, : other.shape[2]])
 
 
+@pytest.mark.parametrize(("name", "options"), SPACES[2:])
+def test_weights_come_back_as_they_were_assigned_and_nothing_else_moves(name, options):
+    """`assign` is the inverse of `detector_weights`, whose numbers are those of stand-alone networks."""
+    supernet, rng = _supernet(name, options), np.random.default_rng(5)
+    for _ in range(3):
+        decisions = sample(supernet.space, rng)
+        before = [bank.rows.numpy() for bank in supernet.banks]
+        given = {
+            key: rng.normal(size=value.shape).astype(np.float32)
+            for key, value in supernet.detector_weights(decisions).items()
+        }
+        supernet.assign(decisions, given | {"stem_conv_bn/moving_mean": np.zeros(1), "step": np.zeros(())})
+        found = supernet.detector_weights(decisions)
+        assert found.keys() == given.keys()
+        for key, value in given.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+        # Every value is new, and none is twice in a network: so many of the banks' have changed.
+        changed = sum(
+            np.count_nonzero(bank.rows.numpy() != rows)
+            for bank, rows in zip(supernet.banks, before, strict=True)
+        )
+        assert changed == sum(value.size for value in given.values())
+
+
+def test_a_network_with_a_weight_missing_is_not_assigned():
+    supernet, rng = _supernet("ibn", {}), np.random.default_rng(0)
+    decisions = sample(supernet.space, rng)
+    weights = {name: value + 1 for name, value in supernet.detector_weights(decisions).items()}
+    weights.pop(list(weights)[-1])
+    before = [bank.rows.numpy() for bank in supernet.banks]
+    with pytest.raises(KeyError):
+        supernet.assign(decisions, weights)
+    for bank, rows in zip(supernet.banks, before, strict=True):
+        np.testing.assert_array_equal(bank.rows, rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), SPACES)
 def test_masked_equals_sliced(name, options):

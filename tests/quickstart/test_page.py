@@ -61,7 +61,16 @@ def work(tmp_path):
         "float_AP": 0.51, "float_AP50": 0.81, "int8_AP": 0.5, "int8_AP50": 0.79, "parameters": 1234567,
         "multiply_adds": 7654321, "file_bytes": 1500000, "host_ms": 4.56,
     })  # fmt: skip
-    search = {"cost": 1.2e8, "target": 1.0e8, "cost_unit": HOSTILE, "cost_kind": "exact"}
+    finalists = [
+        {"source": source, "quality": -1.25, "trained_alone": 60, "score_alone": score, "params": 510_000,
+         "cost_over_target": 0.99}
+        for source, score in (("population", -0.9), (f"candidate {HOSTILE}", -1.0), ("published cpu", None))
+    ]  # fmt: skip
+    search = {
+        "cost": 1.2e8, "target": 1.0e8, "cost_unit": HOSTILE, "cost_kind": "exact",
+        "settings": {"metric": "loss"}, "devices": [{"finalists": finalists}],
+        "words": ["madds: loss 0.9000 of the network found"],
+    }  # fmt: skip
     _write(tmp_path / "search" / "search_report.json", search)
     finding = {"op_index": 3, "op": "GATHER", "tensor": "t", "block": HOSTILE, "reason": "not supported"}
     _write(tmp_path / "export" / "report.json", {
@@ -82,7 +91,7 @@ def test_the_page_says_everything_and_needs_nothing(work):
     read = _Reader(text)
     expected = ("0.810", "0.790", "AP drops by 0.0100 from float to int8", "1.20 of the target", "4.56 ms",
                 "measured on host_cpu", "edgetpu: not ready (static check of the file)", "GATHER",
-                "block7_layer1")
+                "block7_layer1", "published cpu", "0.9000", "madds: loss 0.9000 of the network found.")
     for words in expected:
         assert words in read.text
     # No picture of detections was made: the page says so and is written all the same.
@@ -98,7 +107,7 @@ def test_the_page_says_everything_and_needs_nothing(work):
 
 def test_hostile_names_stay_text(work):
     read = _Reader(page.write(work).read_text(encoding="utf-8"))
-    assert "script" not in read.tags and read.text.count(HOSTILE) == 2
+    assert "script" not in read.tags and read.text.count(HOSTILE) == 3
     assert not any(name.startswith("on") for name, _ in read.attributes)
 
 

@@ -10,7 +10,11 @@ import pytest
 from mobiledets_tf import architecture
 from mobiledets_tf import latency as latencies
 from mobiledets_tf.cli import search
+from mobiledets_tf.compat import tf
+from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.folder_lock import locked
+from mobiledets_tf.models import build_detector
+from mobiledets_tf.search.finalists import Finalist
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +40,103 @@ def _flags(prepared, folder, *more, **changed):
     return ["mobiledets-search", *(f"--{name}={value}" for name, value in (flags | changed).items()), *more]
 
 
-@pytest.mark.slow
-def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that are finished while it is there."""
     from mobiledets_tf.search import loop
+
+    found, finish = [], loop._Run.finish
+    monkeypatch.setattr(loop._Run, "finish", lambda self: found.append(self) or finish(self))
+    return found
+
+
+@pytest.mark.slow
+def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
+    """The default preset: known networks first, rounds of a population, finalists trained alone."""
+    counts = {"population": 4, "children": 4, "rounds": 2, "finalists": 3, "finalist_steps": 36}
+    images = {"quality_images": 4, "judge_images": 4, "batch_size": 2, "checkpoint_every": 3}
+    assert search.run(_flags(prepared, tmp_path, steps=8, **counts, **images)) == 0
+    (run,) = runs
+    # Finalists are trained and measured with the search's own graphs.
+    assert run.shared._train.experimental_get_tracing_count() == 1
+    assert run.shared._loss.experimental_get_tracing_count() == 1
+    latency = run.search.latency
+    report = json.loads((tmp_path / "search_report.json").read_text())
+    assert report["schema_version"] == 3 and report["dropped_steps"] == 0
+    settings = report["settings"]
+    assert settings["algorithm"] == "evolution" and settings["devices"][0]["reward"] == "band"
+
+    # The delay ends after two of eight steps; the rounds with the fifth and the last.
+    measured = [row.get("measured") for row in report["history"]]
+    assert measured == [None] * 4 + [8] + [None] * 2 + [8]
+    assert all(abs(row["cost"] / 1e7 - 1) <= 0.03 for row in report["history"])
+
+    (entry,) = report["devices"]
+    known = {tuple(row["decisions"]): row["name"] for row in entry["known"]}
+    assert set(known.values()) <= set(architecture.PUBLISHED) and len(known) >= 3
+    finalists = {tuple(row["decisions"]): row for row in entry["finalists"]}
+    assert len(finalists) == len(entry["finalists"]) == len(known) + 1
+    for decisions, row in finalists.items():
+        assert row["cost"] == latency.predict_one(decisions)
+        assert (row["source"] == f"published {known.get(decisions)}") == (decisions in known)
+    assert set(known) <= set(finalists)
+    in_band = [row["in_band"] for row in entry["finalists"]]
+    assert in_band == sorted(in_band, reverse=True) and all(in_band)
+    # The one that was found was trained to the last rung, and is the best of those.
+    steps = [row["trained_alone"] for row in entry["finalists"]]
+    assert steps[0] == max(steps) and min(steps) > 0
+    last = [row["score_alone"] for row in entry["finalists"] if row["trained_alone"] == steps[0]]
+    assert len(last) >= 2 and max(last) == last[0] < 0
+    assert entry["against_known"]["known"] <= entry["against_known"]["found"] == last[0]
+    assert 0 < entry["share_of_space_in_band"] < 0.2
+    assert report["reliability"].keys() == {"networks", "tau", "spread", "noise", "blind"}
+    # Two or three images steer: one batch has no halves.
+    assert report["reliability"]["networks"] == 16 and report["reliability"]["blind"]
+    error = capsys.readouterr().err
+    assert "could not tell networks apart" in error and "madds: " in error
+
+    found = architecture.load(tmp_path / "architecture.json")
+    assert list(found.origin.decisions) == entry["finalists"][0]["decisions"] == report["decisions"]
+    assert architecture.describe(found, 10, 96)["madds"] == report["cost"]
+    detector = build_detector(found, 10, 96)
+    prefix = checkpoints.restore(detector, tmp_path)
+    assert checkpoints.step(prefix) == 8 + steps[0]
+    by_name = {weight.name.removesuffix(":0"): weight.numpy() for weight in detector.weights}
+    alone = run._halving(run.search.objectives[0]).weights(
+        Finalist(tuple(report["decisions"]), entry["source"])
+    )
+    shared = run.shared.supernet.detector_weights(np.array(report["decisions"]))
+    assert set(by_name) - set(alone) == {name for name in by_name if "/moving_" in name}
+    for name, value in alone.items():
+        np.testing.assert_array_equal(by_name[name], value)
+    # They are not the shared ones any more, which are those of the search's end again.
+    assert any((alone[name] != shared[name]).any() for name in shared)
+    saved = tf.train.load_checkpoint(str(tmp_path / "search-8"))
+    for bank in run.shared.supernet.banks:
+        rows = saved.get_tensor(f"weights/{bank.label}/.ATTRIBUTES/VARIABLE_VALUE")
+        np.testing.assert_array_equal(rows, bank.rows)
+    # Statistics were measured: no mean is 0 any more.
+    assert all((value != 0).any() for name, value in by_name.items() if name.endswith("moving_mean"))
+    assert (tmp_path / "search_report.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypatch, runs, capsys):
+    """As TuNAS was released, but for the extraction: the next batch pays, the reward holds the cost."""
     from mobiledets_tf.search.step import SharedStep
 
-    runs, quality = [], SharedStep.quality
-    finish, calls = loop._Run.finish, iter(range(100))
+    quality, calls = SharedStep.quality, iter(range(100))
 
     def broken_once(self, batches, decisions, metric):
-        value = quality(self, batches, decisions, metric)
-        return float("nan") if next(calls) == 1 else value
+        values = quality(self, batches, decisions, metric)
+        # What `quality` says of a network whose loss is not finite.
+        return np.full_like(values, -np.inf) if next(calls) == 1 else values
 
+    flags = {"preset": "tunas", "extraction": "target", "steps": 8, "path_dropout": 0.2, "finalists": 4}
     with monkeypatch.context() as patch:
         patch.setattr(SharedStep, "quality", broken_once)
-        patch.setattr(loop._Run, "finish", lambda self: runs.append(self) or finish(self))
         more = (f"--latency_model={prepared[2]}", "--latency_target=0.09")
-        assert search.run(_flags(prepared, tmp_path, *more, steps=8, path_dropout=0.2)) == 0
+        assert search.run(_flags(prepared, tmp_path, *more, **flags)) == 0
 
     (run,) = runs
     assert run.shared._train.experimental_get_tracing_count() == 1
@@ -60,13 +144,13 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     report = json.loads((tmp_path / "search_report.json").read_text())
     assert [row["step"] for row in report["history"]] == list(range(1, 9))
     assert [row["device"] for row in report["history"]] == ["madds", "edgetpu_pixel4"] * 4
-    # Warm-up and delay end after two steps; the second reward of all was not a number.
+    # Warm-up and delay end after two steps; the second quality of all was not finite.
     assert ["reward" in row for row in report["history"]] == [False, False, True, False] + [True] * 4
     (dropped,) = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
-    assert dropped["step"] == 4 and "reward is [nan]" in dropped["fault"] and len(dropped["images"]) == 8
+    assert dropped["step"] == 4 and "quality is [-inf]" in dropped["fault"] and len(dropped["images"]) == 8
     error = capsys.readouterr().err
-    assert report["dropped_steps"] == 1 and "step 4 dropped" in error
-    assert report["final_quality"] < 0.01 and "cost alone steered this search" in error
+    assert report["dropped_steps"] == 1 and "step 4 dropped: quality is [-inf]" in error
+    assert report["reliability"]["blind"] and "could not tell networks apart" in error
     devices = {entry["device"]: entry for entry in report["devices"]}
     for name, target in (("madds", 1e7), ("edgetpu_pixel4", 0.09)):
         entry = devices[name]
@@ -75,16 +159,24 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
         assert list(costs) == sorted(costs) and list(qualities) == sorted(qualities)
         found = architecture.load(tmp_path / f"architecture_{name}.json")
         assert list(found.origin.decisions) == entry["decisions"]
+        assert len(entry["finalists"]) == 4 and entry["against_known"] is None
+        assert {row["trained_alone"] for row in entry["finalists"]} == {0}
+        in_band = [row["in_band"] for row in entry["finalists"]]
+        assert in_band == sorted(in_band, reverse=True)
+    # The policy's likeliest network in the band was among them.
+    sources = {row["source"] for row in devices["madds"]["finalists"]}
+    assert "policy" in sources and devices["madds"]["in_band"]
     assert (tmp_path / "search_report.png").stat().st_size > 1000
     main = architecture.load(tmp_path / "architecture.json")
     assert architecture.describe(main, 10, 96)["madds"] == report["cost"] == devices["madds"]["cost"]
+    checkpoints.restore(build_detector(main, 10, 96), tmp_path)
     assert list((tmp_path / "summaries").glob("events*"))
     # The device of the second model can be reached here: its finalists were timed again.
     assert all(finalist["measured"] > 0 for finalist in devices["edgetpu_pixel4"]["finalists"])
-    assert "measured" not in devices["madds"]["finalists"][0]
+    assert all(finalist.get("measured") is None for finalist in devices["madds"]["finalists"])
 
     capsys.readouterr()
-    assert search.run(_flags(prepared, tmp_path, latency_target=2e7, steps=8)) == 2
+    assert search.run(_flags(prepared, tmp_path, **flags | {"latency_target": 2e7})) == 2
     error = capsys.readouterr().err
     assert "latency_target': 10000000.0" in error and "latency_target': 20000000.0" in error
 
@@ -101,14 +193,24 @@ def test_losses_that_are_not_finite_end_the_search(prepared, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_random_search_stays_in_the_band(prepared, tmp_path):
-    flags = _flags(prepared, tmp_path, algorithm="random", latency_band=0.05, preset="small", steps=5)
-    assert search.run(flags) == 0
-    report = json.loads((tmp_path / "search_report.json").read_text())
+    """Everywhere in the space; a network of the user's is compared with what was drawn."""
+    mine = tmp_path / "mine.json"
+    architecture.save(architecture.load("dsp"), mine)
+    flags = {"algorithm": "random", "region": "space", "published": "false", "candidates": mine}
+    flags |= {"finalist_steps": 0, "finalists": 3, "latency_band": 0.05, "steps": 5, "quality_images": 4}
+    folder = tmp_path / "search"
+    assert search.run(_flags(prepared, folder, **flags)) == 0
+    report = json.loads((folder / "search_report.json").read_text())
     assert all(abs(row["cost"] / 1e7 - 1) <= 0.05 for row in report["history"])
-    assert all(row["entropy"] == 1 for row in report["history"])
+    assert len({row["entropy"] for row in report["history"]}) == 1
     (entry,) = report["devices"]
-    assert entry["source"] == "best"
+    assert [row["source"] for row in entry["finalists"]].count("candidate mine") == 1
+    assert [row["name"] for row in entry["known"]] == ["mine"] and len(entry["finalists"]) == 3
     assert entry["reward"] == max(finalist["reward"] for finalist in entry["finalists"])
+    assert all(row["in_band"] and row["trained_alone"] == 0 for row in entry["finalists"])
+    # Not trained alone, it is compared by the quality with shared weights.
+    against = entry["against_known"]
+    assert against["source"] == "candidate mine" and against["known"] <= against["found"] == entry["quality"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +227,12 @@ def test_random_search_stays_in_the_band(prepared, tmp_path):
         ({"steer_by": "bord"}, "unknown device to steer by 'bord'"),
         ({"algorithm": "rndom"}, "did you mean 'random'"),
         ({"path_dropout": 1}, "path dropout is 1.0"),
+        ({"latency_target": 1e12}, "within 3.0%; they cost"),
+        ({"reward": "abs"}, "evolution draws networks inside the latency band"),
+        ({"latency_band": 1}, "latency band is 1.0"),
+        ({"mutation_rate": 0}, "mutation rate is 0.0"),
+        ({"candidates": "/nowhere.json"}, "/nowhere.json"),
+        ({"region": "knwn"}, "did you mean 'known'"),
         ({"distribution_strategy": "tpu", "tpu": "local"}, "needs --execution=masked"),
     ],
 )

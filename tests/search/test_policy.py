@@ -5,7 +5,13 @@ import pytest
 
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search.controller import Controller
-from mobiledets_tf.search.reward import DebiasedAverage, absolute_reward, mnas_hard_reward, mnas_reward
+from mobiledets_tf.search.reward import (
+    DebiasedAverage,
+    absolute_reward,
+    band_reward,
+    mnas_hard_reward,
+    mnas_reward,
+)
 from mobiledets_tf.search.schedule import Schedule, warm_up
 from mobiledets_tf.search_space import SKIP, OneOf, get_space
 
@@ -21,6 +27,10 @@ def test_mnas_rewards():
     assert mnas_reward(0.3, 50.0, 100.0, -0.5) == pytest.approx(0.3 * 2**0.5)
     assert mnas_hard_reward(0.3, 200.0, 100.0, -0.5) == pytest.approx(0.3 / 2**0.5)
     assert mnas_hard_reward(0.3, 50.0, 100.0, -0.5) == 0.3
+
+
+def test_inside_a_band_quality_alone_is_paid():
+    assert band_reward(0.3, 150.0, 100.0, -0.1) == 0.3
 
 
 def test_baseline_has_no_pull_to_zero():
@@ -114,6 +124,32 @@ def test_update_is_the_mean_of_replicas_over_the_mean_of_their_squares():
     gradients = np.array([[1.5, -1.5], [0.5, -0.5], [-1.0, 1.0]])
     expected = 0.1 * gradients.mean(axis=0) / np.sqrt((gradients**2).mean(axis=0))
     np.testing.assert_allclose(controller.logits[0], expected, rtol=1e-6)
+
+
+def test_a_policy_that_is_drawn_from_inside_a_band_learns_against_what_was_expected_there():
+    """The option, less its probability inside the band, which is not that of the policy."""
+    controller = Controller((OneOf(("a", "b", "c"), "op"), OneOf((1, 2), "filters")))
+    expected = [np.array([0.7, 0.2, 0.1]), np.array([0.5, 0.5])]
+    controller.update(np.array([[0, 1]]), [2.0], 0.1, expected)
+    for row, wanted in zip(controller.logits, ([0.3, -0.2, -0.1], [-0.5, 0.5]), strict=True):
+        # One sample: Adam without momentum divides by its own size.
+        np.testing.assert_allclose(row, 0.1 * np.sign(wanted), rtol=1e-6)
+    controller.update(np.array([[1, 0]]), [0.5], 0.1, expected)
+    second = 0.5 * np.array([-0.7, 0.8, -0.1])
+    squares = (0.999 * (2 * np.array([0.3, -0.2, -0.1])) ** 2 + second**2) / (1 + 0.999)
+    np.testing.assert_allclose(
+        controller.logits[0], 0.1 * np.array([1, -1, -1]) + 0.1 * second / np.sqrt(squares), atol=1e-7
+    )
+
+
+def test_a_controller_starts_from_a_policy():
+    controller = Controller((OneOf(("a", "b", "c"), "op"), OneOf((1, 2), "filters")))
+    controller.start_from([np.array([0.6, 0.4, 0.0]), np.array([0.25, 0.75])])
+    first, second = controller.probabilities()
+    np.testing.assert_allclose(first, [0.6, 0.4, 0.0], atol=1e-5)
+    np.testing.assert_allclose(second, [0.25, 0.75])
+    # What has no probability can still be learnt.
+    assert first[2] > 0
 
 
 def test_entropy_weight_flattens_the_policy():

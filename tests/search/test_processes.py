@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobiledets_tf.detection import checkpoints
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,10 +21,18 @@ def command(sample_records, madds_file, space_flags):
     """The command line of a small search without its folder."""
     return [
         *space_flags, f"--train_data={sample_records}", f"--latency_model={madds_file}",
-        "--latency_target=1e7", "--batch_size=2",
-        "--rl_batch_multiplier=1", "--op_warmup_fraction=0.1", "--deterministic",
-        "--checkpoint_every=4", "--quality=AP50",
+        "--latency_target=1e7", "--batch_size=2", "--rl_batch_multiplier=1", "--deterministic",
+        "--checkpoint_every=4",
     ]  # fmt: skip
+
+
+# A small evolution with warm-up, and finalists that are trained alone.
+_EVOLUTION = (
+    "--steps=24", "--op_warmup_fraction=0.1", "--population=3", "--children=3", "--rounds=3", "--finalists=5",
+    "--finalist_steps=60", "--quality_images=2", "--judge_images=4",
+)  # fmt: skip
+# As TuNAS was released, but for the metric: the next batch pays, the reward holds the cost.
+_TUNAS = ("--preset=tunas", "--op_warmup_fraction=0.1", "--quality=AP50")
 
 
 _COMMAND = ("-m", "mobiledets_tf.cli.search")
@@ -47,9 +57,18 @@ def _wait_for_steps(process, folder, steps):
     raise AssertionError(process.stderr.read())
 
 
+def _wait_for_finalists(process, folder, trainings):
+    path = folder / "finalists" / "madds" / "finalists.json"
+    while process.poll() is None:
+        if path.exists() and len(json.loads(path.read_text())) >= trainings:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.stderr.read())
+
+
 @pytest.mark.slow
 def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path):
-    arguments, whole, broken = [*command, "--steps=24"], tmp_path / "whole", tmp_path / "broken"
+    arguments, whole, broken = [*command, *_EVOLUTION], tmp_path / "whole", tmp_path / "broken"
     left_alone = _start(arguments, whole)
     killed = _start(arguments, broken)
     _wait_for_steps(killed, broken, 7)
@@ -61,11 +80,24 @@ def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path
     assert stopped.wait() == 130
     assert "run the same command again" in stopped.stderr.read()
     assert 11 <= _state(broken)["step"] < 24
+    comparing = _start(arguments, broken)
+    _wait_for_finalists(comparing, broken, 2)
+    comparing.send_signal(signal.SIGTERM)
+    assert comparing.wait() == 130
+    assert not (broken / "architecture.json").exists()
     assert _start(arguments, broken).wait() == 0 == left_alone.wait()
     one, other = _state(whole), _state(broken)
-    assert one["agents"] == other["agents"] and one["archives"] == other["archives"]
-    for name in ("architecture.json", "history.jsonl", "policy.jsonl"):
+    assert set(one) == {"schema_version", "step", "dropped", "agents", "archives"}
+    assert one == other and len(one["agents"]["madds"]["members"]) == 3
+    names = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/madds/finalists.json")
+    for name in names:
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+    reports = [json.loads((folder / "search_report.json").read_text()) for folder in (whole, broken)]
+    assert reports[0] == reports[1] and len(reports[0]["devices"][0]["finalists"]) >= 4
+    weights = [checkpoints.values(folder) for folder in (whole, broken)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(weights[1][name], value, err_msg=name)
     assert len(list(broken.glob("search-*.index"))) == 1
 
 
@@ -97,7 +129,8 @@ def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
 ):
     from mobiledets_tf.compat import tf
 
-    arguments, one, two = [*command, "--steps=6", "--checkpoint_every=2"], tmp_path / "one", tmp_path / "two"
+    arguments = [*command, *_TUNAS, "--steps=6", "--checkpoint_every=2"]
+    one, two = tmp_path / "one", tmp_path / "two"
     line = [sys.executable, "-c", two_replicas + _MIRRORED, *arguments, f"--model_dir={one}"]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
 

@@ -47,7 +47,8 @@ class Problem:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward", REWARDS)
+# With `band` the cost is in the draws, not in the reward; see test_agents.
+@pytest.mark.parametrize("reward", sorted(REWARDS.keys() - {"band"}))
 def test_ends_within_one_percent_of_the_best_reward(reward):
     schedule = Schedule(steps=13_000)
     gaps = []

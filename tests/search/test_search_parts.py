@@ -1,18 +1,17 @@
-"""Pareto sets, journals, bands of cost and presets."""
+"""Pareto sets, journals, presets and what a report says."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from mobiledets_tf import latency
+from mobiledets_tf.cli import search
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search import presets, report
 from mobiledets_tf.search.archive import Archive, Candidate
-from mobiledets_tf.search.band import likeliest_in_band, sample_in_band
-from mobiledets_tf.search.controller import Controller
+from mobiledets_tf.search.finalists import Finalist
 from mobiledets_tf.search.journal import Journal
-from mobiledets_tf.search_space import get_space
 
 
 def test_archive_keeps_the_pareto_set_and_the_best():
@@ -58,57 +57,82 @@ def test_journal_drops_what_lies_behind_the_saved_step(tmp_path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
 
 
-@pytest.fixture(scope="module")
-def model():
-    return latency.madds_model(get_space("ibn", depth_multiplier=0.25), (96, 96), 10)
-
-
-def test_random_networks_lie_in_the_band(model):
-    networks = sample_in_band(model, 1.2e7, 0.03, np.random.default_rng(0), 50)
-    assert networks.shape == (50, len(model.space.decisions))
-    assert (np.abs(model.predict(networks) / 1.2e7 - 1) <= 0.03).all()
-    assert len(np.unique(networks, axis=0)) == 50
-
-
-def test_an_empty_band_says_what_there_is(model):
-    with pytest.raises(InputError, match="random networks cost .* to"):
-        sample_in_band(model, 1.0, 0.03, np.random.default_rng(0), 1)
-
-
-@pytest.mark.parametrize("certain", [False, True])
-def test_likeliest_in_band_is_in_the_band_and_likelier_than_random_ones(model, certain):
-    rng = np.random.default_rng(1)
-    controller = Controller(model.space)
-    scale = 40.0 if certain else 2.0
-    state = controller.state()
-    state["logits"] = (rng.normal(0, scale, np.shape(state["logits"]))).tolist()
-    controller.restore(state)
-    target = 1.3 * model.predict_one(controller.best())
-    found = likeliest_in_band(controller, model, target, 0.02, rng)
-    assert abs(model.predict_one(found) / target - 1) <= 0.02
-    others = sample_in_band(model, target, 0.02, rng, 500)
-    assert controller.log_probability(found[None])[0] > controller.log_probability(others).max()
-
-
-def test_a_target_beyond_the_space_has_no_network(model):
-    controller = Controller(model.space)
-    assert likeliest_in_band(controller, model, 1e12, 0.03, np.random.default_rng(0)) is None
+def test_archive_spreads_from_the_best_along_the_front_and_forgets():
+    archive = Archive(size=2)
+    rows = [(0.5, 9.0, 0.1), (0.4, 5.0, 0.4), (0.3, 4.0, 0.3), (0.2, 1.0, 0.2)]
+    for step, (quality, cost, reward) in enumerate(rows):
+        archive.add(Candidate(step, (step,), quality, cost, reward))
+    # The two best by reward, then the front, dear and good first.
+    assert archive.spread(16) == [(1,), (2,), (0,), (3,)] and archive.spread(3) == [(1,), (2,), (0,)]
+    archive.replace([Candidate(9, (0,), 0.1, 9.0, 0.1), Candidate(9, (3,), 0.6, 1.0, 0.6)])
+    assert [c.decisions for c in archive.best] == [(3,), (0,)]
+    assert [c.decisions for c in archive.front] == [(3,)]
 
 
 def test_presets_say_what_they_change():
     assert presets.changes("tunas") == ""
-    assert "quality AP -> AP50" in presets.changes("small")
+    changes = presets.changes("small")
+    for one in ("algorithm tunas -> evolution", "reward abs -> band", "quality AP -> loss"):
+        assert one in changes
+    assert all(name in presets.get_preset("tunas") for name in presets.get_preset("small"))
     with pytest.raises(InputError, match="did you mean 'small'"):
         presets.get_preset("smal")
 
 
-@pytest.mark.parametrize(
-    ("qualities", "final"),
-    [
-        ([None, 0.0, 0.0], 0.0), ([None, None], None), ([0.3], 0.3), ([0.0, 0.2, 0.4], 0.4),
-        ([None, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.2, 0.4], 0.3),
-    ],
-)  # fmt: skip
-def test_the_last_quarter_of_the_rewards_tells_whether_a_search_saw(qualities, final):
-    rows = [{"step": 1} if quality is None else {"step": 1, "quality": quality} for quality in qualities]
-    assert report.final_quality(rows) == (final if final is None else pytest.approx(final))
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_is_of_flags_and_their_help_shows_its_values(name):
+    """What stands in brackets in the help: (small, tunas)."""
+    small, tunas = (presets.get_preset(name) for name in ("small", "tunas"))
+    for flag, value in presets.get_preset(name).items():
+        definition = search.FLAGS[flag]
+        assert definition.default is None, flag
+        assert definition.parser.parse(str(value).lower() if isinstance(value, bool) else value) == value
+        shown = re.search(r"\(([^()]+), ([^()]+)\)\.?$", definition.help.replace("\n", " "))
+        assert shown, definition.help
+        for text, given in zip(shown.groups(), (small[flag], tunas[flag]), strict=True):
+            assert text == str(given).lower() or text == str(given) or float(text) == given, (flag, text)
+
+
+def _finalist(name, judged, source="population", steps=20):
+    return Finalist((name,), source, quality=float(np.mean(judged)), steps=steps, judged=tuple(judged))
+
+
+def test_the_network_found_is_compared_with_the_best_known_one_that_was_trained_as_long():
+    found = _finalist(1, [3.0, 4.0, 5.0])
+    known = [_finalist(2, [1.0, 2.0, 3.0], "published cpu"), _finalist(3, [2.0, 3.5, 4.0], "candidate mine")]
+    better_but_shorter = _finalist(4, [9.0, 9.0, 9.0], "published gpu", steps=5)
+    against = report.against_known([found, *known, better_but_shorter])
+    assert against == {"source": "candidate mine", "is_found": False, "found": 4.0,
+                       "known": pytest.approx(9.5 / 3), "certainty": 1.0}  # fmt: skip
+    assert report.against_known([found, _finalist(2, [1.0], steps=5)]) is None
+    itself = report.against_known([known[0], found])
+    assert itself["is_found"] and itself["certainty"] is None and itself["source"] == "published cpu"
+    # Not trained alone: by shared weights.
+    alone = [Finalist((1,), "policy", quality=0.3), Finalist((2,), "published dsp", quality=0.2)]
+    assert report.against_known(alone) == {
+        "source": "published dsp", "is_found": False, "found": 0.3, "known": 0.2, "certainty": None
+    }  # fmt: skip
+
+
+def _summary(**changed):
+    against = {"source": "published edgetpu", "is_found": False}
+    against |= {"found": -1.25, "known": -1.5, "certainty": 0.97}
+    return {
+        "settings": {"metric": changed.pop("metric", "loss")},
+        "reliability": {"blind": changed.pop("blind", False), "tau": changed.pop("tau", 0.8)},
+        "devices": [{"device": "madds", "trained_alone": 80, "against_known": against | changed}],
+    }
+
+
+def test_a_search_says_how_it_stands_to_what_was_known():
+    assert report.lines(_summary()) == [
+        "madds: loss 1.2500 of the network found, 1.5000 of the published edgetpu at equal cost, "
+        "each trained alone for 80 steps; better in 97% of 2,000 resamplings of the images"
+    ]
+    (line,) = report.lines(_summary(metric="AP", found=0.25, known=0.2, certainty=None))
+    assert "AP 0.2500 of the network found, 0.2000 of" in line and "resamplings" not in line
+    (line,) = report.lines(_summary(is_found=True))
+    assert line.startswith("madds: the published edgetpu was the best of the finalists")
+    blind, _ = report.lines(_summary(blind=True, tau=0.1))
+    assert "could not tell networks apart (split-half tau 0.10, 0.3 is needed)" in blind
+    assert "no split-half tau" in report.lines(_summary(blind=True, tau=None))[0]

@@ -1,0 +1,111 @@
+"""Networks that are known to be good, fitted into the latency band of a search.
+
+The published networks and a user's own: what one would take without searching. A search starts
+from them and has to beat them, so they are scaled to the cost that it asks for.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf.architecture import Architecture, LayerSpec
+from mobiledets_tf.search.band import Band
+from mobiledets_tf.search_space import SKIP, LayerOption, SearchSpace
+
+# Widths are multiplied by these before the nearest ones of the space are taken.
+_SCALES = np.geomspace(0.2, 4.0, 61)
+# Scales at which the network costs so many times the target, or its inverse, are not tried.
+_REACH = 2.0
+# What a departure from the known network costs: a width by its ratio (a step of 25 % costs 1.1), a layer
+# that is left out or put in, another kind, another size of the same kind.
+_WIDTH, _DEPTH, _KIND, _SIZE = 5.0, 8.0, 4.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A known network in the terms of a space.
+
+    Attributes:
+      name: of the network, or of the file it comes from.
+      decisions: the network of the space that is nearest to it inside the band.
+      scale: the multiplier of its widths.
+      changes: decisions that differ from the scaled network, rounded to widths of the space.
+    """
+
+    name: str
+    decisions: tuple[int, ...]
+    scale: float
+    changes: int
+
+
+def known_networks(
+    band: Band, candidates: Sequence[Architecture] = (), published: bool = True
+) -> list[Known]:
+    """Known networks, each as near to itself as the band allows; no network twice.
+
+    Args:
+      band: of the search.
+      candidates: a user's own networks.
+      published: whether the published ones are wanted.
+    """
+    found: dict[tuple[int, ...], Known] = {}
+    names = architectures.PUBLISHED if published else ()
+    for network in (*candidates, *(architectures.load(name) for name in names)):
+        fitted = fit(band, network)
+        if fitted is not None:
+            found.setdefault(fitted.decisions, fitted)
+    return list(found.values())
+
+
+def fit(band: Band, network: Architecture) -> Known | None:
+    """The network of the space nearest to a scaled one, inside the band; None where there is none.
+
+    The scale is taken at which the least has to change; among equals the one whose cost is nearest to
+    the target. What a space does not
+    have, an activation or a squeeze-excite, is left out.
+    """
+    space, seen, fitted = band.latency.space, set(), []
+    for scale in _SCALES:
+        scores = _scores(space, network, scale)
+        scaled = np.array([row.argmax() for row in scores], np.int32)
+        distance = abs(np.log(band.latency.predict(scaled[None])[0] / band.target))
+        if distance > np.log(_REACH) or tuple(scaled) in seen:
+            continue
+        seen.add(tuple(scaled))
+        decisions = band.likeliest(scores)
+        if decisions is not None:
+            pairs = zip(scores, decisions, strict=True)
+            losses = [float(row.max() - row[option]) for row, option in pairs]
+            changes = sum(loss > 0 for loss in losses)
+            known = Known(network.name, tuple(decisions.tolist()), float(scale), changes)
+            fitted.append(((sum(losses), distance), known))
+    return min(fitted, key=lambda pair: pair[0])[1] if fitted else None
+
+
+def _scores(space: SearchSpace, network: Architecture, scale: float) -> list[np.ndarray]:
+    """How near each option is to the scaled network; 0 is equal."""
+    found = [_widths(space.stem_filters.choices, network.stem.filters * scale)]
+    for block, layers in zip(space.blocks, network.blocks, strict=True):
+        found.append(_widths(block.filters.choices, layers[0].filters * scale))
+        for place, layer in enumerate(block.layers):
+            given = layers[place] if place < len(layers) else None
+            found.append(np.array([_likeness(option, given) for option in layer.op.choices]))
+    return found
+
+
+def _widths(choices: Sequence[int], wanted: float) -> np.ndarray:
+    return -_WIDTH * np.abs(np.log(np.array(choices) / wanted))
+
+
+def _likeness(option: LayerOption, layer: LayerSpec | None) -> float:
+    if layer is None or option == SKIP:
+        return 0.0 if (layer is None) == (option == SKIP) else -_DEPTH
+    given = LayerOption.of(layer)
+    fields = ("kernel_size", "expansion", "in_ratio", "out_ratio")
+    differing = sum(getattr(option, name) != getattr(given, name) for name in fields)
+    if option.op == given.op:
+        return -_SIZE * differing
+    # Kinds differ in the fields they have; the kernel alone can be compared.
+    return -_KIND - _SIZE * (option.kernel_size != given.kernel_size)

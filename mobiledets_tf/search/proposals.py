@@ -1,0 +1,51 @@
+"""Which networks a search looks at: policies of independent decisions, as probabilities of each option."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from mobiledets_tf.search_space import SearchSpace
+
+# Of each decision, in the order of a decision vector: float64 [options].
+Probabilities = list[np.ndarray]
+
+
+def even(space: SearchSpace) -> Probabilities:
+    """Widths evenly; kinds of layer evenly, and evenly among the options of a kind.
+
+    Without the kinds a Tucker layer, which has 8 of 17 options, would be half of all layers, and
+    a skip a fifth of them in one space and a seventeenth in another.
+    """
+    return [
+        _even_kinds(node.choices) if node.tag == "op" else _even(node.choices)
+        for _, node in space.decisions
+    ]
+
+
+def around(space: SearchSpace, network: Sequence[int], rate: float) -> Probabilities:
+    """Mutations of a network: each decision is drawn anew from `even` with probability `rate`.
+
+    Args:
+      space: the search space.
+      network: int [decisions].
+      rate: from 0 to 1.
+    """
+    found = [rate * row for row in even(space)]
+    for row, option in zip(found, network, strict=True):
+        row[option] += 1.0 - rate
+    return found
+
+
+def mixed(several: Sequence[Probabilities]) -> Probabilities:
+    """The mean of policies, decision by decision: draws of it cross the networks they stand for."""
+    return [np.mean(rows, axis=0) for rows in zip(*several, strict=True)]
+
+
+def _even(choices: Sequence) -> np.ndarray:
+    return np.full(len(choices), 1.0 / len(choices))
+
+
+def _even_kinds(choices: Sequence) -> np.ndarray:
+    count = Counter(option.op for option in choices)
+    return np.array([1.0 / (len(count) * count[option.op]) for option in choices])
