@@ -35,8 +35,10 @@ Ends with WORK_DIR/index.html, a page that shows everything, and prints its figu
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
 # For the latency model of a device; some minutes.
 NETWORKS = 120
-# The sample: with fewer images it is learnt by heart, with fewer steps it is not learnt.
-SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 2600
+# The sample: with fewer images the model overfits, with fewer steps it does not learn.
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1400
+# Of the search, at most; and of its finalists together. The training continues from their weights.
+SEARCH_STEPS, FINALIST_STEPS = 320, 240
 
 
 def main() -> int:
@@ -106,13 +108,15 @@ def _target(model: Path) -> float:
 def _learn(work: Path, images: int) -> list[Stage]:
     epochs = 30 * images // BATCH
     steps = min(1200, max(200, epochs)) if FLAGS.data else SAMPLE_STEPS
-    search_steps = min(240, max(60, epochs)) if FLAGS.data else 240
+    search_steps = min(SEARCH_STEPS, max(60, epochs)) if FLAGS.data else SEARCH_STEPS
+    finalist_steps = FINALIST_STEPS * search_steps // SEARCH_STEPS
     model, records = work / "latency_model.json", f"--train_data={work / 'records'}"
     seed, batch = f"--seed={FLAGS.seed}", f"--batch_size={BATCH}"
     search = (
         *_space(), records, f"--latency_model={model}", f"--latency_target={_target(model)}",
         f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed, "--preset=small",
-        f"--finalist_steps={search_steps}",
+        f"--finalist_steps={finalist_steps}", "--rounds=2", "--population=10", "--children=14",
+        "--quality_images=96", "--judge_images=192",
     )  # fmt: skip
     # The searched network has its final widths, so training doesn't scale it.
     train = (

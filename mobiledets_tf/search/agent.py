@@ -124,12 +124,11 @@ class TunasAgent(Agent):
 
     def best(self, rng, networks):
         """The network that the policy stands for, its likeliest options, and draws of it."""
-        inside, likeliest = self.objective.networks, self.controller.best()
-        logs = [np.log(row) for row in self.controller.probabilities()]
-        found = [(likeliest, "argmax")]
-        near = inside.likeliest(logs) if self._search.extraction == "target" else None
-        if near is not None:
-            found.insert(0, (near, "policy"))
+        found = [(self.controller.best(), "argmax")]
+        if self._search.extraction == "target":
+            logs = [np.log(row) for row in self.controller.probabilities()]
+            near = self.objective.networks.likeliest(logs)
+            found = [*([] if near is None else [(near, "policy")]), *found]
         if self.objective.in_band and networks > len(found):
             drawn = self._draw(self.controller.probabilities(), rng, networks - len(found))
             found += [(network, "drawn") for network in drawn]
@@ -183,7 +182,7 @@ class EvolutionAgent(Agent):
         ends = (first + (schedule.steps - first) * number // rounds - 1 for number in range(1, rounds + 1))
         # Devices take turns; each has its round at its last turn before the end.
         turns = len(self._search.steering)
-        return any(end - turns < step <= end for end in ends)
+        return step >= first and any(end - turns < step <= end for end in ends)
 
     def learn(self, step, trained, measure, rng):
         wanted = self._search.population + self._search.children

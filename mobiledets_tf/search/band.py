@@ -129,6 +129,9 @@ class Band:
     def marginals(self, probabilities: Probabilities) -> list[np.ndarray]:
         """Probability of each option given that the network lies inside; float64 [options] each."""
         values = self._completions(probabilities, margin=0)
+        if not values[0][0, 0] > 0:
+            # The policy's networks lie inside by their exact costs only.
+            values = self._completions(probabilities, _MARGIN)
         reached = np.zeros((1, self._high + 2))
         reached[0, 0] = 1.0 / values[0][0, 0]
         found = [np.zeros(len(row)) for row in probabilities]

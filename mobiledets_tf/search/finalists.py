@@ -58,15 +58,15 @@ class Finalist:
         return self.source.startswith(("published", "candidate"))
 
 
-def rungs(finalists: int, steps: int) -> list[tuple[int, int]]:
-    """(networks, training steps of each) of every rung; each rung gets an equal part of the steps.
+def rungs(finalists: int) -> list[int]:
+    """How many networks each rung has at least; the last one has two, or one where there is one.
 
-    The last rung has two networks, or one where there is one.
+    A known network that would have left goes on besides. Each rung gets an equal part of the steps.
     """
     counts = [finalists]
     while counts[-1] > 2:
         counts.append(math.ceil(counts[-1] / 2))
-    return [(count, max(1, steps // (len(counts) * count))) for count in counts]
+    return counts
 
 
 class Halving:
@@ -94,7 +94,7 @@ class Halving:
 
         Args:
           finalists: at least one; no network twice.
-          steps: of training, in all.
+          steps: of training, in all; each network gets one step in each of its rungs at least.
           after: called after each training; may raise to stop, the state is saved then.
 
         Returns:
@@ -102,7 +102,9 @@ class Halving:
         """
         done = self._load()
         running, beaten = list(finalists), []
-        for rung, (_, more) in enumerate(rungs(len(finalists), steps)):
+        last = len(rungs(len(finalists))) - 1
+        for rung in range(last + 1):
+            more = max(1, steps // ((last + 1) * len(running)))
             images = functools.cache(functools.partial(self._images, running[0].steps, more))
             for finalist in running:
                 key = f"{rung} {list(finalist.decisions)}"
@@ -112,9 +114,9 @@ class Halving:
                     self._save(done)
                     after()
                 finalist.steps = done[key]["steps"]
-                finalist.judged = tuple(float(value) for value in done[key]["judged"])
+                finalist.judged = tuple(done[key]["judged"])
             running.sort(key=lambda f: -f.score)
-            kept = running if len(running) <= 2 else _survivors(running)
+            kept = running if rung == last else _survivors(running)
             beaten = [f for f in running if f not in kept] + beaten
             running = kept
         self._put_back()
@@ -123,7 +125,7 @@ class Halving:
     @staticmethod
     def trainings(finalists: Sequence[Finalist]) -> int:
         """How many trainings there will be at least."""
-        return sum(count for count, _ in rungs(len(finalists), 0))
+        return sum(rungs(len(finalists)))
 
     def weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
         """The weights of a finalist after its own training, by canonical name, BN statistics left out."""
@@ -145,15 +147,18 @@ class Halving:
     ) -> list[float]:
         """Trains one network from where it is; returns its quality on each batch."""
         shared, network = self._shared, np.array(finalist.decisions, np.int32)
+        path, wanted = self._path(finalist), finalist.steps + steps
         self._put_back()
         shared.supernet.assign(network, self.weights(finalist))
-        networks = np.stack([network] * len(images))
-        for step, batches in enumerate(zip(*(mine() for mine in images), strict=True)):
-            shared.train(batches, networks, self._rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        weights = shared.supernet.detector_weights(network)
-        if shared.replicas.is_chief:
-            variables = {name: tf.Variable(value) for name, value in weights.items()}
-            checkpoints.save(variables, self._path(finalist), finalist.steps + steps)
+        # A run that was killed while it judged has trained already.
+        if not (path.exists() and checkpoints.step(path) == wanted):
+            networks = np.stack([network] * len(images))
+            for step, batches in enumerate(zip(*(mine() for mine in images), strict=True)):
+                shared.train(batches, networks, self._rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            weights = shared.supernet.detector_weights(network)
+            if shared.replicas.is_chief:
+                variables = {name: tf.Variable(value) for name, value in weights.items()}
+                checkpoints.save(variables, path, wanted)
         return shared.measure(self._judge, network[None], self._metric)[0].tolist()
 
     def _put_back(self) -> None:
@@ -164,7 +169,8 @@ class Halving:
 
     def _load(self) -> dict[str, Any]:
         path = self._folder / STATE
-        return read_json(path, "state of the finalists") if path.exists() else {}
+        done = read_json(path, "state of the finalists") if path.exists() else {}
+        return {key: row | {"judged": [float(v) for v in row["judged"]]} for key, row in done.items()}
 
     def _save(self, done: dict[str, Any]) -> None:
         if self._shared.replicas.is_chief:

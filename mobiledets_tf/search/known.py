@@ -4,6 +4,7 @@ The published networks and a user's own: what one would take without searching. 
 from them and has to beat them, so they are scaled to the cost that it asks for.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import Architecture, LayerSpec
+from mobiledets_tf.errors import InputError
 from mobiledets_tf.search.band import Band
-from mobiledets_tf.search_space import SKIP, LayerOption, SearchSpace
+from mobiledets_tf.search_space import SKIP, LayerOption, SearchSpace, encode
 
 # Widths are multiplied by these before the nearest ones of the space are taken.
 _SCALES = np.geomspace(0.2, 4.0, 61)
@@ -31,7 +33,7 @@ class Known:
       name: of the network, or of the file it comes from.
       decisions: the network of the space that is nearest to it inside the band.
       scale: the multiplier of its widths.
-      changes: decisions that differ from the scaled network, rounded to widths of the space.
+      changes: decisions that differ from the scaled network, rounded to widths and kinds of the space.
     """
 
     name: str
@@ -62,12 +64,16 @@ def known_networks(
 def fit(band: Band, network: Architecture) -> Known | None:
     """The network of the space nearest to a scaled one, inside the band; None where there is none.
 
-    The scale is taken at which the least has to change; among equals the one whose cost is nearest to
-    the target. What a space does not
-    have, an activation or a squeeze-excite, is left out.
+    A network of the space that lies inside comes back as it is. Else the scale is taken at which the
+    least has to change; among equals that of the space, then the one whose cost is nearest to the target.
+    What a space does not have, an activation or a squeeze-excite, is left out.
     """
     space, seen, fitted = band.latency.space, set(), []
-    for scale in _SCALES:
+    with contextlib.suppress(InputError):
+        decisions = encode(space, network)
+        if band.contains(decisions[None])[0]:
+            return Known(network.name, tuple(decisions.tolist()), 1.0, 0)
+    for scale in (space.depth_multiplier, *_SCALES):
         scores = _scores(space, network, scale)
         scaled = np.array([row.argmax() for row in scores], np.int32)
         distance = abs(np.log(band.latency.predict(scaled[None])[0] / band.target))
@@ -80,7 +86,7 @@ def fit(band: Band, network: Architecture) -> Known | None:
             losses = [float(row.max() - row[option]) for row, option in pairs]
             changes = sum(loss > 0 for loss in losses)
             known = Known(network.name, tuple(decisions.tolist()), float(scale), changes)
-            fitted.append(((sum(losses), distance), known))
+            fitted.append(((sum(losses), scale != space.depth_multiplier, distance), known))
     return min(fitted, key=lambda pair: pair[0])[1] if fitted else None
 
 

@@ -78,7 +78,7 @@ def run(
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
         )
     # Found before anything is written: no network may be that cheap.
-    if any(o.in_band for o in search.objectives):
+    if search.needs_band:
         for objective in search.objectives:
             _ = objective.networks
     strategy = strategy or tf.distribute.get_strategy()
@@ -448,10 +448,11 @@ class _Run:
         """Puts measured costs beside the predicted ones, where the device can be reached."""
         if self._times is None:
             return
-        values: Sequence[float | str] = ["another worker measures"] * len(finalists)
+        # Nothing where another worker measures, or the device is out of reach.
+        values: Sequence[float | str | None] = [None] * len(finalists)
         if self._main:
             networks = [np.array(finalist.decisions) for finalist in finalists]
-            values = self._times(objective.latency, networks) or ["out of reach"] * len(finalists)
+            values = self._times(objective.latency, networks) or values
         numbers = [value if isinstance(value, float) else np.nan for value in values]
         for finalist, value, number in zip(
             finalists, values, self.shared.replicas.from_chief(numbers), strict=True

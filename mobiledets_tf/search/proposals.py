@@ -5,17 +5,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobiledets_tf.search_space import SearchSpace
+from mobiledets_tf.search_space import SKIP, SearchSpace
 
 # Of each decision, in the order of a decision vector: float64 [options].
 Probabilities = list[np.ndarray]
+# What kinds drawn evenly give it in the largest space, which has three others.
+_SKIP_SHARE = 0.25
 
 
 def even(space: SearchSpace) -> Probabilities:
     """Widths evenly; kinds of layer evenly, and evenly among the options of a kind.
 
-    Without the kinds a Tucker layer, which has 8 of 17 options, would be half of all layers, and
-    a skip a fifth of them in one space and a seventeenth in another.
+    A layer that can be left out is left out as often in every space. Without the kinds a Tucker layer, which
+    has 8 of 17 options, would be half of all layers, and a skip a fifth of them in one space and a
+    seventeenth in another.
     """
     return [
         _even_kinds(node.choices) if node.tag == "op" else _even(node.choices)
@@ -48,4 +51,8 @@ def _even(choices: Sequence) -> np.ndarray:
 
 def _even_kinds(choices: Sequence) -> np.ndarray:
     count = Counter(option.op for option in choices)
-    return np.array([1.0 / (len(count) * count[option.op]) for option in choices])
+    skips = _SKIP_SHARE if SKIP in choices else 0.0
+    kinds = len(count) - (SKIP in choices)
+    return np.array(
+        [skips if option == SKIP else (1.0 - skips) / (kinds * count[option.op]) for option in choices]
+    )

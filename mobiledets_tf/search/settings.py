@@ -163,6 +163,8 @@ class Search:
                 raise InputError(f"{name} is {getattr(self, name)}; allowed: {low} and more")
         if self.algorithm == "evolution" and not all(o.in_band for o in self.objectives):
             raise InputError("evolution draws networks inside the latency band; allowed: reward band")
+        if self.algorithm == "evolution" and not self.quality_images:
+            raise InputError("quality_images is 0; evolution needs the same images for all networks")
         for objective in self.objectives[1:]:
             self._require_same(objective.latency)
 
@@ -184,6 +186,13 @@ class Search:
     def steering(self) -> tuple[Objective, ...]:
         """The objectives that propose networks, in the order of their turns."""
         return tuple(o for o in self.objectives if self.steered_by in (None, o.device))
+
+    @property
+    def needs_band(self) -> bool:
+        """Whether networks inside the latency band are asked for at any time."""
+        known = self.published or self.candidates
+        drawn = self.algorithm == "random" or any(o.in_band for o in self.objectives)
+        return bool(known) or drawn or self.extraction == "target"
 
     def settings(self) -> dict[str, Any]:
         """What must not change between a start and a resume, JSON-ready."""

@@ -244,7 +244,6 @@ def test_random_learns_nothing(model, known):
     assert near > far + 0.2
 
 
-@pytest.mark.xfail(strict=True, reason="TunasAgent.best asks for the band whatever the extraction is")
 def test_a_released_search_names_its_network_where_the_band_is_empty(model):
     """Reward abs with a target that no network reaches: the policy's argmax is what TuNAS gives."""
     objective = Objective(model, 1e12, "abs")
@@ -258,10 +257,7 @@ def test_a_released_search_names_its_network_where_the_band_is_empty(model):
     ("changed", "message"),
     [
         ({"algorithm": "evolution", "reward": "abs"}, "allowed: reward band"),
-        pytest.param(
-            {"algorithm": "evolution", "quality_images": 0}, "quality",
-            marks=pytest.mark.xfail(strict=True, reason="one quality for the whole population"),
-        ),
+        ({"algorithm": "evolution", "quality_images": 0}, "quality_images is 0"),
         ({"population": 1}, "population is 1; allowed: 2 and more"),
         ({"mutation_rate": 0.0}, "mutation rate is 0.0"),
         ({"region": "knwn"}, "did you mean 'known'"),

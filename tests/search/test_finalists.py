@@ -15,25 +15,14 @@ BATCHES = 8
 
 
 @pytest.mark.parametrize("finalists", range(1, 20))
-@pytest.mark.parametrize("steps", [480, 1000])
-def test_rungs_halve_to_two_and_share_out_the_steps(finalists, steps):
-    plan = rungs(finalists, steps)
-    counts = [count for count, _ in plan]
+def test_rungs_halve_to_two(finalists):
+    counts = rungs(finalists)
     assert counts[0] == finalists and counts[-1] == min(2, finalists)
     assert all(after == math.ceil(before / 2) for before, after in zip(counts, counts[1:], strict=False))
-    spent = [count * each for count, each in plan]
-    assert sum(spent) <= steps
-    # Equal parts, but for whole steps of each network.
-    assert all(steps / len(plan) - part < count for part, count in zip(spent, counts, strict=True))
-    assert [each for _, each in plan] == sorted(each for _, each in plan)
 
 
 def test_rungs_by_hand():
-    assert rungs(8, 480) == [(8, 20), (4, 40), (2, 80)]
-    assert rungs(5, 90) == [(5, 6), (3, 10), (2, 15)]
-    assert rungs(1, 10) == [(1, 10)]
-    # Every network is trained, whatever the budget.
-    assert rungs(8, 0) == [(8, 1), (4, 1), (2, 1)]
+    assert (rungs(8), rungs(5), rungs(1)) == ([8, 4, 2], [5, 3, 2], [1])
 
 
 def test_certainty_is_the_share_of_resamplings():
@@ -178,18 +167,17 @@ def test_the_best_known_network_is_there_to_the_last(tmp_path):
     ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6, 7)), 480, lambda: None)
     found = {f.decisions[0]: f for f in ranked}
     assert ranked[0] is found[3]
-    assert found[7].steps == found[3].steps == 140 and found[6].steps == 20
+    # Of 160 steps a rung: 20 of each of eight, 32 of each of five, 40 of each of four.
+    assert found[7].steps == found[3].steps == 92 and found[6].steps == 20
     assert certainty(found[3], found[7]) == 1.0
 
 
-@pytest.mark.xfail(strict=True, reason="a known network that is kept besides the better half is not paid for")
 def test_a_known_network_keeps_to_the_steps_in_all(tmp_path):
     shared = Shared(PLANTED)
     _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)), 480, lambda: None)
     assert sum(steps for _, steps in shared.trained) <= 480
 
 
-@pytest.mark.xfail(strict=True, reason="a known network of the last rung comes before better ones")
 def test_those_of_the_last_rung_come_by_their_score(tmp_path):
     shared = Shared(PLANTED)
     ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)), 480, lambda: None)
@@ -219,12 +207,7 @@ def _stop_after(trainings):
     return after
 
 
-_HOLES = pytest.param(
-    8, [1], marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="a batch without boxes, read back")
-)
-
-
-@pytest.mark.parametrize(("trainings", "holes"), [(1, []), (8, []), (11, []), _HOLES])
+@pytest.mark.parametrize(("trainings", "holes"), [(1, []), (8, []), (11, []), (8, [1])])
 def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     whole, broken = Shared(PLANTED, holes), Shared(PLANTED, holes)
     expected = _halving(whole, tmp_path / "whole").run(_finalists(PLANTED), 480, lambda: None)
@@ -244,7 +227,6 @@ def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     assert idle.trained == [] and (idle.bank.numpy() == 0.5).all()
 
 
-@pytest.mark.xfail(strict=True, reason="weights saved before the state are trained by the same steps again")
 def test_killed_between_weights_and_state_it_trains_nothing_twice(tmp_path):
     shared = Shared(PLANTED)
     shared.fail_after = 9

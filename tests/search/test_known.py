@@ -88,7 +88,6 @@ def test_a_network_of_the_space_comes_back_at_its_cost():
         assert known.changes == 0 and known.decisions == tuple(encode(model.space, network).tolist())
 
 
-@pytest.mark.xfail(strict=True, reason="a scale whose cost is nearer to the target is taken instead")
 def test_a_network_of_the_space_that_is_in_the_band_comes_back():
     model, (_, target) = _model("ibn_fused_tucker", 0.35), _edgetpu(0.35)
     band = Band(model, target, WIDTH)
