@@ -25,6 +25,8 @@ SIDES = ("steer", "judge", "train")
 MAX_BOXES = 100
 # Serialized examples.
 SHUFFLE_BUFFER = 2048
+# Of fixed held-out images, as many batches at least, and images in each: BN normalises by the batch.
+_FIXED_BATCHES, _LEAST_IN_BATCH = 4, 4
 # Seeds of epochs of different streams must not meet.
 _EPOCHS = 1 << 20
 _SOURCE_ID = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
@@ -83,6 +85,16 @@ class Split:
         examples = self._examples(self._paths.shuffle(len(self._files), seed=seed))
         mine = examples.filter(lambda serialized: tf.equal(_side(serialized), SIDES.index(side)))
         return mine.shuffle(SHUFFLE_BUFFER, seed=seed)
+
+
+def fixed_batch_size(images: int, most: int) -> int:
+    """Images of a batch that networks are compared on: several batches tell how sure a comparison is.
+
+    Args:
+      images: that are held out.
+      most: where there are enough.
+    """
+    return min(most, max(_LEAST_IN_BATCH, images // _FIXED_BATCHES))
 
 
 def _side(serialized: tf.Tensor) -> tf.Tensor:

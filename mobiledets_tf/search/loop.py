@@ -149,18 +149,21 @@ class _Run:
             )
 
         large = search.batch_size * search.rl_batch_multiplier
-        steering = stream(large, "steer")
+
+        def fixed(side: str, images: int) -> list[data.Batch]:
+            return stream(data.fixed_batch_size(split.images[side], large), side).fixed(images)
+
         # Other images first than the steps saw last.
         self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
-        self._judge = stream(large, "judge").fixed(search.judge_images) if search.finalist_steps else []
+        self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
         # The same for every network and step, or the next ones (TuNAS): a batch for each replica.
-        self._fixed = steering.fixed(search.quality_images or large * 4)
+        self._fixed = fixed("steer", search.quality_images or large * 4)
         self._quality_batches = None
         if not search.quality_images:
             # No quality is taken during the delay, so the held-out batches start after it.
             paid = max(0, self.step - search.schedule.first_paid_step)
-            self._quality_batches = self._iterators(steering, paid)
+            self._quality_batches = self._iterators(stream(large, "steer"), paid)
 
     def _find_known(self, objective: Objective) -> list[Known]:
         search = self.search

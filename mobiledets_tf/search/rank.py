@@ -209,9 +209,10 @@ def shared_quality(
     state.restore(folder, state.checkpoint(step.supernet), _saved_step(folder))
     files = records.resolve(settings["train_data"], "train")
     large = settings["batch_size"] * settings["rl_batch_multiplier"]
+    split = data.Split(files)
     stream = data.Stream(
-        data.Split(files), records.label_map_path(files), model_config, step.preprocess, large, "steer",
-        settings["seed"],
+        split, records.label_map_path(files), model_config, step.preprocess,
+        data.fixed_batch_size(split.images["steer"], large), "steer", settings["seed"],
     )  # fmt: skip
     batches = stream.fixed(settings["quality_images"] or 4 * large)
     bar = tqdm(networks, desc="shared weights", unit="network")

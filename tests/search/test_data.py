@@ -202,3 +202,10 @@ def test_networks_learn_from_each_other(fresh):
         step.train([batch], [search_space.sample(space, rng)], 0.05)
     unseen = search_space.sample(space, np.random.default_rng(1), 3)
     assert step.measure([batch], unseen, "AP50").min() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "most", "size"), [(400, 32, 32), (30, 32, 7), (6, 32, 4), (0, 32, 4), (1000, 2, 2)]
+)
+def test_few_held_out_images_still_make_several_batches(images, most, size):
+    assert data.fixed_batch_size(images, most) == size
