@@ -7,8 +7,9 @@ Arms, for each seed of data, search and training, all at the cost of the publish
   random_halving    the finalists' choice alone, over networks drawn so
   evolution, tunas  the whole search
 
-random_halving, evolution and tunas get the same wall time: evolution is run first, and the training
-steps of random_halving are those that its time allows. Every network is then trained alone from fresh
+evolution and tunas get the same steps. random_halving gets as many in all, and two more for each network
+that evolution measured (two steps take about as long as 128 images measured); `search_s` is the time that
+each took, that of its last call where it was resumed. Every network is then trained alone from fresh
 weights; `evolution_inherited` continues from the weights that the search left. Called again, it goes on.
 Prints one JSON object: AP of each arm by seed, and paired differences with their 95 % intervals.
 
@@ -128,11 +129,10 @@ class Seed:
         return found
 
     def _random_halving(self) -> Path:
-        """As many finalists as evolution measures in all, and the steps that its time allows."""
+        """Finalists drawn evenly from the band, with about the time that evolution takes."""
         self.architecture("evolution")
-        known = self.folder / "evolution_search" / "history.jsonl"
-        # A step of training costs the same in both; measuring is what evolution does besides.
-        rows = [json.loads(line) for line in known.read_text().splitlines()]
+        history = self.folder / "evolution_search" / "history.jsonl"
+        rows = [json.loads(line) for line in history.read_text().splitlines()]
         measured = sum(row.get("measured", 0) for row in rows)
         steps = self.options.steps + self.options.finalist_steps + measured * 2
         return self._search(
@@ -141,7 +141,7 @@ class Seed:
         )
 
     def target(self) -> float:
-        """What the published network costs."""
+        """The cost of the published network."""
         from mobiledets_tf import latency
 
         return latency.load(self.model).predict_one(self._published())

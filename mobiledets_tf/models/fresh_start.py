@@ -1,4 +1,4 @@
-"""Where a training from scratch starts: residual layers add nothing to their input yet.
+"""Sets the start of a training from scratch: residual layers add nothing to their input yet.
 
 The scale of the last batch normalisation of each residual layer is 0 (Goyal et al., arXiv 1706.02677,
 section 5.1). A detector is then a shallow network at first, whose gradient reaches every layer.

@@ -364,7 +364,7 @@ def _kept_layer_names(space: SearchSpace, decisions: np.ndarray) -> list[str]:
 
 
 def _canonical_names(name: str, op: SharedOp, label: str) -> tuple[str, ...]:
-    """What plain Keras layers call a tensor of an operation; BN's scale and offset are two."""
+    """Returns the names that plain Keras layers give a tensor of an operation; BN's are two."""
     suffix = label.rpartition("/")[2]
     if suffix == "scale_offset":
         return f"{name}_bn/gamma", f"{name}_bn/beta"

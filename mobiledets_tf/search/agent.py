@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.search import proposals
-from mobiledets_tf.search.controller import Controller
+from mobiledets_tf.search.controller import Controller, relative_entropy
 from mobiledets_tf.search.known import Known
+from mobiledets_tf.search.proposals import Probabilities
 from mobiledets_tf.search.reward import DebiasedAverage
 from mobiledets_tf.search.settings import Objective, Search
 
@@ -54,20 +55,18 @@ class Agent:
         raise NotImplementedError
 
     def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
-        """What it would have compared at the end, best first: (int32 [decisions], where from)."""
+        """Returns the networks to compare at the end, best first: (int32 [decisions], their source)."""
         raise NotImplementedError
 
-    def probabilities(self) -> list[np.ndarray]:
-        """What networks are drawn from, before a band is asked for; float64 [options] of each decision."""
+    def probabilities(self) -> Probabilities:
+        """Returns the policy that networks are drawn from, not yet restricted to the band."""
         raise NotImplementedError
 
     def entropy(self) -> float:
-        """Mean entropy of the decisions over that of the uniform policy."""
-        pairs = [(row, len(row)) for row in self.probabilities() if len(row) > 1]
-        logs = [float(-(row[row > 0] * np.log(row[row > 0])).sum() / np.log(count)) for row, count in pairs]
-        return float(np.mean(logs)) if logs else 0.0
+        """How open the search still is; see `controller.relative_entropy`."""
+        return relative_entropy(self.probabilities())
 
-    def start(self) -> list[np.ndarray]:
+    def start(self) -> Probabilities:
         """The distribution that a search starts from: mutations of the known networks, or the space."""
         space, search = self._search.latency.space, self._search
         if search.region == "space" or not self.known:
@@ -77,7 +76,7 @@ class Agent:
         )
 
     def _draw(
-        self, probabilities: Sequence[np.ndarray], rng: np.random.Generator, networks: int
+        self, probabilities: Probabilities, rng: np.random.Generator, networks: int
     ) -> np.ndarray:
         return self.objective.networks.sample(probabilities, rng, networks)
 
@@ -134,11 +133,8 @@ class TunasAgent(Agent):
             found += [(network, "drawn") for network in drawn]
         return found
 
-    def probabilities(self) -> list[np.ndarray]:
+    def probabilities(self) -> Probabilities:
         return self.controller.probabilities()
-
-    def entropy(self) -> float:
-        return self.controller.entropy()
 
     def state(self) -> dict[str, Any]:
         return {
@@ -169,7 +165,8 @@ class EvolutionAgent(Agent):
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
         return np.concatenate([self._draw(self._parent(rng), rng, 1) for _ in range(networks)])
 
-    def _parent(self, rng: np.random.Generator) -> list[np.ndarray]:
+    def _parent(self, rng: np.random.Generator) -> Probabilities:
+        """Mutations of a random member; the whole space while there is none."""
         space, members = self._search.latency.space, self.members
         if not members:
             return proposals.even(space)
@@ -211,7 +208,7 @@ class EvolutionAgent(Agent):
         """The members, best first."""
         return [(np.array(member, np.int32), "population") for member in self.members[:networks]]
 
-    def probabilities(self) -> list[np.ndarray]:
+    def probabilities(self) -> Probabilities:
         space, rate = self._search.latency.space, self._search.mutation_rate
         if not self.members:
             return proposals.even(space)
@@ -240,7 +237,7 @@ class RandomAgent(Agent):
         """New draws: nothing was learnt."""
         return [(network, "random") for network in self.propose(rng, networks)]
 
-    def probabilities(self) -> list[np.ndarray]:
+    def probabilities(self) -> Probabilities:
         return self.start()
 
 

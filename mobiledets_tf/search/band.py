@@ -16,15 +16,13 @@ import numpy as np
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.latency.features import op_positions
+from mobiledets_tf.search.proposals import Probabilities
 
 # Steps of rounded cost across the band, and at most in all.
 _STEPS_IN_BAND, _MAX_STEPS = 32, 4096
 # Rounding moves a network's cost by 1.4 steps on average (22 entries), so this finds next to all of the band.
 _MARGIN = 4
 _ROUNDS = 200
-
-# Of each decision, in the order of a decision vector: float64 [options].
-Probabilities = Sequence[np.ndarray]
 
 
 
@@ -165,7 +163,7 @@ class Band:
         return None
 
     def _place(self, stage: _Stage) -> np.ndarray:
-        """Where in the next values each choice leads from each width and cost; int32 [widths,
+        """Index into the next values that each choice leads to, from each width and cost; int32 [widths,
         choices, costs]. The last cost of a width stands for all that are too high."""
         columns = self._high + 2
         cost = np.arange(columns - 1) + stage.cost[:, :, None]

@@ -98,12 +98,8 @@ class Controller:
         return np.where(self._on_path(decisions), chosen, 0.0).sum(axis=1)
 
     def entropy(self) -> float:
-        """Mean entropy of the decisions over that of the uniform policy; 1 at the start."""
-        entropies, counts = _entropies(self._probabilities()), np.array(self._counts)
-        open_ones = counts > 1
-        if not open_ones.any():
-            return 0.0
-        return float((entropies[open_ones] / np.log(counts[open_ones])).mean())
+        """See `relative_entropy`; 1 at the start."""
+        return relative_entropy(self.probabilities())
 
     def update(
         self, decisions: np.ndarray, advantages: Sequence[float], learning_rate: float,
@@ -160,6 +156,16 @@ class Controller:
         self._logits = np.array(state["logits"])
         self._squares = np.array(state["squares"])
         self._updates = state["updates"]
+
+
+def relative_entropy(probabilities: Sequence[np.ndarray]) -> float:
+    """Mean entropy of the decisions over that of the uniform policy; 0 where nothing can be decided.
+
+    Args:
+      probabilities: float64 [options] of each decision.
+    """
+    parts = [_entropies(row[None])[0] / np.log(len(row)) for row in probabilities if len(row) > 1]
+    return float(np.mean(parts)) if parts else 0.0
 
 
 def _entropies(probabilities: np.ndarray) -> np.ndarray:

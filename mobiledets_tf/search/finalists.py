@@ -130,7 +130,7 @@ class Halving:
     def weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
         """The weights of a finalist after its own training, by canonical name, BN statistics left out."""
         path = self._path(finalist)
-        if not path.exists():
+        if not _trained_steps(path):
             return self._shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
         return checkpoints.values(path)
 
@@ -138,7 +138,7 @@ class Halving:
         return self._folder / "-".join(map(str, finalist.decisions))
 
     def _images(self, first: int, steps: int) -> list[Callable[[], Iterator[Batch]]]:
-        """The batches of a rung for each local replica: all finalists see the same images."""
+        """Returns the batches of a rung for each local replica; all finalists see the same images."""
         replicas, count = self._shared.replicas, self._shared.strategy.num_replicas_in_sync
         return [self._stream.recorded(first, steps, replica, count) for replica in replicas.local]
 
@@ -151,7 +151,7 @@ class Halving:
         self._put_back()
         shared.supernet.assign(network, self.weights(finalist))
         # A run that was killed while it judged has trained already.
-        if not (path.exists() and checkpoints.step(path) == wanted):
+        if _trained_steps(path) != wanted:
             networks = np.stack([network] * len(images))
             for step, batches in enumerate(zip(*(mine() for mine in images), strict=True)):
                 shared.train(batches, networks, self._rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -176,6 +176,11 @@ class Halving:
         if self._shared.replicas.is_chief:
             plain = {key: row | {"judged": [_plain(v) for v in row["judged"]]} for key, row in done.items()}
             write_json(self._folder / STATE, plain)
+
+
+def _trained_steps(path: Path) -> int:
+    """Steps of the checkpoint in a finalist's folder; 0 without one, also where a kill left a part of it."""
+    return checkpoints.step(path) if checkpoints.kept(path) else 0
 
 
 def _survivors(ranked: list[Finalist]) -> list[Finalist]:

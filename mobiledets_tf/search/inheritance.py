@@ -1,4 +1,4 @@
-"""What the search taught the network it found: its weights as a checkpoint, BN statistics recovered.
+"""Writes the weights that the search trained into the network it found, BN statistics recovered.
 
 A search normalises by the batch and keeps no statistics; a detector needs them. One pass over
 training images measures mean and variance at every batch normalisation.

@@ -490,7 +490,7 @@ def _worth(objective: Objective, finalist: Finalist) -> float:
 
 
 def _source(known: str | None, source: str | None) -> str:
-    """What one could have taken without a search is called so, wherever else it came up."""
+    """Names the source of a finalist; a known network keeps its name, even if the search drew it too."""
     if known is not None:
         return f"published {known}" if known in architectures.PUBLISHED else f"candidate {known}"
     return source or "best"

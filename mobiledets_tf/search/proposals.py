@@ -1,5 +1,6 @@
 """Which networks a search looks at: policies of independent decisions, as probabilities of each option."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,12 +8,14 @@ import numpy as np
 
 from mobiledets_tf.search_space import SKIP, SearchSpace
 
-# Of each decision, in the order of a decision vector: float64 [options].
-Probabilities = list[np.ndarray]
+# For each decision, in the order of a decision vector: float64 [options].
+Probabilities = Sequence[np.ndarray]
 # What kinds drawn evenly give it in the largest space, which has three others.
 _SKIP_SHARE = 0.25
 
 
+# A search asks for it many times at every step.
+@functools.lru_cache(maxsize=8)
 def even(space: SearchSpace) -> Probabilities:
     """Widths evenly; kinds of layer evenly, and evenly among the options of a kind.
 
@@ -20,10 +23,13 @@ def even(space: SearchSpace) -> Probabilities:
     has 8 of 17 options, would be half of all layers, and a skip a fifth of them in one space and a
     seventeenth in another.
     """
-    return [
+    rows = tuple(
         _even_kinds(node.choices) if node.tag == "op" else _even(node.choices)
         for _, node in space.decisions
-    ]
+    )
+    for row in rows:
+        row.flags.writeable = False
+    return rows
 
 
 def around(space: SearchSpace, network: Sequence[int], rate: float) -> Probabilities:

@@ -128,7 +128,7 @@ def _finite(value: float) -> float | None:
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:
-    """What a report says, in plain English: tau, both reliabilities, the controls, and a warning."""
+    """Puts a report into words: tau, both reliabilities, the controls, and a warning."""
     shared, alone = summary["shared_reliability"]["tau"], summary["alone_reliability"]["tau"]
     count, seeds = len(summary["networks"]), summary["alone_reliability"]["seeds"]
     controls = " and ".join(

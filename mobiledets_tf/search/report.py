@@ -1,4 +1,4 @@
-"""What a search found and how it got there, as JSON, and in a few lines."""
+"""The report of a search: its result and its history as JSON, and the result in a few lines."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _certainty(finalists: Sequence[Finalist]) -> float | None:
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """What a person should know at the end of a search."""
+    """Returns the lines that are printed at the end of a search."""
     metric, reliability = summary["settings"]["metric"], summary["reliability"]
     found = []
     if reliability["blind"]:

@@ -238,6 +238,17 @@ def test_killed_between_weights_and_state_it_trains_nothing_twice(tmp_path):
         assert float(again.weights(finalist)["stem_conv/kernel"][0]) == 0.5 + finalist.steps
 
 
+def test_a_checkpoint_that_a_kill_left_in_parts_is_written_again(tmp_path):
+    shared, finalists = Shared(PLANTED), _finalists(PLANTED)
+    halving = _halving(shared, tmp_path)
+    # TensorFlow names a checkpoint in a file of its own, after its data.
+    halving._path(finalists[0]).mkdir(parents=True)
+    (halving._path(finalists[0]) / "ckpt-1.data-00000-of-00001").write_bytes(b"x")
+    ranked = halving.run(finalists, 480, lambda: None)
+    assert [f.decisions[0] for f in ranked][:2] == [3, 5]
+    assert sum(steps for number, steps in shared.trained if number == 0) == 60
+
+
 def test_a_network_whose_loss_is_not_finite_is_last(tmp_path):
     shared = Shared([(1.0, 0.0), (math.inf, -1.0), (2.0, 0.0)])
     planted = shared.measure

@@ -105,7 +105,7 @@ def test_a_network_that_no_scale_brings_near_is_left_out():
 
 
 def _dearest(model):
-    """Of networks that have one option wherever there is one of that size: the largest of each kind."""
+    """The decisions with one option wherever there is one of that size: the largest of each kind."""
     best = np.array([len(node.choices) - 1 for _, node in model.space.decisions])
     for index, (_, node) in enumerate(model.space.decisions):
         rows = np.tile(best, (len(node.choices), 1))

@@ -9,7 +9,7 @@ NETWORKS, BATCHES = 16, 8
 
 
 def _values(spread, noise, networks=NETWORKS, batches=BATCHES, seed=0):
-    """Of networks with a quality of their own, batches of a difficulty of their own, and noise."""
+    """Draws networks with a quality of their own, batches of a difficulty of their own, and noise."""
     rng = np.random.default_rng(seed)
     own, common = rng.normal(0, spread, (networks, 1)), rng.normal(0, 3.0, batches)
     return own + common + rng.normal(0, noise, (networks, batches))

@@ -81,7 +81,7 @@ def test_presets_say_what_they_change():
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_is_of_flags_and_their_help_shows_its_values(name):
-    """What stands in brackets in the help: (small, tunas)."""
+    """The values in brackets in the help: (small, tunas)."""
     small, tunas = (presets.get_preset(name) for name in ("small", "tunas"))
     for flag, value in presets.get_preset(name).items():
         definition = search.FLAGS[flag]
