@@ -40,7 +40,7 @@ def prepare(folder: Path) -> list[str]:
         subprocess.run(line, check=True, capture_output=True)
     return command(
         "search", *options, f"--train_data={records}", f"--latency_model={model}", "--latency_target=1e7",
-        f"--steps={FLAGS.steps}", "--batch_size=4", "--finalist_steps=60", "--checkpoint_every=5",
+        f"--steps={FLAGS.steps}", "--batch_size=4", "--finalist_steps=6", "--checkpoint_every=5",
         "--deterministic",
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ def main(_):
             print(f"kill {killed}: saved step {steps[-1]}", file=sys.stderr)
         subprocess.run([*search, f"--model_dir={folder / 'killed'}"], check=True, capture_output=True)
         one, other = state(folder / "whole"), state(folder / "killed")
-        files = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/madds/finalists.json")
+        files = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/finalists.json")
         same = {
             name: (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes()
             for name in files

@@ -3,13 +3,14 @@
 Arms, for each seed of data, search and training, all at the cost of the published `edgetpu`:
 
   published         `edgetpu`, scaled as the space is
+  best_known        the published network that evolution compared and ranked first, fitted into the band
   random_in_band    one network of the space, drawn evenly inside the latency band
   random_halving    the finalists' choice alone, over networks drawn so
   evolution, tunas  the whole search
 
-evolution and tunas get the same steps. random_halving gets as many in all, and two more for each network
-that evolution measured (two steps take about as long as 128 images measured); `search_s` is the time that
-each took, that of its last call where it was resumed. Every network is then trained alone from fresh
+evolution and tunas get the same steps. random_halving gets as many in all as evolution had, and two more for
+each network that it measured (two steps take about as long as 128 images measured); `search_s` is the time
+that each took, that of its last call where it was resumed. Every network is then trained alone from fresh
 weights; `evolution_inherited` continues from the weights that the search left. Called again, it goes on.
 Prints one JSON object: AP of each arm by seed, and paired differences with their 95 % intervals.
 
@@ -27,8 +28,13 @@ import sys
 import time
 from pathlib import Path
 
-ARMS = ("published", "random_in_band", "random_halving", "evolution", "tunas", "evolution_inherited")
+ARMS = (
+    "evolution", "published", "random_in_band", "best_known", "evolution_inherited", "random_halving",
+    "tunas",
+)  # fmt: skip
 BAND = 0.03
+# Of `random_halving`: 16 networks, then 8, 4 and 2 of them.
+FINALISTS, TRAININGS = 16, 30
 
 
 def parse() -> argparse.Namespace:
@@ -46,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--val_images", type=int, default=1000)
     parser.add_argument("--networks", type=int, default=200, help="of a device's latency model")
     parser.add_argument("--steps", type=int, default=480, help="of a search")
-    parser.add_argument("--finalist_steps", type=int, default=960)
+    parser.add_argument("--finalist_steps", type=int, default=240, help="of each finalist in a rung")
     parser.add_argument("--train_steps", type=int, default=1200, help="of a network alone")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--search_flags", default="", help="more flags of mobiledets-search, by spaces")
@@ -134,10 +140,11 @@ class Seed:
         history = self.folder / "evolution_search" / "history.jsonl"
         rows = [json.loads(line) for line in history.read_text().splitlines()]
         measured = sum(row.get("measured", 0) for row in rows)
-        steps = self.options.steps + self.options.finalist_steps + measured * 2
+        compared = json.loads((history.parent / "finalists" / "finalists.json").read_text())
+        steps = self.options.steps + self.options.finalist_steps * len(compared) + measured * 2
         return self._search(
-            "random_halving", steps, "--algorithm=random", "--region=space", "--nopublished", "--steps=1",
-            "--finalists=16",
+            "random_halving", max(1, steps // TRAININGS), "--algorithm=random", "--region=space",
+            "--nopublished", "--steps=1", f"--finalists={FINALISTS}",
         )
 
     def target(self) -> float:
@@ -163,6 +170,11 @@ class Seed:
         path = self.folder / f"{arm}.json"
         if not path.exists():
             model, decisions = latency.load(self.model), self._published()
+            if arm == "best_known":
+                report = self.architecture("evolution").parent / "search_report.json"
+                finalists = json.loads(report.read_text())["devices"][0]["finalists"]
+                known = next(f for f in finalists if f["source"].startswith("published"))
+                decisions = np.array(known["decisions"], np.int32)
             if arm == "random_in_band":
                 rng, even = np.random.default_rng((7, self.seed)), proposals.even(model.space)
                 (decisions,) = Band(model, self.target(), BAND).sample(even, rng, 1)
@@ -248,6 +260,7 @@ def main() -> None:
                 "mean_AP": {arm: statistics.mean(row["AP"] for row in mine) for arm, mine in rows.items()},
                 "evolution_minus_published": paired(rows, "evolution", "published"),
                 "evolution_minus_random": paired(rows, "evolution", "random_in_band"),
+                "evolution_minus_best_known": paired(rows, "evolution", "best_known"),
                 "evolution_minus_random_halving": paired(rows, "evolution", "random_halving"),
                 "evolution_minus_tunas": paired(rows, "evolution", "tunas"),
                 "inherited_minus_fresh": paired(rows, "evolution_inherited", "evolution"),

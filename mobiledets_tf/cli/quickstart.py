@@ -36,9 +36,9 @@ IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
 # For the latency model of a device; some minutes.
 NETWORKS = 120
 # The sample: with fewer images the model overfits, with fewer steps it does not learn.
-SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1400
-# Of the search, at most; and of its finalists together. The training continues from their weights.
-SEARCH_STEPS, FINALIST_STEPS = 320, 240
+SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
+# Of the search, at most; and of each finalist in a rung. The training continues from the weights of the best.
+SEARCH_STEPS, FINALIST_STEPS = 240, 160
 
 
 def main() -> int:
@@ -115,8 +115,8 @@ def _learn(work: Path, images: int) -> list[Stage]:
     search = (
         *_space(), records, f"--latency_model={model}", f"--latency_target={_target(model)}",
         f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed, "--preset=small",
-        f"--finalist_steps={finalist_steps}", "--rounds=2", "--population=10", "--children=14",
-        "--quality_images=96", "--judge_images=192",
+        "--finalists=6", f"--finalist_steps={finalist_steps}", "--rounds=2", "--population=10",
+        "--children=14", "--quality_images=96", "--judge_images=192",
     )  # fmt: skip
     # The searched network has its final widths, so training doesn't scale it.
     train = (

@@ -64,10 +64,14 @@ flags.DEFINE_integer(
     "finalists", 8, "Networks compared at the end, the known ones among them.", 1, flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "finalist_steps", None, "Training steps, in all, for comparing finalists alone; 0 compares them by "
-    "shared weights (480, 0).", 0, flag_values=FLAGS,
+    "finalist_steps", None, "Training steps of each finalist alone; the better half is trained for as many "
+    "again, and so on to the last two; 0 compares them by shared weights (240, 0).", 0, flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_float("finalist_learning_rate", 0.05, "Of these trainings.", 0, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "finalist_start", "fresh", ("fresh", "shared"), "Train finalists from weights as mobiledets-train draws "
+    "them, or from the search's.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float("finalist_learning_rate", 0.1, "Of these trainings.", 0, flag_values=FLAGS)
 flags.DEFINE_integer("steps", None, "Search steps (480, 50000).", 1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
 flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=FLAGS)
@@ -186,6 +190,7 @@ def main() -> None:
         extraction=chosen["extraction"],
         finalists=FLAGS.finalists,
         finalist_steps=chosen["finalist_steps"],
+        finalist_start=FLAGS.finalist_start,
         finalist_rate=FLAGS.finalist_learning_rate,
         batch_size=FLAGS.batch_size,
         rl_batch_multiplier=chosen["rl_batch_multiplier"],

@@ -11,12 +11,15 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.detection import network_settings
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.models import build_detector
+from mobiledets_tf.models.fresh_start import zero_residual_scales
 
 compat.enable_object_detection()
 
@@ -259,3 +262,17 @@ def build_network(settings: NetworkSettings) -> keras.Model:
                 draw = keras.initializers.TruncatedNormal(stddev=settings.backbone_stddev)
                 weight.assign(draw(weight.shape, weight.dtype))
     return network
+
+
+def initial_weights(settings: NetworkSettings) -> dict[str, np.ndarray]:
+    """Draws the weights that a training from scratch starts with.
+
+    Args:
+      settings: of the network.
+
+    Returns:
+      Arrays by canonical name; the BN scales that `models.fresh_start` names are 0.
+    """
+    weights = {weight.name: weight for weight in build_network(settings).weights}
+    zero_residual_scales(settings.architecture, weights)
+    return {name.removesuffix(":0"): weight.numpy() for name, weight in weights.items()}

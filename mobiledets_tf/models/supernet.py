@@ -20,7 +20,7 @@ from mobiledets_tf.models.banks import Bank, Extent, corner, make_banks
 from mobiledets_tf.models.execution import Execution, Taken, get_execution
 from mobiledets_tf.models.position_function import PositionFunction, Structure
 from mobiledets_tf.models.shared_op import Tensors
-from mobiledets_tf.models.shared_start import bn_scale, initializer
+from mobiledets_tf.models.shared_start import bn_scale, initializer, stem_initializer
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
@@ -134,7 +134,7 @@ class Supernet(tf.Module):
         self.image_size = head.image_hw(image_size)
         stem = _stem_op(space)
         stem_tables = _tables(stem, out_channels=space.stem_filters.choices)
-        self.stem = SharedOp(stem, BACKBONE_NORM, "stem", stem_tables)
+        self.stem = SharedOp(stem, BACKBONE_NORM, "stem", stem_tables, stem_initializer())
         decision_paths = [path for path, _ in space.decisions]
         self._endpoint_filters = {
             name: decision_paths.index(f"blocks/{specs.ENDPOINTS[name]}/filters")

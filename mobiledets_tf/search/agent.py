@@ -22,13 +22,13 @@ class Agent:
     Args:
       search: its settings.
       objective: the device.
-      known: networks to start from.
+      centres: known networks to search round.
     """
 
-    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
+    def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
         self._search = search
         self.objective = objective
-        self.known = list(known)
+        self.centres = list(centres)
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
         """The networks that the shared weights are trained on next; int32 [networks, decisions]."""
@@ -69,10 +69,10 @@ class Agent:
     def start(self) -> Probabilities:
         """The distribution that a search starts from: mutations of the known networks, or the space."""
         space, search = self._search.latency.space, self._search
-        if search.region == "space" or not self.known:
+        if search.region == "space" or not self.centres:
             return proposals.even(space)
         return proposals.mixed(
-            [proposals.around(space, known.decisions, search.mutation_rate) for known in self.known]
+            [proposals.around(space, centre.decisions, search.mutation_rate) for centre in self.centres]
         )
 
     def _draw(
@@ -91,8 +91,8 @@ class Agent:
 class TunasAgent(Agent):
     """A controller and the average reward that its networks are compared with."""
 
-    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
-        super().__init__(search, objective, known)
+    def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
+        super().__init__(search, objective, centres)
         self.controller = Controller(search.latency.space, search.entropy_weight)
         self.baseline = DebiasedAverage()
         if objective.in_band:
@@ -156,11 +156,11 @@ class EvolutionAgent(Agent):
     once, after the training).
     """
 
-    def __init__(self, search: Search, objective: Objective, known: Sequence[Known]):
-        super().__init__(search, objective, known)
+    def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
+        super().__init__(search, objective, centres)
         self.members: list[list[int]] = []
         if search.region == "known":
-            self.members = [list(one.decisions) for one in self.known]
+            self.members = [list(one.decisions) for one in self.centres]
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
         return np.concatenate([self._draw(self._parent(rng), rng, 1) for _ in range(networks)])
@@ -184,8 +184,8 @@ class EvolutionAgent(Agent):
     def learn(self, step, trained, measure, rng):
         wanted = self._search.population + self._search.children
         pool = {tuple(member): None for member in self.members}
-        for known in self.known:
-            pool.setdefault(known.decisions)
+        for centre in self.centres:
+            pool.setdefault(centre.decisions)
         for _ in range(4 * wanted):
             if len(pool) >= wanted:
                 break
@@ -244,5 +244,5 @@ class RandomAgent(Agent):
 _AGENTS: dict[str, type[Agent]] = {"evolution": EvolutionAgent, "tunas": TunasAgent, "random": RandomAgent}
 
 
-def make_agent(search: Search, objective: Objective, known: Sequence[Known]) -> Agent:
-    return _AGENTS[search.algorithm](search, objective, known)
+def make_agent(search: Search, objective: Objective, centres: Sequence[Known]) -> Agent:
+    return _AGENTS[search.algorithm](search, objective, centres)

@@ -1,10 +1,15 @@
-"""Search loop: propose networks, train the shared weights, measure and learn; then compare finalists."""
+"""Search loop: propose networks, train the shared weights, measure and learn; then compare finalists.
+
+Where the search looks round known networks, these are compared first, each trained alone, and it looks
+round the better half of them.
+"""
 
 import contextlib
+import dataclasses
 import itertools
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ from tqdm import tqdm
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras, quiet, tf
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import pipeline_config
+from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
@@ -128,19 +133,8 @@ class _Run:
             latency.space, latency.image_size, latency.num_classes, search.execution, search.weight_update,
             strategy,
         )  # fmt: skip
-        self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
-        self.agents = [make_agent(search, o, self._known[o.device]) for o in search.steering]
-        self.archives = {objective.device: Archive() for objective in search.objectives}
-        self.step = self.dropped = self._drawn = 0
-        folder = Path(search.model_dir)
-        self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
-        self._resume()
+        self._network_settings = network_settings.read(model_config.ssd)
         self._main = self.shared.replicas.is_chief
-        self.history = Journal(folder / "history.jsonl", self.step) if self._main else None
-        self.snapshots = Journal(folder / "policy.jsonl", self.step) if self._main else None
-        self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
-        self._summaries = Summaries(folder) if self._main else None
-
         split = data.Split(files)
 
         def stream(batch_size: int, side: str, seed: int = search.seed) -> data.Stream:
@@ -156,6 +150,19 @@ class _Run:
         # Other images first than the steps saw last.
         self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
         self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
+        self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
+        # Before the state is restored: a comparison leaves the optimizer as a search starts with it.
+        self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
+        self.archives = {objective.device: Archive() for objective in search.objectives}
+        self.step = self.dropped = self._drawn = 0
+        folder = Path(search.model_dir)
+        self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
+        self._resume()
+        self.history = Journal(folder / "history.jsonl", self.step) if self._main else None
+        self.snapshots = Journal(folder / "policy.jsonl", self.step) if self._main else None
+        self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
+        self._summaries = Summaries(folder) if self._main else None
+
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
         # The same for every network and step, or the next ones (TuNAS): a batch for each replica.
         self._fixed = fixed("steer", search.quality_images or large * 4)
@@ -170,6 +177,17 @@ class _Run:
         if not (search.candidates or search.published):
             return []
         return known_networks(objective.networks, search.candidates, search.published)
+
+    def _centres(self, objective: Objective) -> list[Known]:
+        """The known networks that the search looks round: the better half, where they can be compared."""
+        known = self._known[objective.device]
+        if not self.search.finalist_steps or self.search.region != "known" or len(known) < 3:
+            return known
+        named = {one.decisions: one for one in known}
+        finalists = [Finalist(one.decisions, _source(one.name, None)) for one in known]
+        with self._comparing("known networks", len(known)) as after:
+            ranked = self._halving(after).first_rung(finalists)
+        return [named[finalist.decisions] for finalist in ranked[: (len(ranked) + 1) // 2]]
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
@@ -362,8 +380,9 @@ class _Run:
         if not self._main:
             return decode(space, first.decisions)
         summary = report.summarise(
-            search, self.agents, self.archives, finalists, reliable, self.history.rows, self.dropped
-        )
+            search, self.agents, self._known, self.archives, finalists, reliable, self.history.rows,
+            self.dropped,
+        )  # fmt: skip
         pictures.draw(
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
@@ -381,7 +400,7 @@ class _Run:
     def _write_weights(self, finalist: Finalist, found: architectures.Architecture) -> None:
         """The network's weights as a checkpoint that training, evaluation and export read."""
         latency = self.search.latency
-        weights = self._halving(self.search.steering[0]).weights(finalist)
+        weights = self._halving().weights(finalist)
         batches = itertools.islice(self._alone.batches(0), inheritance.BATCHES)
         inheritance.write(
             self.search.model_dir, found, latency.num_classes, latency.image_size, weights,
@@ -418,34 +437,47 @@ class _Run:
         inside = [f for f in found if self._is_inside(objective, f)] or found
         outside = [f for f in found if f not in inside]
         if search.finalist_steps:
-            return self._compare(objective, inside) + outside
+            return self._compare(inside) + outside
         if search.extraction == "argmax" and search.algorithm == "tunas":
             # As released: the policy's own network, whatever it was worth at the end.
             return sorted(found, key=lambda f: f.source != "argmax")
         return sorted(inside, key=lambda f: -_worth(objective, f)) + outside
 
-    def _compare(self, objective: Objective, finalists: list[Finalist]) -> list[Finalist]:
-        steps = self.search.finalist_steps
-        halving = self._halving(objective)
-        with StopRequest() as stop, quiet():
-            bar = tqdm(
-                desc="finalists", unit="training", total=halving.trainings(finalists), disable=not self._main
-            )
+    def _compare(self, finalists: list[Finalist]) -> list[Finalist]:
+        trainings = self._halving().trainings(finalists)
+        with self._comparing("finalists", trainings) as after:
+            return self._halving(after).run(finalists)
+
+    @contextlib.contextmanager
+    def _comparing(self, what: str, trainings: int) -> Iterator[Callable[[], None]]:
+        """Shows the progress of trainings alone; what it gives is called after each, and stops on request."""
+        bar = tqdm(desc=what, unit="training", total=trainings, disable=not self._main)
+        with StopRequest() as stop, quiet(), bar:
 
             def after() -> None:
                 bar.update()
                 if self.shared.replicas.any_worker(stop.requested):
                     raise KeyboardInterrupt
 
-            with bar:
-                return halving.run(finalists, steps, after)
+            yield after
 
-    def _halving(self, objective: Objective) -> Halving:
+    def _halving(self, after: Callable[[], None] = lambda: None) -> Halving:
         search = self.search
-        folder = Path(search.model_dir) / "finalists" / objective.device
+        start = self._fresh_weights if search.finalist_start == "fresh" else self._shared_weights
         return Halving(
-            self.shared, self._alone, self._judge, search.metric, search.finalist_rate, folder
-        )
+            self.shared, self._alone, self._judge, search.metric, search.finalist_rate, search.finalist_steps,
+            start, Path(search.model_dir) / "finalists", after,
+        )  # fmt: skip
+
+    def _fresh_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
+        """What `mobiledets-train` starts from; every network from the same seed."""
+        set_seed(self.search.seed)
+        network = decode(self.search.latency.space, finalist.decisions)
+        settings = dataclasses.replace(self._network_settings, architecture=network)
+        return meta_architecture.initial_weights(settings)
+
+    def _shared_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
+        return self.shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
 
     def _time(self, objective: Objective, finalists: list[Finalist]) -> None:
         """Puts measured costs beside the predicted ones, where the device can be reached."""

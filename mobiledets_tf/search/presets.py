@@ -28,7 +28,7 @@ SMALL = {
     "published": True,
     "reward": "band",
     "quality_images": 128,
-    "finalist_steps": 480,
+    "finalist_steps": 240,
     "steps": 480,
     "op_warmup_fraction": 0.0,
     "filter_warmup_fraction": 0.0,

@@ -10,6 +10,7 @@ from mobiledets_tf.architecture import describe
 from mobiledets_tf.search.agent import Agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist, certainty
+from mobiledets_tf.search.known import Known
 from mobiledets_tf.search.proposals import even
 from mobiledets_tf.search.reliability import ENOUGH, Reliability
 from mobiledets_tf.search.settings import Objective, Search
@@ -23,6 +24,7 @@ _ROWS = 1000
 def summarise(
     search: Search,
     agents: Sequence[Agent],
+    known: dict[str, list[Known]],
     archives: dict[str, Archive],
     finalists: dict[str, list[Finalist]],
     reliability: Reliability,
@@ -36,6 +38,7 @@ def summarise(
     Args:
       search: its settings.
       agents: of the devices that were steered by.
+      known: networks by device.
       archives: by device.
       finalists: by device, the one that is shipped first.
       reliability: of the quality.
@@ -56,7 +59,10 @@ def summarise(
             entry["share_of_space_in_band"] = objective.networks.share(even(search.latency.space))
         if device in policies:
             agent = policies[device]
-            entry["known"] = [dataclasses.asdict(k) | {"decisions": list(k.decisions)} for k in agent.known]
+            entry["known"] = [
+                dataclasses.asdict(one) | {"decisions": list(one.decisions), "centre": one in agent.centres}
+                for one in known[device]
+            ]
             entry["policy"] = {
                 path: [round(float(p), 6) for p in row]
                 for (path, _), row in zip(search.latency.space.decisions, agent.probabilities(), strict=True)

@@ -19,6 +19,7 @@ from mobiledets_tf.search.schedule import Schedule
 ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")
 REGIONS = ("known", "space")
+STARTS = ("fresh", "shared")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,8 +96,12 @@ class Search:
       extraction: `argmax` takes the likeliest option of each decision (TuNAS); `target` takes
         the likeliest network within the latency band.
       finalists: how many networks are compared at the end by training each alone.
-      finalist_steps: training steps of that in all; 0 compares by shared weights alone.
-      finalist_rate: learning rate of that.
+      finalist_steps: training steps of each of them; the better half is trained for as many again, and so
+        on. 0 compares by shared weights alone. With `known` as region the known networks are trained so
+        before the search, which then looks round the better half of them.
+      finalist_start: `fresh` trains them from weights as `mobiledets-train` draws them, `shared` from the
+        supernet's.
+      finalist_rate: highest learning rate of that.
       batch_size: training images of a replica and step.
       rl_batch_multiplier: quality is taken on batches so many times as large (TuNAS: 4).
       quality_images: held-out images that quality is taken on, the same for all networks; 0: the
@@ -127,7 +132,8 @@ class Search:
     extraction: str = "target"
     finalists: int = 8
     finalist_steps: int = 0
-    finalist_rate: float = 0.05
+    finalist_start: str = "fresh"
+    finalist_rate: float = 0.1
     batch_size: int = 16
     rl_batch_multiplier: int = 2
     quality_images: int = 128
@@ -150,6 +156,7 @@ class Search:
             ("algorithm", self.algorithm, ALGORITHMS),
             ("extraction", self.extraction, EXTRACTIONS),
             ("region", self.region, REGIONS),
+            ("finalist_start", self.finalist_start, STARTS),
             ("quality", self.metric, QUALITIES),
         ):
             if value not in allowed:
@@ -223,9 +230,9 @@ class Search:
 
 _PLAIN = (
     "steered_by", "algorithm", "region", "published", "mutation_rate", "population", "children", "rounds",
-    "extraction", "finalists", "finalist_steps", "finalist_rate", "batch_size", "rl_batch_multiplier",
-    "quality_images", "judge_images", "entropy_weight", "path_dropout", "metric", "weight_update",
-    "execution", "seed",
+    "extraction", "finalists", "finalist_steps", "finalist_start", "finalist_rate", "batch_size",
+    "rl_batch_multiplier", "quality_images", "judge_images", "entropy_weight", "path_dropout", "metric",
+    "weight_update", "execution", "seed",
 )  # fmt: skip
 
 

@@ -125,62 +125,89 @@ def _finalists(planted, known=()):
     ]
 
 
-def _halving(shared, folder, stream=None):
-    return Halving(shared, stream or Stream(), list(range(BATCHES)), "loss", 0.4, folder)
+def _halving(shared, folder, stream=None, steps=40, after=lambda: None):
+    def start(finalist):
+        return shared.supernet.detector_weights(finalist.decisions)
+
+    return Halving(shared, stream or Stream(), list(range(BATCHES)), "loss", 0.4, steps, start, folder, after)
 
 
 # Start and gain of a step; at the end 3 is best, then 5; 0 looks best at first.
 PLANTED = [(9.0, 0.0), (0.0, 0.1), (5.0, 0.0), (7.0, 1.0), (6.0, 0.0), (8.0, 0.5), (1.0, 0.0), (2.0, 0.0)]
 
 
-def test_the_better_half_goes_on_and_the_best_wins(tmp_path):
-    shared, stream, calls = Shared(PLANTED, holes=[1]), Stream(), []
-    halving = _halving(shared, tmp_path, stream)
-    # 480 steps: 20 of each of eight, 40 of each of four, 80 of each of two.
-    ranked = halving.run(_finalists(PLANTED), 480, lambda: calls.append(len(shared.trained)))
+def test_the_better_half_is_trained_further_and_the_best_wins(tmp_path):
+    shared, stream, calls = Shared(PLANTED), Stream(), []
+    finalists = _finalists(PLANTED)
+    halving = _halving(shared, tmp_path, stream, after=lambda: calls.append(len(shared.trained)))
+    assert halving.trainings(finalists) == 14
+    ranked = halving.run(finalists)
     assert [f.decisions[0] for f in ranked][:4] == [3, 5, 0, 4]
     assert sorted(f.decisions[0] for f in ranked) == list(range(8))
-    assert [f.steps for f in ranked] == [140, 140, 60, 60, 20, 20, 20, 20]
-    assert [trained for trained in shared.trained] == (
-        [[n, 20] for n in range(8)] + [[n, 40] for n in (3, 5, 0, 4)] + [[n, 80] for n in (3, 5)]
-    )
-    assert calls == list(range(1, 15)) and halving.trainings(ranked) == 14
+    assert [f.steps for f in ranked] == [120, 120, 80, 80, 40, 40, 40, 40]
+    assert shared.trained == [[n, 40] for n in (*range(8), 3, 5, 0, 4, 3, 5)]
+    assert calls == list(range(1, 15)) and halving.trainings(finalists) == 6
     scores = [f.score for f in ranked]
-    assert scores[0] == pytest.approx(7 + 140, abs=0.01) and scores[1] == pytest.approx(8 + 70, abs=0.01)
-    assert len(ranked[0].judged) == BATCHES and math.isnan(ranked[0].judged[1])
+    assert scores[0] == pytest.approx(7 + 120, abs=0.01) and scores[1] == pytest.approx(8 + 60, abs=0.01)
+    assert len(ranked[0].judged) == BATCHES and not any(map(math.isnan, ranked[0].judged))
     assert certainty(ranked[0], ranked[1]) == 1.0
     # All networks of a rung see the same images, which are read once; every rung sees others.
-    assert stream.read == [(0, 20), (20, 40), (60, 80)]
-    assert shared.batches == [*list(range(20)) * 8, *list(range(20, 60)) * 4, *list(range(60, 140)) * 2]
-    # The rate falls by a cosine from the given one in each training.
-    assert shared.rates[0] == shared.rates[20] == 0.4 and shared.rates[10] == pytest.approx(0.2)
-    assert 0 < shared.rates[19] < 0.01
+    assert stream.read == [(0, 40), (40, 40), (80, 40)]
+    assert shared.batches == [*list(range(40)) * 8, *list(range(40, 80)) * 4, *list(range(80, 120)) * 2]
+    # The rate rises over 30 steps, and falls over the last 10 of each training.
+    assert shared.rates[:40] == shared.rates[40:80]
+    assert shared.rates[0] == pytest.approx(0.4 / 30) and shared.rates[14] == pytest.approx(0.2)
+    assert shared.rates[29] == shared.rates[30] == 0.4
+    assert shared.rates[35] == pytest.approx(0.2) and shared.rates[39] == pytest.approx(0.04)
     # The shared weights are what they were; each network's own can be had.
     assert (shared.bank.numpy() == 0.5).all() and (shared.slot.numpy() == 0).all()
     for finalist in ranked:
         assert float(halving.weights(finalist)["stem_conv/kernel"][0]) == 0.5 + finalist.steps
 
 
+def test_every_network_begins_from_its_start(tmp_path):
+    shared, asked = Shared(PLANTED), []
+
+    def start(finalist):
+        asked.append(finalist.decisions[0])
+        return {"stem_conv/kernel": np.array([0.5 + 1000 * finalist.decisions[0]], np.float32)}
+
+    args = (shared, Stream(), list(range(BATCHES)), "loss", 0.4, 40, start, tmp_path, lambda: None)
+    ranked = Halving(*args).run(_finalists(PLANTED)[:3])
+    assert asked == [0, 1, 2]
+    for finalist in ranked:
+        weight = float(Halving(*args).weights(finalist)["stem_conv/kernel"][0])
+        assert weight == 0.5 + 1000 * finalist.decisions[0] + finalist.steps
+
+
+def test_what_was_compared_before_is_not_trained_again(tmp_path):
+    shared, stream = Shared(PLANTED), Stream()
+    halving = _halving(shared, tmp_path, stream)
+    ranked = halving.first_rung([_finalists(PLANTED)[n] for n in (4, 3, 1)])
+    assert [f.decisions[0] for f in ranked] == [3, 4, 1] and {f.steps for f in ranked} == {40}
+    assert (shared.bank.numpy() == 0.5).all() and halving.trainings(_finalists(PLANTED)) == 11
+    again = _halving(shared, tmp_path, stream)
+    assert again.trainings(_finalists(PLANTED)) == 11
+    found = again.run(_finalists(PLANTED))
+    alone = _halving(Shared(PLANTED), tmp_path / "alone").run(_finalists(PLANTED))
+    assert [(f.decisions, f.judged) for f in found] == [(f.decisions, f.judged) for f in alone]
+    assert len(shared.trained) == 14
+
+
 def test_the_best_known_network_is_there_to_the_last(tmp_path):
     shared = Shared(PLANTED)
     # 6 and 7 are the worst but one; 7 is the better of the two.
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6, 7)), 480, lambda: None)
+    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6, 7)))
     found = {f.decisions[0]: f for f in ranked}
     assert ranked[0] is found[3]
-    # Of 160 steps a rung: 20 of each of eight, 32 of each of five, 40 of each of four.
-    assert found[7].steps == found[3].steps == 92 and found[6].steps == 20
+    # Five in the second rung, four in the third: three of its better half and the known one.
+    assert found[7].steps == found[3].steps == 120 and found[6].steps == 40
     assert certainty(found[3], found[7]) == 1.0
-
-
-def test_a_known_network_keeps_to_the_steps_in_all(tmp_path):
-    shared = Shared(PLANTED)
-    _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)), 480, lambda: None)
-    assert sum(steps for _, steps in shared.trained) <= 480
 
 
 def test_those_of_the_last_rung_come_by_their_score(tmp_path):
     shared = Shared(PLANTED)
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)), 480, lambda: None)
+    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)))
     last = [f.score for f in ranked if f.steps == ranked[0].steps]
     assert len(last) > 2 and last == sorted(last, reverse=True)
 
@@ -188,9 +215,9 @@ def test_those_of_the_last_rung_come_by_their_score(tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_are_trained_once(tmp_path, count):
     shared = Shared(PLANTED)
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED)[2 : 2 + count], 60, lambda: None)
+    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED)[2 : 2 + count])
     assert [f.decisions[0] for f in ranked] == [3, 2][-count:]
-    assert shared.trained == [[n, 60 // count] for n in (2, 3)[:count]]
+    assert shared.trained == [[n, 40] for n in (2, 3)[:count]]
 
 
 class Stop(Exception):
@@ -210,12 +237,12 @@ def _stop_after(trainings):
 @pytest.mark.parametrize(("trainings", "holes"), [(1, []), (8, []), (11, []), (8, [1])])
 def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     whole, broken = Shared(PLANTED, holes), Shared(PLANTED, holes)
-    expected = _halving(whole, tmp_path / "whole").run(_finalists(PLANTED), 480, lambda: None)
+    expected = _halving(whole, tmp_path / "whole").run(_finalists(PLANTED))
     with pytest.raises(Stop):
-        _halving(broken, tmp_path / "broken").run(_finalists(PLANTED), 480, _stop_after(trainings))
+        _halving(broken, tmp_path / "broken", after=_stop_after(trainings)).run(_finalists(PLANTED))
     assert len(broken.trained) == trainings
     again = Shared(PLANTED, holes)
-    found = _halving(again, tmp_path / "broken").run(_finalists(PLANTED), 480, lambda: None)
+    found = _halving(again, tmp_path / "broken").run(_finalists(PLANTED))
     assert broken.trained + again.trained == whole.trained
     assert [f.decisions for f in found] == [f.decisions for f in expected]
     np.testing.assert_array_equal([f.judged for f in found], [f.judged for f in expected])
@@ -223,7 +250,7 @@ def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     json.loads((tmp_path / "whole" / STATE).read_text(), parse_constant=functools.partial(pytest.fail))
     # Done once more it trains nothing.
     idle = Shared(PLANTED)
-    _halving(idle, tmp_path / "broken").run(_finalists(PLANTED), 480, lambda: None)
+    _halving(idle, tmp_path / "broken").run(_finalists(PLANTED))
     assert idle.trained == [] and (idle.bank.numpy() == 0.5).all()
 
 
@@ -231,9 +258,9 @@ def test_killed_between_weights_and_state_it_trains_nothing_twice(tmp_path):
     shared = Shared(PLANTED)
     shared.fail_after = 9
     with pytest.raises(KeyboardInterrupt):
-        _halving(shared, tmp_path).run(_finalists(PLANTED), 480, lambda: None)
+        _halving(shared, tmp_path).run(_finalists(PLANTED))
     again = _halving(Shared(PLANTED), tmp_path)
-    ranked = again.run(_finalists(PLANTED), 480, lambda: None)
+    ranked = again.run(_finalists(PLANTED))
     for finalist in ranked:
         assert float(again.weights(finalist)["stem_conv/kernel"][0]) == 0.5 + finalist.steps
 
@@ -244,9 +271,9 @@ def test_a_checkpoint_that_a_kill_left_in_parts_is_written_again(tmp_path):
     # TensorFlow names a checkpoint in a file of its own, after its data.
     halving._path(finalists[0]).mkdir(parents=True)
     (halving._path(finalists[0]) / "ckpt-1.data-00000-of-00001").write_bytes(b"x")
-    ranked = halving.run(finalists, 480, lambda: None)
+    ranked = halving.run(finalists)
     assert [f.decisions[0] for f in ranked][:2] == [3, 5]
-    assert sum(steps for number, steps in shared.trained if number == 0) == 60
+    assert sum(steps for number, steps in shared.trained if number == 0) == 80
 
 
 def test_a_network_whose_loss_is_not_finite_is_last(tmp_path):
@@ -254,7 +281,7 @@ def test_a_network_whose_loss_is_not_finite_is_last(tmp_path):
     planted = shared.measure
     shared.measure = lambda *args: np.where(np.isinf(planted(*args)), -np.inf, planted(*args))
     for _ in range(2):
-        ranked = _halving(shared, tmp_path).run(_finalists(shared.planted), 12, lambda: None)
+        ranked = _halving(shared, tmp_path).run(_finalists(shared.planted))
         assert [f.decisions[0] for f in ranked] == [2, 0, 1] and ranked[-1].score == -math.inf
 
 

@@ -53,7 +53,7 @@ def runs(monkeypatch):
 @pytest.mark.slow
 def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     """The default preset: known networks first, rounds of a population, finalists trained alone."""
-    counts = {"population": 4, "children": 4, "rounds": 2, "finalists": 3, "finalist_steps": 36}
+    counts = {"population": 4, "children": 4, "rounds": 2, "finalists": 3, "finalist_steps": 4}
     images = {"quality_images": 4, "judge_images": 4, "batch_size": 2, "checkpoint_every": 3}
     assert search.run(_flags(prepared, tmp_path, steps=8, **counts, **images)) == 0
     (run,) = runs
@@ -63,6 +63,12 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     latency = run.search.latency
     report = json.loads((tmp_path / "search_report.json").read_text())
     assert report["schema_version"] == 3 and report["dropped_steps"] == 0
+    # The search looked round the better half of the known networks, compared alone before its first step.
+    compared = json.loads((tmp_path / "finalists" / "finalists.json").read_text())
+    scores = [np.mean(compared[f"4 {list(known.decisions)}"]) for known in run._known["madds"]]
+    (agent,) = run.agents
+    order = np.argsort(scores)[::-1][: (len(scores) + 1) // 2]
+    assert [centre.decisions for centre in agent.centres] == [run._known["madds"][i].decisions for i in order]
     settings = report["settings"]
     assert settings["algorithm"] == "evolution" and settings["devices"][0]["reward"] == "band"
 
@@ -74,6 +80,7 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     (entry,) = report["devices"]
     known = {tuple(row["decisions"]): row["name"] for row in entry["known"]}
     assert set(known.values()) <= set(architecture.PUBLISHED) and len(known) >= 3
+    assert [row["centre"] for row in entry["known"]].count(True) == len(agent.centres) < len(known)
     finalists = {tuple(row["decisions"]): row for row in entry["finalists"]}
     assert len(finalists) == len(entry["finalists"]) == len(known) + 1
     for decisions, row in finalists.items():
@@ -102,7 +109,7 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     prefix = checkpoints.restore(detector, tmp_path)
     assert checkpoints.step(prefix) == 8 + steps[0]
     by_name = {weight.name.removesuffix(":0"): weight.numpy() for weight in detector.weights}
-    alone = run._halving(run.search.objectives[0]).weights(
+    alone = run._halving().weights(
         Finalist(tuple(report["decisions"]), entry["source"])
     )
     shared = run.shared.supernet.detector_weights(np.array(report["decisions"]))

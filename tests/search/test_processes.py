@@ -29,7 +29,7 @@ def command(sample_records, madds_file, space_flags):
 # A small evolution with warm-up, and finalists that are trained alone.
 _EVOLUTION = (
     "--steps=24", "--op_warmup_fraction=0.1", "--population=3", "--children=3", "--rounds=3", "--finalists=5",
-    "--finalist_steps=60", "--quality_images=2", "--judge_images=4",
+    "--finalist_steps=6", "--quality_images=2", "--judge_images=4",
 )  # fmt: skip
 # As TuNAS was released, but for the metric: the next batch pays, the reward holds the cost.
 _TUNAS = ("--preset=tunas", "--op_warmup_fraction=0.1", "--quality=AP50")
@@ -58,7 +58,7 @@ def _wait_for_steps(process, folder, steps):
 
 
 def _wait_for_finalists(process, folder, trainings):
-    path = folder / "finalists" / "madds" / "finalists.json"
+    path = folder / "finalists" / "finalists.json"
     while process.poll() is None:
         if path.exists() and len(json.loads(path.read_text())) >= trainings:
             return
@@ -70,6 +70,11 @@ def _wait_for_finalists(process, folder, trainings):
 def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path):
     arguments, whole, broken = [*command, *_EVOLUTION], tmp_path / "whole", tmp_path / "broken"
     left_alone = _start(arguments, whole)
+    # Among the known networks, in the steps, and among the finalists, of which two to four are known.
+    comparing = _start(arguments, broken)
+    _wait_for_finalists(comparing, broken, 1)
+    comparing.send_signal(signal.SIGTERM)
+    assert comparing.wait() == 130 and not (broken / "history.jsonl").exists()
     killed = _start(arguments, broken)
     _wait_for_steps(killed, broken, 7)
     killed.send_signal(signal.SIGKILL)
@@ -81,7 +86,7 @@ def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path
     assert "run the same command again" in stopped.stderr.read()
     assert 11 <= _state(broken)["step"] < 24
     comparing = _start(arguments, broken)
-    _wait_for_finalists(comparing, broken, 2)
+    _wait_for_finalists(comparing, broken, 6)
     comparing.send_signal(signal.SIGTERM)
     assert comparing.wait() == 130
     assert not (broken / "architecture.json").exists()
@@ -89,7 +94,7 @@ def test_killed_and_stopped_it_ends_as_if_nothing_had_happened(command, tmp_path
     one, other = _state(whole), _state(broken)
     assert set(one) == {"schema_version", "step", "dropped", "agents", "archives"}
     assert one == other and len(one["agents"]["madds"]["members"]) == 3
-    names = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/madds/finalists.json")
+    names = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/finalists.json")
     for name in names:
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
     reports = [json.loads((folder / "search_report.json").read_text()) for folder in (whole, broken)]
