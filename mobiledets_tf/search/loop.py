@@ -1,7 +1,7 @@
 """Search loop: propose networks, train the shared weights, measure and learn; then compare finalists.
 
 Where the search looks round known networks, these are compared first, each trained alone, and it looks
-round the better half of them.
+round the best one.
 """
 
 import contextlib
@@ -179,15 +179,15 @@ class _Run:
         return known_networks(objective.networks, search.candidates, search.published)
 
     def _centres(self, objective: Objective) -> list[Known]:
-        """The known networks that the search looks round: the better half, where they can be compared."""
+        """The known networks that the search looks round: the best one, where they can be compared."""
         known = self._known[objective.device]
-        if not self.search.finalist_steps or self.search.region != "known" or len(known) < 3:
+        if not self.search.finalist_steps or self.search.region != "known" or len(known) < 2:
             return known
         named = {one.decisions: one for one in known}
         finalists = [Finalist(one.decisions, _source(one.name, None)) for one in known]
         with self._comparing("known networks", len(known)) as after:
             ranked = self._halving(after).first_rung(finalists)
-        return [named[finalist.decisions] for finalist in ranked[: (len(ranked) + 1) // 2]]
+        return [named[ranked[0].decisions]]
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync

@@ -98,7 +98,7 @@ class Search:
       finalists: how many networks are compared at the end by training each alone.
       finalist_steps: training steps of each of them; the better half is trained for as many again, and so
         on. 0 compares by shared weights alone. With `known` as region the known networks are trained so
-        before the search, which then looks round the better half of them.
+        before the search, which then looks round the best one.
       finalist_start: `fresh` trains them from weights as `mobiledets-train` draws them, `shared` from the
         supernet's.
       finalist_rate: highest learning rate of that.
