@@ -18,24 +18,11 @@ from mobiledets_tf.data import records
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.models import postprocess
-from tflite_export import images, runtime
-from tflite_export.postprocess import DETECTION_OUTPUTS, INPUT, RAW_OUTPUTS, Suppression
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """What a detector found in one image, best first.
-
-    Attributes:
-      boxes: [n, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image, in [0, 1].
-      scores: [n] float32.
-      classes: [n] int, counted from 1 as in label maps.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-
+from tflite_export import images, inspect, runtime
+from tflite_export.file_detector import Detections, PostprocessedFile, first
+from tflite_export.layout import INPUT, RAW_OUTPUTS
+from tflite_export.pixels import quantize
+from tflite_export.suppression import Suppression
 
 # Takes an image [1, height, width, 3] float32 in [-1, 1].
 Detector = Callable[[np.ndarray], Detections]
@@ -60,66 +47,72 @@ class KerasDetector:
         self._run = run
 
     def __call__(self, image: np.ndarray) -> Detections:
-        return _first([output.numpy() for output in self._run(tf.constant(image))])
+        return first(*(output.numpy() for output in self._run(tf.constant(image))))
 
 
 class FileDetector:
-    """A .tflite file of this project, with or without post-processing.
+    """A .tflite file, with post-processing or, of this project, without.
 
     Args:
-      path: the file. Its outputs are read by name, since their order varies.
+      model: a path, or the bytes of a file.
       anchors: [anchors, 4]; needed for a file without post-processing.
       suppression: settings for a file without post-processing.
+      threads: of the runtime.
 
     Raises:
-      InputError: the file cannot be run, or its signature is another one.
+      InputError: the file cannot be run, or it is no detector.
     """
 
-    def __init__(self, path: str | os.PathLike, anchors: np.ndarray, suppression: Suppression):
-        # LiteRT 2.3.0 loses detections when its post-process op runs on two threads: AP 0.528 in place
-        # of 0.592 for one and the same file, with equal boxes and scores going into the op.
-        self._interpreter = runtime.open_model(path, threads=1)
-        signatures = list(self._interpreter.get_signature_list().values())
+    def __init__(
+        self, model: str | os.PathLike | bytes, anchors: np.ndarray, suppression: Suppression,
+        threads: int = 1,
+    ):  # fmt: skip
+        content = inspect.parse(model) if isinstance(model, bytes) else inspect.read(model)
+        if inspect.CUSTOM_OP in content.histogram():
+            self._run: Detector = PostprocessedFile(model, threads)
+        else:
+            self._run = _RawFile(model, anchors, suppression, threads)
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        return self._run(image)
+
+
+class _RawFile:
+    """A file of this project without post-processing; its outputs are read by their signature names."""
+
+    def __init__(self, model, anchors: np.ndarray, suppression: Suppression, threads: int):
+        interpreter = runtime.open_model(model, threads)
+        name = "model" if isinstance(model, bytes) else str(model)
+        signatures = list(interpreter.get_signature_list().values())
         if len(signatures) != 1:
-            raise InputError(f"model {str(path)!r} has {len(signatures)} signatures; a detector has one")
-        self._runner = self._interpreter.get_signature_runner()
+            raise InputError(f"model {name!r} has {len(signatures)} signatures; a detector has one")
+        self._runner = interpreter.get_signature_runner()
         inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
-        self._has_postprocess = set(self._outputs) == set(DETECTION_OUTPUTS)
-        if set(inputs) != {INPUT} or not (self._has_postprocess or set(self._outputs) == set(RAW_OUTPUTS)):
+        if set(inputs) != {INPUT} or set(self._outputs) != set(RAW_OUTPUTS):
             raise InputError(
-                f"model {str(path)!r} maps {sorted(inputs)} to {sorted(self._outputs)}; a detector maps "
-                f"['{INPUT}'] to {sorted(DETECTION_OUTPUTS)} or {sorted(RAW_OUTPUTS)}"
+                f"model {name!r} maps {sorted(inputs)} to {sorted(self._outputs)}; a detector without "
+                f"post-processing maps ['{INPUT}'] to {sorted(RAW_OUTPUTS)}"
             )
         self._input = inputs[INPUT]
         self._anchors, self._suppression = anchors, suppression
 
     def __call__(self, image: np.ndarray) -> Detections:
         outputs = self._runner(**{INPUT: self._as_input(image)})
-        if self._has_postprocess:
-            boxes, classes, scores, count = (outputs[name] for name in DETECTION_OUTPUTS)
-            # The op counts classes from 0 without the background.
-            return _first([boxes, scores, classes.astype(int) + 1, count])
         raw_boxes, class_scores = (self._as_float(name, outputs[name]) for name in RAW_OUTPUTS)
         boxes = postprocess.decode(raw_boxes, self._anchors)
-        kept = postprocess.suppress(boxes, class_scores, *dataclasses.astuple(self._suppression))
-        return _first([output.numpy() for output in kept])
+        *settings, nms = dataclasses.astuple(self._suppression)
+        kept = postprocess.SUPPRESSIONS[nms](boxes, class_scores, *settings)
+        return first(*(output.numpy() for output in kept))
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
         dtype = self._input["dtype"]
-        return image if dtype == np.float32 else images.quantize(image, dtype, *self._input["quantization"])
+        return image if dtype == np.float32 else quantize(image, dtype, *self._input["quantization"])
 
     def _as_float(self, name: str, values: np.ndarray) -> np.ndarray:
         if values.dtype == np.float32:
             return values
         scale, zero_point = self._outputs[name]["quantization"]
         return (values.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _first(batched: list[np.ndarray]) -> Detections:
-    """Boxes, scores, classes and count of the first image, without the padding."""
-    boxes, scores, classes, count = (values[0] for values in batched)
-    kept = slice(int(count))
-    return Detections(np.clip(boxes[kept], 0, 1), scores[kept], classes[kept])
 
 
 @dataclasses.dataclass(frozen=True)

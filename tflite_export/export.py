@@ -19,7 +19,7 @@ from mobiledets_tf.models import build_detector, postprocess
 from mobiledets_tf.version import __version__
 from tflite_export import convert, drawings, inspect, metadata, page, quantization_error, quantize, report
 from tflite_export.evaluate import Detector, Evaluation, FileDetector, KerasDetector, evaluate
-from tflite_export.postprocess import INPUT
+from tflite_export.layout import INPUT
 from tflite_export.quantization_error import QuantizationError
 from tflite_export.source import Source
 

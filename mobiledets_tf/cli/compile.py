@@ -89,7 +89,7 @@ def _eval_files() -> list[str]:
 def _emulation(device, model, files: list[str]) -> dict:
     """Largest difference of the emulated chip, or why there is none."""
     from tflite_export import quantize
-    from tflite_export.postprocess import INPUT
+    from tflite_export.layout import INPUT
 
     shape = model.inputs[0].shape if model.inputs else ()
     if len(shape) != 4:

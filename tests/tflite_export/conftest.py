@@ -12,7 +12,7 @@ from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models import build_detector, postprocess
 from tflite_export import convert, quantize
 from tflite_export.evaluate import KerasDetector
-from tflite_export.postprocess import Suppression
+from tflite_export.suppression import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
 NAMES = {1: "circle", 2: "square", 3: "star"}
