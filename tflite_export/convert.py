@@ -83,7 +83,7 @@ def convert(
 
 
 def _finished(data: bytes, options: Options) -> bytes:
-    """The converter orders outputs by name and leaves out what it does not know of the op."""
+    """The converter orders outputs by name; clients read them by other names and by place."""
     model = flatbuffer.unpack(data)
     if layout.arrange(model):
         suppression.apply(model, options.suppression)

@@ -8,7 +8,7 @@ measured by pycocotools on the image's own size.
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,11 +132,13 @@ class Evaluation:
 
     Attributes:
       metrics: for each detector the twelve COCO numbers.
+      results: for each detector its detections as COCO results.
       images: how many images were evaluated.
       shown: a few of them, for a picture.
     """
 
     metrics: dict[str, dict[str, float]]
+    results: dict[str, list[dict[str, Any]]]
     images: int
     shown: list[Shown]
 
@@ -144,6 +146,7 @@ class Evaluation:
 def evaluate(
     detectors: Mapping[str, Detector], files: list[str], image_size: tuple[int, int],
     max_images: int | None = None, show: int = 0, progress=lambda iterable, total: iterable,
+    shown_detectors: Collection[str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Runs detectors over the images of TFRecords and measures them with pycocotools.
 
@@ -154,6 +157,7 @@ def evaluate(
       max_images: only the first so many; None for all.
       show: how many images to keep for a picture.
       progress: wraps the records, given them and their number.
+      shown_detectors: those in the picture; None for all.
 
     Raises:
       InputError: no image, a damaged record, or an image that cannot be decoded.
@@ -176,11 +180,12 @@ def evaluate(
             results[name] += to_coco(detections, image)
         seen.add(image["id"])
         if len(shown) < show and len(example.boxes):
-            shown.append(Shown(example.image_id, pixels, example.boxes, example.classes, found))
+            chosen = {name: found[name] for name in (found if shown_detectors is None else shown_detectors)}
+            shown.append(Shown(example.image_id, pixels, example.boxes, example.classes, chosen))
     if len(seen) != len(wanted):
         raise CheckFailed(f"{len(seen)} of {len(wanted)} images were evaluated; metrics need all of them")
     metrics = {name: coco_metrics(ground_truth, detections) for name, detections in results.items()}
-    return Evaluation(metrics, len(seen), shown)
+    return Evaluation(metrics, results, len(seen), shown)
 
 
 def _check_finite(name: str, detections: Detections, image_id: str) -> None:

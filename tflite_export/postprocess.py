@@ -59,8 +59,8 @@ def _custom_op(suppression: Suppression, num_classes: int):
     """The function that becomes the custom op.
 
     The op reads scores with a background column when they have one column more than
-    `num_classes`, and numbers the classes from 0 without it. What the converter leaves out of
-    the attributes (`detections_per_class`) is set in the file, by `suppression.apply`.
+    `num_classes`, and numbers the classes from 0 without it. The converter writes these attributes
+    and no other.
     """
     y, x, h, w = postprocess.BOX_SCALES
     attributes = {

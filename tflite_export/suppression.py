@@ -30,7 +30,7 @@ class Suppression:
     The defaults are those of COCO's measure and of training; `SHIPPED` are those of a file for use.
 
     Attributes:
-      max_detections: kept for an image.
+      max_detections: kept for an image; regular suppression keeps at most 100 of a class.
       iou_threshold: a box that overlaps a better one by more is dropped.
       score_threshold: lower scores are dropped.
       nms: `regular` suppresses each class on its own; `fast` keeps the best class of each anchor and
@@ -77,15 +77,18 @@ def apply(model: schema.ModelT, settings: Suppression) -> None:
     options = options_of(model)
     if options is None:
         return
-    options |= {
+    given = {
         "max_detections": settings.max_detections,
         "max_classes_per_detection": 1,
-        # Only regular suppression reads it; the op's own default is 100, whatever is asked for.
         "detections_per_class": settings.max_detections,
         "use_regular_nms": settings.nms == "regular",
-        "nms_score_threshold": float(settings.score_threshold),
-        "nms_iou_threshold": float(settings.iou_threshold),
+        # As float32: a number of eight bytes makes all of the map's wide, and OpenCV reads four of each.
+        "nms_score_threshold": float(np.float32(settings.score_threshold)),
+        "nms_iou_threshold": float(np.float32(settings.iou_threshold)),
     }
+    # OpenCV finds the settings of a map of exactly the ten that the converter writes. It leaves out
+    # `detections_per_class`, which regular suppression then takes to be 100.
+    options |= {name: value for name, value in given.items() if name in options}
     op = layout.post_process_of(model)
     op.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
     shapes = ((1, settings.max_detections, 4), (1, settings.max_detections), (1, settings.max_detections))
@@ -108,6 +111,11 @@ def of_file(model: schema.ModelT) -> Suppression | None:
     if options is None:
         return None
     return Suppression(
-        int(options["max_detections"]), float(options["nms_iou_threshold"]),
-        float(options["nms_score_threshold"]), "regular" if options.get("use_regular_nms") else "fast",
+        int(options["max_detections"]), _short(options["nms_iou_threshold"]),
+        _short(options["nms_score_threshold"]), "regular" if options.get("use_regular_nms") else "fast",
     )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """The number that was meant by its nearest float32."""
+    return float(f"{value:.7g}")

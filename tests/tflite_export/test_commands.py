@@ -16,7 +16,9 @@ from mobiledets_tf.errors import InputError
 from tflite_export import export as exporting
 from tflite_export import inspect, metadata
 
-ARTEFACTS = {"detector.tflite", "labels.txt", "report.json", "report.html", "architecture.json"}
+ARTEFACTS = {
+    "detector.tflite", "labels.txt", "labels_indexed.txt", "report.json", "report.html", "architecture.json",
+}  # fmt: skip
 
 
 def run(command, **flags) -> int:

@@ -85,9 +85,9 @@ def test_uint8_input_takes_raw_pixels_and_gives_what_int8_gives(tflite, pictures
 
 
 def test_pixels_survive_normalising_and_quantising():
-    pixels = np.arange(256, dtype=np.float32)
-    quantised = pixels.quantize(images.normalize(pixels), np.dtype(np.uint8), 1 / 127.5, 128)
-    assert np.abs(quantised.astype(int) - pixels).max() <= 1
+    levels = np.arange(256, dtype=np.float32)
+    quantised = pixels.quantize(images.normalize(levels), np.dtype(np.uint8), 1 / 127.5, 128)
+    assert np.abs(quantised.astype(int) - levels).max() <= 1
 
 
 def test_int8_file_with_post_processing_holds_these_operations(tflite):
@@ -98,7 +98,7 @@ def test_int8_file_with_post_processing_holds_these_operations(tflite):
     assert {t.dtype for t in model.outputs} == {"FLOAT32"}
     assert sorted(t.shape for t in model.outputs) == [(1,), (1, 100), (1, 100), (1, 100, 4)]
     assert model.signatures == {
-        "serving_default": {"inputs": ["image"], "outputs": ["boxes", "classes", "count", "scores"]}
+        "serving_default": {"inputs": ["image"], "outputs": ["output_0", "output_1", "output_2", "output_3"]}
     }
 
 
