@@ -19,6 +19,7 @@ from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.models import postprocess
 from tflite_export import images, inspect, runtime
+from tflite_export.coco_results import to_coco
 from tflite_export.file_detector import Detections, PostprocessedFile, first
 from tflite_export.layout import INPUT, RAW_OUTPUTS
 from tflite_export.pixels import quantize
@@ -201,24 +202,3 @@ def _limited(ground_truth: dict[str, Any], max_images: int | None) -> dict[str, 
     ids = {image["id"] for image in kept}
     annotations = [a for a in ground_truth["annotations"] if a["image_id"] in ids]
     return ground_truth | {"images": kept, "annotations": annotations}
-
-
-def to_coco(detections: Detections, image: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Detections as COCO results: boxes (x, y, width, height) in the image's own pixels.
-
-    Args:
-      detections: of one image.
-      image: its COCO entry with `id`, `height`, `width`.
-    """
-    scale = np.array([image["height"], image["width"]] * 2, np.float64)
-    boxes = detections.boxes.astype(np.float64) * scale
-    found = zip(boxes.tolist(), detections.classes.tolist(), detections.scores.tolist(), strict=True)
-    return [
-        {
-            "image_id": image["id"],
-            "category_id": class_id,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for (y0, x0, y1, x1), class_id, score in found
-    ]

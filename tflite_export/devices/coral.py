@@ -80,9 +80,9 @@ def measure(
       RuntimeError: the compiler refuses the file.
     """
     del variant
-    delegate = _delegate()
+    chip = delegate()
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
-        interpreter = runtime.open_model(_compiled(path, folder), threads, delegates=[delegate])
+        interpreter = runtime.open_model(compiled(path, folder), threads, delegates=[chip])
         return timing.measure(interpreter, "coral", path, threads, runs, seed, seconds)
 
 
@@ -100,7 +100,7 @@ def _compiler() -> str:
     return found
 
 
-def _delegate():
+def delegate():
     if not attached():
         raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
     from ai_edge_litert.interpreter import load_delegate
@@ -111,7 +111,7 @@ def _delegate():
         raise InputError(f"the Edge TPU cannot be opened through {LIBRARY}; is it in use?") from error
 
 
-def _compiled(path: str | os.PathLike, folder: str) -> str:
+def compiled(path: str | os.PathLike, folder: str) -> str:
     if COMPILED_OP in inspect.read(path).histogram():
         return os.fspath(path)
     _compiler()
