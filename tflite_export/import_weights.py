@@ -233,6 +233,7 @@ class _Graph:
     def __init__(self, path: str | os.PathLike):
         self._name = os.fspath(path)
         self._model = inspect.read(path)
+        inspect.refuse_compiled(self._model, path, "give the file it was made from")
         data = Path(path).read_bytes()
         try:
             root = schema.Model.GetRootAs(data, 0)

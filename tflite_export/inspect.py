@@ -14,6 +14,8 @@ from mobiledets_tf.errors import InputError
 FILE_IDENTIFIER = b"TFL3"
 # Of the post-processing; here, so that readers of files need no TensorFlow.
 CUSTOM_OP = "TFLite_Detection_PostProcess"
+# What compilers leave in place of the operations that they map, and whose they are.
+COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
 # Bytes of constants that are read: axes, paddings, strides.
 _SHORT = 64
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
@@ -96,6 +98,10 @@ class ModelFile:
         counts = collections.Counter(op.name for op in self.operators)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
+    def compiled_for(self) -> str | None:
+        """The chip that the file was compiled for, or None for a plain file."""
+        return next((COMPILED_OPS[op.name] for op in self.operators if op.name in COMPILED_OPS), None)
+
     def float_operators(self) -> list[Operator]:
         """Operations that compute in float.
 
@@ -142,6 +148,12 @@ def read(path: str | os.PathLike) -> ModelFile:
     except OSError as error:
         raise InputError(f"cannot read model {str(path)!r}: {error.strerror}") from error
     return parse(data, str(path))
+
+
+def refuse_compiled(model: ModelFile, name: str | os.PathLike, instead: str) -> None:
+    """Raises InputError for a file that is compiled already; `instead` says what to do."""
+    if chip := model.compiled_for():
+        raise InputError(f"model {str(name)!r} is compiled already, for {chip}: {instead}")
 
 
 def parse(data: bytes, name: str = "model") -> ModelFile:

@@ -4,6 +4,8 @@ Each takes an `ai_edge_litert` interpreter on which an image was run and gives
 (box (ymin, xmin, ymax, xmax) in parts of the image, score, class id from 0) of each detection.
 """
 
+import re
+
 import numpy as np
 
 
@@ -69,7 +71,7 @@ def frigate(interpreter):
 
 def pycoral_labels(text):
     """`dataset.read_label_file`: a number before a space or a colon is the id, else the row is."""
-    return dict(_numbered(line.replace(":", " ", 1), row) for row, line in enumerate(text.splitlines()))
+    return dict(_numbered(line, row, r"[:\s]+") for row, line in enumerate(text.splitlines()))
 
 
 def frigate_labels(text):
@@ -86,6 +88,6 @@ def doods_labels(text):
     return dict(_numbered(line, row) for row, line in enumerate(text.splitlines(), 1))
 
 
-def _numbered(line, row):
-    head, *rest = line.strip().split(maxsplit=1)
+def _numbered(line, row, between=r"\s+"):
+    head, *rest = re.split(between, line.strip(), maxsplit=1)
     return (int(head), rest[0]) if rest and head.isdigit() else (row, line.strip())

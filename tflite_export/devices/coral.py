@@ -18,7 +18,7 @@ VARIANTS = {"": None}
 DEFAULT_VARIANT = ""
 LIBRARY = "libedgetpu.so.1"
 # What the compiler leaves in place of the operations that it maps.
-COMPILED_OP = "edgetpu-custom-op"
+COMPILED_OP = next(iter(inspect.COMPILED_OPS))
 _VERSION_TIMEOUT_S = 30
 _HELP = "see https://coral.ai/software"
 
