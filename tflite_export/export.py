@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import tempfile
@@ -12,12 +13,13 @@ from typing import Any
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import files
 from mobiledets_tf.compat import keras
-from mobiledets_tf.data import folders
+from mobiledets_tf.data import folders, records
 from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.errors import CheckFailed
 from mobiledets_tf.models import build_detector, postprocess
 from mobiledets_tf.version import __version__
 from tflite_export import (
+    bundle,
     convert,
     drawings,
     inspect,
@@ -37,7 +39,8 @@ from tflite_export.suppression import Suppression
 
 DETECTOR, LABELS, LABELS_INDEXED, REPORT = "detector.tflite", labels.PLAIN, labels.INDEXED, "report.json"
 ARCHITECTURE, PICTURE, PAGE = "architecture.json", "detections.png", "report.html"
-ARTEFACTS = (DETECTOR, LABELS, LABELS_INDEXED, REPORT, ARCHITECTURE, PICTURE, PAGE)
+RESULTS = "detections.json"
+ARTEFACTS = (DETECTOR, LABELS, LABELS_INDEXED, REPORT, ARCHITECTURE, PICTURE, PAGE, RESULTS, bundle.FOLDER)
 FRESH_WEIGHTS = "fresh weights, for timing only"
 SHOWN_IMAGES = 6
 # Images on which every tensor of the int8 file is compared with the float file's.
@@ -64,6 +67,7 @@ class Settings:
       max_ap_drop: the gate: how much lower than the float model's the file's AP may be.
       max_output_error: a second gate: the relative error of the int8 file's raw outputs.
       seed: of fresh weights and of the draw of calibration images.
+      bundle: also write a folder to deploy.
     """
 
     source: Source
@@ -75,6 +79,7 @@ class Settings:
     max_ap_drop: float | None = None
     max_output_error: float | None = None
     seed: int = 0
+    bundle: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -127,6 +132,11 @@ def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress
         error = _quantization_error(made, calibration)
         content = _report(settings, calibration, evaluation, error, folder / DETECTOR) | {"ranges": ranges}
         _write(folder, source, evaluation, content)
+        if evaluation:
+            _write_results(folder, evaluation.results[settings.file_kind], settings)
+        if settings.bundle:
+            shipped = settings.options.suppression
+            bundle.write(folder / bundle.FOLDER, folder / DETECTOR, source.labels, shipped)
         _move(folder, Path(output_dir))
     _gate(content, error, output_dir)
     return content
@@ -340,6 +350,14 @@ def _write(folder: Path, source: Source, evaluation: Evaluation | None, content:
         (folder / PICTURE).write_bytes(drawings.detections_png(evaluation.shown, list(source.labels)))
     files.write_artefact(folder / REPORT, content)
     files.write_text(folder / PAGE, page.render(content, inspect.read(folder / DETECTOR), folder / PICTURE))
+
+
+def _write_results(folder: Path, results: list[dict[str, Any]], settings: Settings) -> None:
+    """The detections of the file that AP was measured on, with the ids of the data's annotation file."""
+    names = dict(enumerate(settings.source.labels, 1))
+    ids = records.coco_category_ids(settings.eval_files, names)
+    own = [found | {"category_id": ids.get(found["category_id"], found["category_id"])} for found in results]
+    files.write_text(folder / RESULTS, json.dumps(own, allow_nan=False) + "\n")
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -46,7 +46,8 @@ def arrange(model: schema.ModelT) -> bool:
     definition.signatureKey = definition.signatureKey or SIGNATURE.encode()
     definition.subgraphIndex = 0
     definition.inputs = definition.inputs or [_entry(INPUT, graph.inputs[0])]
-    definition.outputs = [_entry(name, outputs[output]) for output, name in SIGNATURE_NAMES.items()]
+    # Listed as the tensors are: LiteRT's CompiledModel counts buffers and names by their places.
+    definition.outputs = [_entry(SIGNATURE_NAMES[output], index) for output, index in outputs.items()]
     model.signatureDefs = [definition]
     return True
 

@@ -80,6 +80,10 @@ flags.DEFINE_integer(
     "max_detections", SHIPPED.max_detections, "The file keeps so many for an image. AP is measured with 100.",
     1, 1000, flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_bool(
+    "bundle", False, "Also write bundle/: the file, compiled where edgetpu_compiler is installed, labels, "
+    "a program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
     "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
 )
@@ -114,6 +118,10 @@ def main() -> None:
         from tflite_export.suppression import THREADS_NOTE
 
         _say(f"--nms=regular: {THREADS_NOTE}")
+    if settings.options.input_type == "int8" and settings.options.postprocess == "tflite":
+        from tflite_export.bundle import INT8_REFUSED
+
+        _say(f"--input_type=int8: {INT8_REFUSED}")
     report = export.export(settings, FLAGS.output_dir, _progress)
     if odd := label_files.misread(settings.source.labels):
         _say(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
@@ -153,6 +161,7 @@ def _settings():
         max_ap_drop=FLAGS.max_ap_drop,
         max_output_error=FLAGS.max_output_error,
         seed=FLAGS.seed,
+        bundle=FLAGS.bundle,
     )
 
 
@@ -174,6 +183,8 @@ def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tupl
         raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
     if FLAGS.quantization != "float" and FLAGS.checkpoint_dir and not calibration:
         raise InputError("--calibration_data is needed: the int8 ranges of a trained network come from it")
+    if FLAGS.bundle and FLAGS.postprocess != "tflite":
+        raise InputError("--bundle with --postprocess=none; clients need the post-processing in the file")
     if FLAGS.max_ap_drop is not None and not evaluation:
         raise InputError("--max_ap_drop needs --eval_data")
 

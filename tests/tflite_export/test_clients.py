@@ -84,6 +84,7 @@ def test_litert_compiled_model(file, picture, ours):
     inputs[0].write(pixels.as_input(picture, PostprocessedFile(file).input_dtype))
     model.run_by_index(0, inputs, outputs)
     names = model.get_signature_by_index(0)["outputs"]
+    assert names == ["output_3", "output_2", "output_1", "output_0"]
     sizes = {"output_0": 1, "output_1": 25, "output_2": 25, "output_3": 100}
     values = {name: buffer.read(sizes[name], np.float32) for name, buffer in zip(names, outputs, strict=True)}
     count = int(values["output_0"][0])

@@ -39,7 +39,7 @@ def exported(tmp_path_factory, training, folder):
 def test_export_writes_a_measured_folder(exported, detector):
     code, path = exported
     assert code == 0
-    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | {"detections.png"}
+    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | {"detections.png", "detections.json"}
     report = json.loads((path / "report.json").read_text())
     assert set(report["float"]) == set(report["int8"])
     assert len(report["int8"]) == 12
