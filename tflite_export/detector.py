@@ -143,6 +143,9 @@ def _beside(path: str, num_classes: int) -> tuple[str, ...]:
 
 
 def _above(found: Detections, threshold: float) -> Detections:
+    scores = found.scores
+    if not len(scores) or (scores[-1] >= threshold and (scores[1:] <= scores[:-1]).all()):
+        return found
     order = np.argsort(-found.scores, kind="stable")
     order = order[found.scores[order] >= threshold]
     return Detections(found.boxes[order], found.scores[order], found.classes[order])

@@ -30,10 +30,17 @@ class Detections:
     classes: np.ndarray
 
 
-def first(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, count: np.ndarray) -> Detections:
-    """Batched outputs as the detections of the first image, without the padding."""
-    kept = slice(int(np.ravel(count)[0]))
-    return Detections(np.clip(boxes[0][kept], 0, 1), scores[0][kept], classes[0][kept].astype(int))
+def first(
+    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, count: np.ndarray, first_class: int = 1
+) -> Detections:  # fmt: skip
+    """Batched outputs as the detections of the first image, without the padding.
+
+    `first_class` is the number that the outputs give to the first class.
+    """
+    kept = slice(int(count.flat[0]))
+    # Twice as fast as np.clip on so few numbers.
+    inside = np.minimum(np.maximum(boxes[0][kept], 0), 1)
+    return Detections(inside, scores[0][kept], classes[0][kept].astype(int) + (1 - first_class))
 
 
 class PostprocessedFile:
@@ -80,6 +87,5 @@ class PostprocessedFile:
         self._interpreter.set_tensor(self._input["index"], values)
         self._interpreter.invoke()
         boxes, classes, scores, count = map(self._interpreter.get_tensor, self._outputs)
-        found = first(boxes, scores, classes, count)
         # The op counts classes from 0 without the background.
-        return dataclasses.replace(found, classes=found.classes + 1)
+        return first(boxes, scores, classes, count, first_class=0)

@@ -39,23 +39,25 @@ def read_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     Raises:
       InputError: no such file, no image, or of another size than annotated.
     """
+    path = os.fspath(path)
     try:
-        data = np.fromfile(path, np.uint8)
+        with open(path, "rb"):
+            pass
     except OSError as error:
         raise InputError(f"cannot read image {str(path)!r}: {error.strerror}") from error
-    image = _decoded(data, cv2.IMREAD_COLOR)
+    image = _decoded(path, cv2.IMREAD_COLOR)
     if image is None:
         raise InputError(f"image {str(path)!r} cannot be decoded; formats: {', '.join(IMAGES)}")
     if size is not None and image.shape[1::-1] != size:
-        image = _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None or image.shape[1::-1] != size:
             raise InputError(f"image {str(path)!r} is not {size[0]}x{size[1]}, as its annotation says")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decoded(data: np.ndarray, how: int) -> np.ndarray | None:
+def _decoded(path: str, how: int) -> np.ndarray | None:
     try:
-        return cv2.imdecode(data, how) if data.size else None
+        return cv2.imread(path, how)
     except cv2.error:
         return None
 
