@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +274,9 @@ def evaluate_kept(
     if not found:
         raise InputError(f"model_dir {str(folder)!r} holds no trained checkpoint")
     evaluator = Evaluator(config or model_dir.load(folder), folder)
-    evaluations = [evaluator.evaluate(checkpoint) for checkpoint in found]
+    # The detections of all checkpoints at once would fill the memory.
+    evaluations = [replace(evaluator.evaluate(checkpoint), results=[]) for checkpoint in found[:-1]]
+    evaluations.append(evaluator.evaluate(found[-1]))
     write_metrics(folder, [evaluation.metrics for evaluation in evaluations])
     results = json.dumps(evaluations[-1].results, allow_nan=False)
     files.write_text(Path(folder) / RESULTS_FILE, results + "\n")

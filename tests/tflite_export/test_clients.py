@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tflite_export import images, metadata, pixels, runtime, suppression
+from tflite_export import metadata, pixels, runtime, suppression
 from tflite_export.file_detector import PostprocessedFile
 from tflite_export.suppression import Suppression
 
@@ -31,7 +31,7 @@ def file(kind, tflite, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def picture(pictures):
-    return np.round(images.resize(pictures[0], (SIZE, SIZE))).astype(np.uint8)
+    return pixels.resize(pictures[0], (SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,14 @@ def test_litert_compiled_model(file, picture, ours):
 
 def test_opencv_finds_the_best_box(file, kind, picture, ours):
     """It suppresses each class on its own, whatever the file says."""
-    if kind == "int8":
-        pytest.skip("OpenCV gives wrong numbers on int8 input, as docs say")
     import cv2
 
+    if kind == "int8":
+        with pytest.raises(cv2.error):
+            net = cv2.dnn.readNetFromTFLite(str(file))
+            net.setInput(picture.astype(np.float32).transpose(2, 0, 1)[np.newaxis])
+            net.forward()
+        return
     net = cv2.dnn.readNetFromTFLite(str(file))
     pixel = picture if kind == "uint8" else picture.astype(np.float32) / 127.5 - 1
     net.setInput(pixel.astype(np.float32).transpose(2, 0, 1)[np.newaxis])
@@ -143,4 +147,4 @@ def test_mediapipe(file, kind, picture, ours, tmp_path):
         return
     rows = json.loads(done.stdout.splitlines()[-1])
     found = [(np.array(box) / SIZE, score, LABELS.index(name)) for box, score, name in rows]
-    same(found, ours, 2 / SIZE)
+    same(found, ours, 3 / SIZE)

@@ -49,8 +49,20 @@ def test_export_writes_a_measured_folder(exported, detector):
     assert report["file"]["histogram"] == inspect.read(path / "detector.tflite").histogram()
     assert report["calibration"] == {"source": "images", "count": 4, "seed": 0, "split": "train"}
     assert report["evaluation"] == {
-        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True
+        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True,
+        "score_threshold": 1e-8, "max_detections": 100, "nms": "fast",
     }  # fmt: skip
+    # Shipped for use, measured for AP: one conversion, both suppressions.
+    options, nms = report["options"], report["nms"]
+    assert (options["score_threshold"], options["max_detections"], options["nms"]) == (0.2, 25, "fast")
+    assert nms["fast"] == {key: report["int8"][key] for key in ("AP", "AP50")}
+    assert set(nms["regular_on_threads"]) == {"1", "2", "4"} and nms["shipped"] == "fast"
+    assert nms["regular"] == nms["regular_on_threads"]["1"] != nms["fast"]
+    assert report["file"]["outputs"][0]["shape"] == [1, 25, 4]
+    results = json.loads((path / "detections.json").read_text())
+    assert {result["image_id"] for result in results} == {100 + number for number in range(6)}
+    assert min(result["score"] for result in results) < 0.2
+    assert (path / "labels_indexed.txt").read_text() == "0  circle\n1  square\n2  star\n"
     assert report["float_tflite"]["AP"] == pytest.approx(report["float"]["AP"], abs=0.01)
     assert set(report["quantization_error"]["outputs"]) == {"raw_boxes", "class_scores"}
     assert report["options"]["weights"] == "per_channel"
@@ -155,6 +167,7 @@ def test_an_export_that_fails_leaves_nothing(training, folder, tmp_path, monkeyp
     monkeypatch.setattr(exporting.convert, "convert", lambda *args: b"")
     monkeypatch.setattr(exporting, "_with_metadata", lambda model, settings: model)
     monkeypatch.setattr(exporting, "FileDetector", lambda *args, **kwargs: None)
+    monkeypatch.setattr(exporting, "_measured", lambda *args, **kwargs: None)
     data = {"calibration_data": folder, "eval_data": folder}
     code = run(export, checkpoint_dir=training, output_dir=tmp_path / "out", **data)
     assert code == 2

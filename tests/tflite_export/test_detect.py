@@ -12,9 +12,9 @@ import pytest
 from mobiledets_tf.cli import detect
 from mobiledets_tf.errors import InputError
 from tflite_export import detect as running
-from tflite_export import footage, images, metadata, pixels, suppression
+from tflite_export import footage, metadata, pixels, suppression
 from tflite_export.detector import Detector
-from tflite_export.evaluate import FileDetector
+from tflite_export.file_detector import PostprocessedFile
 from tflite_export.suppression import SHIPPED, Suppression
 
 SIZE = 96  # of the detector in conftest.py
@@ -55,6 +55,8 @@ def photos(pictures, tmp_path_factory):
 
 @pytest.mark.parametrize("shape", [(120, 150), (70, 300), (96, 96), (40, 33)])
 def test_resizing_is_that_of_training(pictures, shape):
+    from tflite_export import images
+
     picture = np.array(images.resize(pictures[0], shape)).astype(np.uint8)
     ours = pixels.resize(picture, (SIZE, 64)).astype(float)
     assert np.abs(ours - images.resize(picture, (SIZE, 64))).max() <= 2
@@ -69,9 +71,9 @@ def test_each_input_type_gets_the_same_pixels():
 
 
 @pytest.mark.parametrize("kind", [("int8", "uint8"), ("int8", "int8"), ("float", "float")])
-def test_a_detector_finds_what_the_evaluation_finds(tflite, anchors, pictures, kind):
+def test_a_detector_finds_what_the_evaluation_finds(tflite, pictures, kind):
     data = suppression.changed(tflite(*kind).read_bytes(), Suppression(nms="fast"))
-    expected = FileDetector(data, anchors, None)
+    expected = PostprocessedFile(data)
     path = tflite(*kind)
     path = path.with_name(f"fast_{path.name}")
     path.write_bytes(data)
@@ -79,8 +81,8 @@ def test_a_detector_finds_what_the_evaluation_finds(tflite, anchors, pictures, k
     assert ours.labels == () and ours.label(2) == "class 2" and ours.input_size == (SIZE, SIZE)
     for picture in pictures:
         # Of the network's size: what is compared is all that follows the resizing.
-        picture = np.round(images.resize(picture, (SIZE, SIZE))).astype(np.uint8)
-        found, other = ours(picture), expected(images.normalize(picture)[np.newaxis])
+        picture = pixels.resize(picture, (SIZE, SIZE))
+        found, other = ours(picture), expected(pixels.as_input(picture, np.dtype(np.float32)))
         assert 0 < len(found.scores) <= 40 and found.scores.min() >= 0.05
         # An integer input may differ by one level: the pixel's middle lies between two.
         tolerance = 1e-4 if kind[1] == "float" else 0.1
