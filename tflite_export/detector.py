@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledets_tf.errors import InputError, unknown_name
-from tflite_export import flatbuffer, labels, metadata, pixels, suppression
+from mobiledets_tf.errors import CheckFailed, InputError, unknown_name
+from tflite_export import flatbuffer, inspect, labels, metadata, pixels, suppression
 from tflite_export.file_detector import Detections, PostprocessedFile
 from tflite_export.suppression import Suppression
 
@@ -45,6 +45,7 @@ class Detector:
 
     Raises:
       InputError: no detector, no labels of its number of classes, no such device, a damaged file.
+      CheckFailed: the Edge TPU's compiler refuses the file.
     """
 
     def __init__(
@@ -95,6 +96,13 @@ class Detector:
 
 
 def _file(path: str, device: str, threads: int, threshold: float, count: int | None):
+    inspect.read(path)
+    delegates = []
+    if device == "coral":
+        from tflite_export.devices import coral
+
+        # First: without a device nothing has to be compiled.
+        delegates = [coral.delegate()]
     data = _on_device(path, device)
     model = flatbuffer.unpack(data)
     settings = suppression.of_file(model)
@@ -106,11 +114,6 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
     suppression.apply(model, dataclasses.replace(
         settings, score_threshold=threshold, max_detections=count or settings.max_detections
     ))  # fmt: skip
-    delegates = []
-    if device == "coral":
-        from tflite_export.devices import coral
-
-        delegates = [coral.delegate()]
     file = PostprocessedFile(flatbuffer.pack(model), threads, delegates, path)
 
     def run(image: np.ndarray) -> Detections:
@@ -123,15 +126,15 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
 
 def _on_device(path: str, device: str) -> bytes:
     """The bytes to run: for an Edge TPU those of the compiled file."""
-    from tflite_export import inspect
-
-    inspect.read(path)
     if device != "coral":
         return Path(path).read_bytes()
     from tflite_export.devices import coral
 
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
-        return Path(coral.compiled(path, folder)).read_bytes()
+        try:
+            return Path(coral.compiled(path, folder)).read_bytes()
+        except RuntimeError as error:
+            raise CheckFailed(f"model {path!r} is not compiled for the Edge TPU: {error}") from error
 
 
 def _beside(path: str, num_classes: int) -> tuple[str, ...]:

@@ -101,6 +101,11 @@ def _compiler() -> str:
 
 
 def delegate():
+    """The loaded delegate of the attached Edge TPU.
+
+    Raises:
+      InputError: no library, or no device.
+    """
     if not attached():
         raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
     from ai_edge_litert.interpreter import load_delegate
@@ -112,6 +117,12 @@ def delegate():
 
 
 def compiled(path: str | os.PathLike, folder: str) -> str:
+    """The path of a file that is compiled: itself, or what the compiler writes into `folder`.
+
+    Raises:
+      InputError: no compiler, or no .tflite file.
+      RuntimeError: the compiler refuses the file.
+    """
     if COMPILED_OP in inspect.read(path).histogram():
         return os.fspath(path)
     _compiler()
