@@ -75,8 +75,10 @@ class Run:
             raise InputError("--annotations are of images; given a video or a camera")
         self._known = truth.images() if truth else {}
         self._ids = truth.category_ids(detector.labels, detector.num_classes) if truth else None
-        if not source.is_video and self._folder.resolve() == Path(source.folder).resolve():
-            raise InputError(f"--output_dir={output_dir} is the folder of the images; name another")
+        if not source.is_video and not source.is_single:
+            if self._folder.resolve().is_relative_to(Path(source.folder).resolve()):
+                raise InputError(f"--output_dir={output_dir} is in the folder of the images; name another, "
+                                 "or a second run takes its pictures for images")  # fmt: skip
 
     def run(
         self, max_images: int | None = None, progress: Callable[..., Iterable] = lambda items, total: items,

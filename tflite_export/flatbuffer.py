@@ -4,7 +4,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.inspect import FILE_IDENTIFIER
+from mobiledets_tf.errors import InputError
+from tflite_export.inspect import FILE_IDENTIFIER, READ_ERRORS
 
 # The schema asks for it (`force_align`): runtimes read constants where they lie in the file. The
 # generated Python code leaves it out.
@@ -22,8 +23,15 @@ class _AlignedBuilder(flatbuffers.Builder):
 
 
 def unpack(data: bytes) -> schema.ModelT:
-    """The file's tables; what follows them (the archive of its metadata) is left out."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    """The file's tables; what follows them (the archive of its metadata) is left out.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    try:
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    except READ_ERRORS as error:
+        raise InputError(f"the model is damaged or cut short: {' '.join(str(error).split())}") from error
 
 
 def pack(model: schema.ModelT) -> bytes:

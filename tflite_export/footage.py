@@ -73,7 +73,8 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
-        if path.is_file():
+        self.is_single = path.is_file()
+        if self.is_single:
             self.folder, self.names = path.parent, [path.name]
             return
         self.folder = path

@@ -18,6 +18,8 @@ CUSTOM_OP = "TFLite_Detection_PostProcess"
 COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
 # Bytes of constants that are read: axes, paddings, strides.
 _SHORT = 64
+# What the generated readers raise on damaged files.
+READ_ERRORS = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
 
 
@@ -166,7 +168,7 @@ def parse(data: bytes, name: str = "model") -> ModelFile:
         raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
     try:
         return _Reader(data).model()
-    except (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except READ_ERRORS as error:
         raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
 
 

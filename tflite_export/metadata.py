@@ -23,7 +23,7 @@ ENTRY = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"
 # Bytes of a file in the archive that is read; label files are small.
-_MAX_ARCHIVED = 2**24
+_MAX_ARCHIVED, _MAX_FILES = 2**24, 16
 # Pixels 0..255 to the [-1, 1] of the network.
 _MEAN = _STD = 127.5
 _RGB, _BOUNDARIES, _RATIO = 1, 1, 0
@@ -205,7 +205,7 @@ def _files(model: bytes) -> dict[str, str]:
     found = {}
     try:
         with zipfile.ZipFile(stream) as packed:
-            for info in packed.infolist():
+            for info in packed.infolist()[:_MAX_FILES]:
                 if info.file_size <= _MAX_ARCHIVED:
                     found[info.filename] = packed.read(info).decode("utf-8")
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, zlib.error):

@@ -16,6 +16,7 @@ from mobiledets_tf.errors import InputError
 from tflite_export import flatbuffer, layout
 
 NMS = ("fast", "regular")
+_MOST = 100_000
 # Seen with LiteRT 2.3.0 and 10 classes on 1 to 16 threads: classes 3 to 10 are lost on 2 to 9 of them.
 THREADS_NOTE = (
     "regular suppression on N threads, N from 2 to one less than the number of classes, never returns class "
@@ -67,9 +68,13 @@ def options_of(model: schema.ModelT) -> dict[str, Any] | None:
     try:
         options = flexbuffers.Loads(np.asarray(op.customOptions, np.uint8).tobytes())
         # Readers get what they count on.
-        return options | {"num_classes": int(options["num_classes"])}
+        counts = {name: int(options[name]) for name in ("num_classes", "max_detections")}
     except Exception as error:  # a damaged flexbuffer fails with almost anything
         raise InputError("the options of the post-process op are damaged") from error
+    for name, count in counts.items():
+        if not 0 < count <= _MOST:
+            raise InputError(f"the post-process op has {name} {count}; allowed: 1 to {_MOST:,}")
+    return options | counts
 
 
 def apply(model: schema.ModelT, settings: Suppression) -> None:

@@ -146,9 +146,9 @@ def _settings():
     from tflite_export import convert, export
     from tflite_export.suppression import Suppression
 
-    suppression = Suppression(
-        FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=FLAGS.nms
-    )
+    # A file without post-processing is measured as training is.
+    nms = FLAGS.nms if FLAGS.postprocess == "tflite" else "regular"
+    suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=nms)
     return export.Settings(
         source=network,
         options=convert.Options(

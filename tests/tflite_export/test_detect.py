@@ -256,7 +256,7 @@ def test_damaged_images_are_named(model, tmp_path, capsys):
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "out") == 2
     assert "a.jpg' cannot be decoded" in capsys.readouterr().err
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "in") == 2
-    assert "is the folder of the images" in capsys.readouterr().err
+    assert "is in the folder of the images" in capsys.readouterr().err
     with pytest.raises(InputError, match="uint8"):
         Detector(model)(np.zeros((5, 5, 3), np.float32))
 

@@ -102,3 +102,10 @@ def test_damaged_options_are_named(data):
     op.customOptions = np.zeros(3, np.uint8)
     with pytest.raises(InputError, match="damaged"):
         suppression.options_of(model)
+
+
+@pytest.mark.parametrize("count", [0, -3, 10**7])
+def test_numbers_out_of_range_are_refused(data, count):
+    model = flatbuffer.unpack(suppression.changed(data, Suppression(count)))
+    with pytest.raises(InputError, match="max_detections"):
+        suppression.of_file(model)
