@@ -43,9 +43,9 @@ def ours(file, picture):
     return list(zip(found.boxes.tolist(), found.scores.tolist(), (found.classes - 1).tolist(), strict=True))
 
 
-def same(found, expected, box_tolerance=1e-6):
+def same(found, expected, box_tolerance=1e-6, score_tolerance=1e-6):
     assert [row[2] for row in found] == [row[2] for row in expected]
-    np.testing.assert_allclose([row[1] for row in found], [row[1] for row in expected], atol=1e-6)
+    np.testing.assert_allclose([row[1] for row in found], [row[1] for row in expected], atol=score_tolerance)
     boxes = np.clip([row[0] for row in found], 0, 1)
     np.testing.assert_allclose(boxes, [row[0] for row in expected], atol=box_tolerance)
 
@@ -81,7 +81,8 @@ def test_tensorflow_s_own_interpreter(file, picture, ours, clients):
     detail = interpreter.get_input_details()[0]
     interpreter.set_tensor(detail["index"], pixels.as_input(picture, np.dtype(detail["dtype"])))
     interpreter.invoke()
-    same(clients.pycoral(interpreter), ours)
+    # Its float kernels are others.
+    same(clients.pycoral(interpreter), ours, 1e-4, 1e-4)
 
 
 def test_litert_compiled_model(file, picture, ours):
