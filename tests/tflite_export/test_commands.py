@@ -31,7 +31,7 @@ def exported(tmp_path_factory, training, folder):
     path = tmp_path_factory.mktemp("export") / "out"
     code = run(
         export, checkpoint_dir=training, calibration_data=folder, eval_data=folder, calibration_images=4,
-        max_ap_drop=1, output_dir=path,
+        max_ap_drop=1, output_dir=path, bundle=True,
     )  # fmt: skip
     return code, path
 
@@ -39,7 +39,10 @@ def exported(tmp_path_factory, training, folder):
 def test_export_writes_a_measured_folder(exported, detector):
     code, path = exported
     assert code == 0
-    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | {"detections.png", "detections.json"}
+    evaluated = {"detections.png", "detections.json"}
+    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | evaluated | {"bundle"}
+    shipped = (path / "bundle" / "detector.tflite").read_bytes()
+    assert shipped == (path / "detector.tflite").read_bytes()
     report = json.loads((path / "report.json").read_text())
     assert set(report["float"]) == set(report["int8"])
     assert len(report["int8"]) == 12
