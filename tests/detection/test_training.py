@@ -94,8 +94,7 @@ def test_training_is_interrupted_and_goes_on(tiny, loss_curve, tmp_path, monkeyp
     assert json.loads((moved / "eval_metrics.json").read_text()) == metrics
     results = json.loads((moved / "eval_detections.json").read_text())
     assert {result["category_id"] for result in results} <= {1, 2} and len(results) > 10
-    assert {result["image_id"] for result in results} <= set(range(40)) and min(
-        result["score"] for result in results) > 0
+    assert {result["image_id"] for result in results} <= set(range(5))
 
 
 @pytest.mark.slow
