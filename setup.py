@@ -19,12 +19,14 @@ REQUIRES = [
     "absl-py",
     "matplotlib",
     "pillow",
+    "opencv-python-headless",
     "pycocotools>=2.0.8",
     "scikit-learn",
     "tqdm",
 ]
 
 EXTRAS = {
+    "gpu": ["tensorflow[and-cuda]==2.20.0"],
     "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
     "ethos_u": ["ethos-u-vela==5.2.0"],
     "dev": ["pytest", "pytest-xdist", "ruff", "nbclient", "ipykernel", "pdoc"],
@@ -34,8 +36,8 @@ EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [
-    "benchmark", "compile", "data", "describe", "doctor", "export", "import", "latency", "quickstart",
-    "rank", "search", "train",
+    "benchmark", "compile", "data", "describe", "detect", "doctor", "export", "import", "latency",
+    "quickstart", "rank", "search", "train",
 ]
 # A module cannot be named by a word of the language.
 MODULES = {"import": "import_weights"}

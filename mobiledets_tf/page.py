@@ -124,8 +124,8 @@ def _accuracy(report: dict[str, Any]) -> str:
 
 def _files(work: Path) -> str:
     names = (
-        "export/detector.tflite", "export/labels.txt", "export/report.html", "export/report.json",
-        "search/architecture.json",
+        "export/detector.tflite", "export/labels.txt", "export/labels_indexed.txt", "export/report.html",
+        "export/report.json", "search/architecture.json",
     )  # fmt: skip
     items = [f'<li><a href="{name}"><code>{name}</code></a></li>' for name in names if (work / name).exists()]
     return "\n".join(["<ul>", *items, "</ul>"])

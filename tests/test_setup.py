@@ -25,7 +25,7 @@ def _setup_value(name):
 
 
 def _canonical(requirement):
-    return re.sub(r"[-_.]+", "-", re.split(r"[=<>]", requirement)[0]).lower()
+    return re.sub(r"[-_.]+", "-", re.split(r"[=<>\[]", requirement)[0]).lower()
 
 
 def _modules():

@@ -7,9 +7,11 @@ import numpy as np
 
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.errors import InputError
-from tflite_export import quantize
+from tflite_export import flatbuffer, layout, quantize, suppression
+from tflite_export.layout import SIGNATURE
 from tflite_export.native_output import held_back
-from tflite_export.postprocess import SIGNATURE, ExportModule, Suppression
+from tflite_export.postprocess import ExportModule
+from tflite_export.suppression import Suppression
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def convert(
       progress: wraps the calibration images, given them and the stream to write on.
 
     Returns:
-      A .tflite file with one named signature; see `ExportModule` for its outputs.
+      A .tflite file; see `layout` for the names and the order of its outputs.
 
     Raises:
       InputError: a calibration image cannot be decoded.
@@ -77,4 +79,12 @@ def convert(
             converter._experimental_disable_per_channel = options.per_tensor
         elif options.quantization == "qat":
             quantize.configure_trained(converter, options.input_type, raw_outputs)
-        return converter.convert()
+        return _finished(converter.convert(), options)
+
+
+def _finished(data: bytes, options: Options) -> bytes:
+    """The converter orders outputs by name; clients read them by other names and by place."""
+    model = flatbuffer.unpack(data)
+    if layout.arrange(model):
+        suppression.apply(model, options.suppression)
+    return flatbuffer.pack(model)

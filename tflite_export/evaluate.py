@@ -8,7 +8,7 @@ measured by pycocotools on the image's own size.
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,12 @@ from mobiledets_tf.data import records
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.models import postprocess
-from tflite_export import images, runtime
-from tflite_export.postprocess import DETECTION_OUTPUTS, INPUT, RAW_OUTPUTS, Suppression
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """What a detector found in one image, best first.
-
-    Attributes:
-      boxes: [n, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image, in [0, 1].
-      scores: [n] float32.
-      classes: [n] int, counted from 1 as in label maps.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-
+from tflite_export import images, inspect, runtime
+from tflite_export.coco_results import to_coco
+from tflite_export.file_detector import Detections, PostprocessedFile, first
+from tflite_export.layout import INPUT, RAW_OUTPUTS
+from tflite_export.pixels import quantize
+from tflite_export.suppression import Suppression
 
 # Takes an image [1, height, width, 3] float32 in [-1, 1].
 Detector = Callable[[np.ndarray], Detections]
@@ -60,66 +48,72 @@ class KerasDetector:
         self._run = run
 
     def __call__(self, image: np.ndarray) -> Detections:
-        return _first([output.numpy() for output in self._run(tf.constant(image))])
+        return first(*(output.numpy() for output in self._run(tf.constant(image))))
 
 
 class FileDetector:
-    """A .tflite file of this project, with or without post-processing.
+    """A .tflite file, with post-processing or, of this project, without.
 
     Args:
-      path: the file. Its outputs are read by name, since their order varies.
+      model: a path, or the bytes of a file.
       anchors: [anchors, 4]; needed for a file without post-processing.
       suppression: settings for a file without post-processing.
+      threads: of the runtime.
 
     Raises:
-      InputError: the file cannot be run, or its signature is another one.
+      InputError: the file cannot be run, or it is no detector.
     """
 
-    def __init__(self, path: str | os.PathLike, anchors: np.ndarray, suppression: Suppression):
-        # LiteRT 2.3.0 loses detections when its post-process op runs on two threads: AP 0.528 in place
-        # of 0.592 for one and the same file, with equal boxes and scores going into the op.
-        self._interpreter = runtime.open_model(path, threads=1)
-        signatures = list(self._interpreter.get_signature_list().values())
+    def __init__(
+        self, model: str | os.PathLike | bytes, anchors: np.ndarray, suppression: Suppression,
+        threads: int = 1,
+    ):  # fmt: skip
+        content = inspect.parse(model) if isinstance(model, bytes) else inspect.read(model)
+        if inspect.CUSTOM_OP in content.histogram():
+            self._run: Detector = PostprocessedFile(model, threads)
+        else:
+            self._run = _RawFile(model, anchors, suppression, threads)
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        return self._run(image)
+
+
+class _RawFile:
+    """A file of this project without post-processing; its outputs are read by their signature names."""
+
+    def __init__(self, model, anchors: np.ndarray, suppression: Suppression, threads: int):
+        interpreter = runtime.open_model(model, threads)
+        name = "model" if isinstance(model, bytes) else str(model)
+        signatures = list(interpreter.get_signature_list().values())
         if len(signatures) != 1:
-            raise InputError(f"model {str(path)!r} has {len(signatures)} signatures; a detector has one")
-        self._runner = self._interpreter.get_signature_runner()
+            raise InputError(f"model {name!r} has {len(signatures)} signatures; a detector has one")
+        self._runner = interpreter.get_signature_runner()
         inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
-        self._has_postprocess = set(self._outputs) == set(DETECTION_OUTPUTS)
-        if set(inputs) != {INPUT} or not (self._has_postprocess or set(self._outputs) == set(RAW_OUTPUTS)):
+        if set(inputs) != {INPUT} or set(self._outputs) != set(RAW_OUTPUTS):
             raise InputError(
-                f"model {str(path)!r} maps {sorted(inputs)} to {sorted(self._outputs)}; a detector maps "
-                f"['{INPUT}'] to {sorted(DETECTION_OUTPUTS)} or {sorted(RAW_OUTPUTS)}"
+                f"model {name!r} maps {sorted(inputs)} to {sorted(self._outputs)}; a detector without "
+                f"post-processing maps ['{INPUT}'] to {sorted(RAW_OUTPUTS)}"
             )
         self._input = inputs[INPUT]
         self._anchors, self._suppression = anchors, suppression
 
     def __call__(self, image: np.ndarray) -> Detections:
         outputs = self._runner(**{INPUT: self._as_input(image)})
-        if self._has_postprocess:
-            boxes, classes, scores, count = (outputs[name] for name in DETECTION_OUTPUTS)
-            # The op counts classes from 0 without the background.
-            return _first([boxes, scores, classes.astype(int) + 1, count])
         raw_boxes, class_scores = (self._as_float(name, outputs[name]) for name in RAW_OUTPUTS)
         boxes = postprocess.decode(raw_boxes, self._anchors)
-        kept = postprocess.suppress(boxes, class_scores, *dataclasses.astuple(self._suppression))
-        return _first([output.numpy() for output in kept])
+        *settings, nms = dataclasses.astuple(self._suppression)
+        kept = postprocess.SUPPRESSIONS[nms](boxes, class_scores, *settings)
+        return first(*(output.numpy() for output in kept))
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
         dtype = self._input["dtype"]
-        return image if dtype == np.float32 else images.quantize(image, dtype, *self._input["quantization"])
+        return image if dtype == np.float32 else quantize(image, dtype, *self._input["quantization"])
 
     def _as_float(self, name: str, values: np.ndarray) -> np.ndarray:
         if values.dtype == np.float32:
             return values
         scale, zero_point = self._outputs[name]["quantization"]
         return (values.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _first(batched: list[np.ndarray]) -> Detections:
-    """Boxes, scores, classes and count of the first image, without the padding."""
-    boxes, scores, classes, count = (values[0] for values in batched)
-    kept = slice(int(count))
-    return Detections(np.clip(boxes[kept], 0, 1), scores[kept], classes[kept])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +133,13 @@ class Evaluation:
 
     Attributes:
       metrics: for each detector the twelve COCO numbers.
+      results: for each detector its detections as COCO results.
       images: how many images were evaluated.
       shown: a few of them, for a picture.
     """
 
     metrics: dict[str, dict[str, float]]
+    results: dict[str, list[dict[str, Any]]]
     images: int
     shown: list[Shown]
 
@@ -151,6 +147,7 @@ class Evaluation:
 def evaluate(
     detectors: Mapping[str, Detector], files: list[str], image_size: tuple[int, int],
     max_images: int | None = None, show: int = 0, progress=lambda iterable, total: iterable,
+    shown_detectors: Collection[str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Runs detectors over the images of TFRecords and measures them with pycocotools.
 
@@ -161,6 +158,7 @@ def evaluate(
       max_images: only the first so many; None for all.
       show: how many images to keep for a picture.
       progress: wraps the records, given them and their number.
+      shown_detectors: those in the picture; None for all.
 
     Raises:
       InputError: no image, a damaged record, or an image that cannot be decoded.
@@ -183,11 +181,12 @@ def evaluate(
             results[name] += to_coco(detections, image)
         seen.add(image["id"])
         if len(shown) < show and len(example.boxes):
-            shown.append(Shown(example.image_id, pixels, example.boxes, example.classes, found))
+            chosen = {name: found[name] for name in (found if shown_detectors is None else shown_detectors)}
+            shown.append(Shown(example.image_id, pixels, example.boxes, example.classes, chosen))
     if len(seen) != len(wanted):
         raise CheckFailed(f"{len(seen)} of {len(wanted)} images were evaluated; metrics need all of them")
     metrics = {name: coco_metrics(ground_truth, detections) for name, detections in results.items()}
-    return Evaluation(metrics, len(seen), shown)
+    return Evaluation(metrics, results, len(seen), shown)
 
 
 def _check_finite(name: str, detections: Detections, image_id: str) -> None:
@@ -203,24 +202,3 @@ def _limited(ground_truth: dict[str, Any], max_images: int | None) -> dict[str, 
     ids = {image["id"] for image in kept}
     annotations = [a for a in ground_truth["annotations"] if a["image_id"] in ids]
     return ground_truth | {"images": kept, "annotations": annotations}
-
-
-def to_coco(detections: Detections, image: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Detections as COCO results: boxes (x, y, width, height) in the image's own pixels.
-
-    Args:
-      detections: of one image.
-      image: its COCO entry with `id`, `height`, `width`.
-    """
-    scale = np.array([image["height"], image["width"]] * 2, np.float64)
-    boxes = detections.boxes.astype(np.float64) * scale
-    found = zip(boxes.tolist(), detections.classes.tolist(), detections.scores.tolist(), strict=True)
-    return [
-        {
-            "image_id": image["id"],
-            "category_id": class_id,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for (y0, x0, y1, x1), class_id, score in found
-    ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import tempfile
@@ -12,24 +13,40 @@ from typing import Any
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import files
 from mobiledets_tf.compat import keras
-from mobiledets_tf.data import folders
+from mobiledets_tf.data import folders, records
 from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.errors import CheckFailed
 from mobiledets_tf.models import build_detector, postprocess
 from mobiledets_tf.version import __version__
-from tflite_export import convert, drawings, inspect, metadata, page, quantization_error, quantize, report
+from tflite_export import (
+    bundle,
+    convert,
+    drawings,
+    inspect,
+    labels,
+    metadata,
+    page,
+    quantization_error,
+    quantize,
+    report,
+    suppression,
+)
 from tflite_export.evaluate import Detector, Evaluation, FileDetector, KerasDetector, evaluate
-from tflite_export.postprocess import INPUT
+from tflite_export.layout import INPUT
 from tflite_export.quantization_error import QuantizationError
 from tflite_export.source import Source
+from tflite_export.suppression import Suppression
 
-DETECTOR, LABELS, REPORT = "detector.tflite", "labels.txt", "report.json"
+DETECTOR, LABELS, LABELS_INDEXED, REPORT = "detector.tflite", labels.PLAIN, labels.INDEXED, "report.json"
 ARCHITECTURE, PICTURE, PAGE = "architecture.json", "detections.png", "report.html"
-ARTEFACTS = (DETECTOR, LABELS, REPORT, ARCHITECTURE, PICTURE, PAGE)
+RESULTS = "detections.json"
+ARTEFACTS = (DETECTOR, LABELS, LABELS_INDEXED, REPORT, ARCHITECTURE, PICTURE, PAGE, RESULTS, bundle.FOLDER)
 FRESH_WEIGHTS = "fresh weights, for timing only"
 SHOWN_IMAGES = 6
 # Images on which every tensor of the int8 file is compared with the float file's.
 COMPARED_IMAGES = 4
+# Threads on which a file with regular suppression is evaluated: it loses a class there.
+_THREADS = (1, 2, 4)
 # Fresh weights give no class a score above the threshold then. At the usual prior of 0.01 each
 # anchor would be a candidate in each class, and the post-processing takes several times as
 # long as the network: no trained detector is like that.
@@ -50,6 +67,7 @@ class Settings:
       max_ap_drop: the gate: how much lower than the float model's the file's AP may be.
       max_output_error: a second gate: the relative error of the int8 file's raw outputs.
       seed: of fresh weights and of the draw of calibration images.
+      bundle: also write a folder to deploy.
     """
 
     source: Source
@@ -61,6 +79,7 @@ class Settings:
     max_ap_drop: float | None = None
     max_output_error: float | None = None
     seed: int = 0
+    bundle: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -113,6 +132,11 @@ def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress
         error = _quantization_error(made, calibration)
         content = _report(settings, calibration, evaluation, error, folder / DETECTOR) | {"ranges": ranges}
         _write(folder, source, evaluation, content)
+        if evaluation:
+            _write_results(folder, evaluation.results[settings.file_kind], settings)
+        if settings.bundle:
+            shipped = settings.options.suppression
+            bundle.write(folder / bundle.FOLDER, folder / DETECTOR, source.labels, shipped)
         _move(folder, Path(output_dir))
     _gate(content, error, output_dir)
     return content
@@ -176,13 +200,49 @@ def _evaluate(
 ) -> Evaluation | None:  # fmt: skip
     if not settings.eval_files:
         return None
-    suppression = settings.options.suppression
-    detectors: dict[str, Detector] = {"float": KerasDetector(detector, anchors, suppression)}
-    detectors |= {name: FileDetector(path, anchors, suppression) for name, path in made.items()}
+    measured = settings.options.suppression.for_evaluation()
+    detectors: dict[str, Detector] = {"float": KerasDetector(detector, anchors, measured)}
+    detectors |= {name: _measured(path, anchors, measured) for name, path in made.items()}
+    main = tuple(detectors)
+    if settings.options.postprocess == "tflite":
+        detectors |= _variants(made[settings.file_kind], anchors, measured)
     return evaluate(
         detectors, list(settings.eval_files), settings.source.image_size, settings.max_eval_images,
-        SHOWN_IMAGES, lambda images, total: progress(images, total, "evaluate"),
+        SHOWN_IMAGES, lambda images, total: progress(images, total, "evaluate"), main,
     )  # fmt: skip
+
+
+def _measured(path: Path, anchors, settings: Suppression, threads: int = 1) -> FileDetector:
+    """The detector of a file with other settings of its post-processing."""
+    return FileDetector(suppression.changed(path.read_bytes(), settings), anchors, settings, threads)
+
+
+def _variants(path: Path, anchors, measured: Suppression) -> dict[str, Detector]:
+    """The file as it is shipped, and with each suppression: `fast`, and `regular` on so many threads."""
+    regular = dataclasses.replace(measured, nms="regular")
+    return {
+        "as_shipped": FileDetector(path, anchors, measured),
+        "fast": _measured(path, anchors, dataclasses.replace(measured, nms="fast")),
+        **{f"regular {count}": _measured(path, anchors, regular, count) for count in _THREADS},
+    }
+
+
+def _nms_section(settings: Settings, metrics: dict[str, dict[str, float]]) -> dict[str, Any] | None:
+    """AP of the file as shipped and with either suppression; what regular costs on several threads."""
+    if "as_shipped" not in metrics:
+        return None
+
+    def short(name: str) -> dict[str, float]:
+        return {key: metrics[name][key] for key in ("AP", "AP50")}
+
+    return {
+        "shipped": settings.options.suppression.nms,
+        "as_shipped": short("as_shipped"),
+        "fast": short("fast"),
+        "regular": short("regular 1"),
+        "regular_on_threads": {str(count): short(f"regular {count}") for count in _THREADS},
+        "note": suppression.THREADS_NOTE,
+    }
 
 
 def _quantization_error(
@@ -209,6 +269,7 @@ def _report(
         "calibration": _calibration_section(settings, calibration),
         "evaluation": _evaluation_section(settings, evaluation),
         **{name: metrics.get(name) for name in ("float", "float_tflite", "int8")},
+        "nms": _nms_section(settings, metrics),
         "quantization_error": error.to_dict() if error else None,
         "gate": _gate_section(settings, metrics, error),
         "file": {"name": DETECTOR} | model.summary(),
@@ -234,6 +295,8 @@ def _evaluation_section(settings: Settings, evaluation: Evaluation | None) -> di
     return {
         "images": evaluation.images, "split": _split(settings.eval_files), "files": names,
         "all_images": settings.max_eval_images is None,
+        **{key: getattr(settings.options.suppression.for_evaluation(), key)
+           for key in ("score_threshold", "max_detections", "nms")},
     }  # fmt: skip
 
 
@@ -281,11 +344,20 @@ def _gate(content: dict[str, Any], error: QuantizationError | None, output_dir: 
 
 def _write(folder: Path, source: Source, evaluation: Evaluation | None, content: dict[str, Any]) -> None:
     architectures.save(source.architecture, folder / ARCHITECTURE)
-    files.write_text(folder / LABELS, "".join(f"{label}\n" for label in source.labels))
+    files.write_text(folder / LABELS, labels.plain(source.labels))
+    files.write_text(folder / LABELS_INDEXED, labels.indexed(source.labels))
     if evaluation and evaluation.shown:
         (folder / PICTURE).write_bytes(drawings.detections_png(evaluation.shown, list(source.labels)))
     files.write_artefact(folder / REPORT, content)
     files.write_text(folder / PAGE, page.render(content, inspect.read(folder / DETECTOR), folder / PICTURE))
+
+
+def _write_results(folder: Path, results: list[dict[str, Any]], settings: Settings) -> None:
+    """The detections of the file that AP was measured on, with the ids of the data's annotation file."""
+    names = dict(enumerate(settings.source.labels, 1))
+    ids = records.coco_category_ids(settings.eval_files, names)
+    own = [found | {"category_id": ids.get(found["category_id"], found["category_id"])} for found in results]
+    files.write_text(folder / RESULTS, json.dumps(own, allow_nan=False) + "\n")
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -44,13 +44,3 @@ def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.
       InputError: the image cannot be decoded.
     """
     return normalize(resize(decode(encoded, name), image_size))[np.newaxis]
-
-
-def quantize(image: np.ndarray, dtype: np.dtype, scale: float, zero_point: int) -> np.ndarray:
-    """A float input as an integer tensor holds it: rounded half to even and clipped.
-
-    With the scale 2/255 of our files a uint8 tensor then holds the resized pixel itself, to
-    within one level.
-    """
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(image / scale) + zero_point, limits.min, limits.max).astype(dtype)

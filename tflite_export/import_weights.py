@@ -12,7 +12,6 @@ one scale a channel; float32; float16 weights behind DEQUANTIZE).
 import dataclasses
 import itertools
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,6 @@ _DTYPES = {
     "FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16,
     "INT32": np.int32, "INT64": np.int64,
 }  # fmt: skip
-_READ_ERRORS = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _FRESH_NORM = "folded into the convolution: identity, with the bias as its shift"
 
 
@@ -233,6 +231,7 @@ class _Graph:
     def __init__(self, path: str | os.PathLike):
         self._name = os.fspath(path)
         self._model = inspect.read(path)
+        inspect.refuse_compiled(self._model, path, "give the file it was made from")
         data = Path(path).read_bytes()
         try:
             root = schema.Model.GetRootAs(data, 0)
@@ -249,7 +248,7 @@ class _Graph:
                 for t in (graph.Tensors(i) for i in range(graph.TensorsLength()))
             ]
             self._graph_input = int(graph.InputsAsNumpy()[0])
-        except _READ_ERRORS as error:
+        except inspect.READ_ERRORS as error:
             raise InputError(f"model {self._name!r} is damaged or cut short: {error}") from error
         self._tensors = self._described()
 
@@ -264,7 +263,7 @@ class _Graph:
         """The first convolution, with all that follow it, and (height, width) of the image."""
         try:
             return self._tree()
-        except _READ_ERRORS as error:
+        except inspect.READ_ERRORS as error:
             raise InputError(f"model {self._name!r} is damaged or no detector: {error}") from error
 
     def _tree(self) -> tuple[Node, tuple[int, int]]:

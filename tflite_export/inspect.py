@@ -14,8 +14,12 @@ from mobiledets_tf.errors import InputError
 FILE_IDENTIFIER = b"TFL3"
 # Of the post-processing; here, so that readers of files need no TensorFlow.
 CUSTOM_OP = "TFLite_Detection_PostProcess"
+# What compilers leave in place of the operations that they map, and whose they are.
+COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
 # Bytes of constants that are read: axes, paddings, strides.
 _SHORT = 64
+# What the generated readers raise on damaged files.
+READ_ERRORS = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
 
 
@@ -96,6 +100,10 @@ class ModelFile:
         counts = collections.Counter(op.name for op in self.operators)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
+    def compiled_for(self) -> str | None:
+        """The chip that the file was compiled for, or None for a plain file."""
+        return next((COMPILED_OPS[op.name] for op in self.operators if op.name in COMPILED_OPS), None)
+
     def float_operators(self) -> list[Operator]:
         """Operations that compute in float.
 
@@ -144,6 +152,12 @@ def read(path: str | os.PathLike) -> ModelFile:
     return parse(data, str(path))
 
 
+def refuse_compiled(model: ModelFile, name: str | os.PathLike, instead: str) -> None:
+    """Raises InputError for a file that is compiled already; `instead` says what to do."""
+    if chip := model.compiled_for():
+        raise InputError(f"model {str(name)!r} is compiled already, for {chip}: {instead}")
+
+
 def parse(data: bytes, name: str = "model") -> ModelFile:
     """Reads the bytes of a .tflite file; `name` is for messages.
 
@@ -154,7 +168,7 @@ def parse(data: bytes, name: str = "model") -> ModelFile:
         raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
     try:
         return _Reader(data).model()
-    except (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except READ_ERRORS as error:
         raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
 
 

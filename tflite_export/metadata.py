@@ -1,24 +1,29 @@
 """TFLite metadata: what a task library needs to know of a detector, inside the file itself.
 
 The file gets a metadata buffer (labels, normalisation, score threshold, the order of a box) and
-labels.txt as a zip archive at its end, where Android's and MediaPipe's libraries look for both.
+both label files as a zip archive at its end, where Android's and MediaPipe's libraries look for them.
 Schema: `tensorflow_lite_support/metadata/metadata_schema.fbs` of tensorflow/tflite-support; its
 own writers do not fit the versions of this project, so the few tables are built here.
 """
 
 import io
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Sequence
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.postprocess import DETECTION_OUTPUTS, RAW_OUTPUTS
+from mobiledets_tf.errors import InputError
+from tflite_export import flatbuffer, labels, layout
+from tflite_export.layout import DETECTION_OUTPUTS, RAW_OUTPUTS
 
-LABELS = "labels.txt"
 ENTRY = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"
+# Bytes of a file in the archive that is read; label files are small.
+_MAX_ARCHIVED, _MAX_FILES = 2**24, 16
 # Pixels 0..255 to the [-1, 1] of the network.
 _MEAN = _STD = 127.5
 _RGB, _BOUNDARIES, _RATIO = 1, 1, 0
@@ -33,33 +38,74 @@ _NAMES = dict(zip(DETECTION_OUTPUTS, ("location", "category", "score", "number o
 _NAMES |= {name: name for name in RAW_OUTPUTS}
 
 
-def add(model: bytes, labels: Sequence[str], name: str, score_threshold: float, version: str) -> bytes:
-    """A detector with its metadata and labels.
+def add(model: bytes, names: Sequence[str], name: str, score_threshold: float, version: str) -> bytes:
+    """A detector with its metadata and labels, in place of those it has.
 
     Args:
-      model: a .tflite file of `tflite_export.convert`.
-      labels: class names, the first for class 1.
+      model: a .tflite file of `tflite_export.convert`, or anybody's with a post-process op.
+      names: of the classes, the first for class 1.
       name: of the network.
       score_threshold: below which the file drops detections.
       version: of this project.
+
+    Raises:
+      InputError: the outputs are not those of a detector.
     """
-    packed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
-    buffer = schema.BufferT()
-    outputs = _outputs(packed)
-    buffer.data = _Writer().finish(name, version, outputs, score_threshold)
-    packed.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = ENTRY, len(packed.buffers) - 1
-    packed.metadata = [*(packed.metadata or []), entry]
-    builder = flatbuffers.Builder(len(model) + 2**16)
-    builder.Finish(packed.Pack(builder), b"TFL3")
-    return _with_archive(bytes(builder.Output()), {LABELS: "".join(f"{label}\n" for label in labels)})
+    unpacked = flatbuffer.unpack(model)
+    _put(unpacked, _Writer().finish(name, version, _outputs(unpacked), score_threshold))
+    return _with_archive(flatbuffer.pack(unpacked), archive(names))
 
 
-def _outputs(packed) -> list[str]:
-    """Signature names of the outputs, in the file's own order."""
-    names = {entry.tensorIndex: entry.name.decode() for entry in packed.signatureDefs[0].outputs}
-    return [names[index] for index in packed.subgraphs[0].outputs]
+def archive(names: Sequence[str]) -> dict[str, str]:
+    """The files that travel inside a detector."""
+    return {labels.PLAIN: labels.plain(names), labels.INDEXED: labels.indexed(names)}
+
+
+def restored(compiled: bytes, source: bytes) -> bytes:
+    """A compiled file with what the compiler took away: order of outputs, signature, metadata, labels.
+
+    Args:
+      compiled: what `edgetpu_compiler` made of `source`.
+      source: a file with a post-process op, of anybody; without one the signature is left out.
+    """
+    made, origin = flatbuffer.unpack(compiled), flatbuffer.unpack(source)
+    layout.follow(made, origin)
+    if (data := _data(origin)) is not None:
+        _put(made, data)
+    packed = flatbuffer.pack(made)
+    files = _files(source)
+    return _with_archive(packed, files) if files else packed
+
+
+def _put(model: schema.ModelT, data: bytes) -> None:
+    """Adds the metadata buffer, or replaces it."""
+    entries = [entry for entry in model.metadata or [] if entry.name == ENTRY]
+    if not entries:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = ENTRY, len(model.buffers)
+        model.buffers.append(schema.BufferT())
+        model.metadata, entries = [*(model.metadata or []), entry], [entry]
+    model.buffers[entries[0].buffer].data = np.frombuffer(data, np.uint8)
+
+
+def _data(model: schema.ModelT) -> bytes | None:
+    entries = [entry for entry in model.metadata or [] if entry.name == ENTRY]
+    data = model.buffers[entries[0].buffer].data if entries else None
+    return None if data is None else bytes(np.asarray(data, np.uint8))
+
+
+def _outputs(model: schema.ModelT) -> list[str]:
+    """Our names of the outputs, in the file's own order."""
+    op = layout.post_process_of(model)
+    if op is not None:
+        names = dict(zip(map(int, op.outputs), DETECTION_OUTPUTS, strict=False))
+    else:
+        entries = model.signatureDefs[0].outputs if model.signatureDefs else []
+        names = {entry.tensorIndex: entry.name.decode() for entry in entries}
+    found = [names.get(int(index), "") for index in model.subgraphs[0].outputs]
+    if set(found) not in (set(DETECTION_OUTPUTS), set(RAW_OUTPUTS)):
+        raise InputError("the outputs are not those of a detector; metadata describes detectors")
+    return found
 
 
 def _with_archive(model: bytes, files: dict[str, str]) -> bytes:
@@ -81,9 +127,10 @@ class _Writer:
     def finish(self, name: str, version: str, outputs: list[str], threshold: float) -> bytes:
         tensors = [self._output(output, threshold) for output in outputs]
         subgraph = self._table({2: self._list([self._image()]), 3: self._list(tensors)})
+        extra = self._table({0: self._text(labels.INDEXED), 1: self._text("class ids with their names")})
         model = self._table({
             0: self._text(name), 1: self._text("MobileDets object detector"), 2: self._text(version),
-            3: self._list([subgraph]), 7: self._text(_PARSER_VERSION),
+            3: self._list([subgraph]), 6: self._list([extra]), 7: self._text(_PARSER_VERSION),
         })  # fmt: skip
         self.builder.Finish(model, IDENTIFIER)
         return bytes(self.builder.Output())
@@ -108,7 +155,7 @@ class _Writer:
         else:
             fields[3] = self._content(_FEATURE, self._table({}))
         if output == "classes":
-            file = self._table({0: self._text(LABELS)}, {2: (_VALUE_LABELS, "Int8")})
+            file = self._table({0: self._text(labels.PLAIN)}, {2: (_VALUE_LABELS, "Int8")})
             fields[6] = self._list([file])
         if output == "scores":
             limit = self._table({}, {0: (threshold, "Float32")})
@@ -150,11 +197,25 @@ class _Writer:
         return self.builder.EndVector()
 
 
-def labels_of(model: bytes) -> list[str] | None:
-    """The labels packed with a file, or None."""
+def _files(model: bytes) -> dict[str, str]:
+    """Text files packed with a model; empty where there is none or the archive is damaged."""
     stream = io.BytesIO(model)
     if not zipfile.is_zipfile(stream):
-        return None
-    with zipfile.ZipFile(stream) as archive:
-        found: Iterable[str] = archive.read(LABELS).decode("utf-8").splitlines()
-    return list(found)
+        return {}
+    found = {}
+    try:
+        with zipfile.ZipFile(stream) as packed:
+            for info in packed.infolist()[:_MAX_FILES]:
+                if info.file_size <= _MAX_ARCHIVED:
+                    found[info.filename] = packed.read(info).decode("utf-8")
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, zlib.error):
+        return {}
+    return found
+
+
+def labels_of(model: bytes) -> list[str] | None:
+    """The labels packed with a file, by us or by others, or None. Ids without a name are `???`."""
+    files = {name: text for name, text in _files(model).items() if name.endswith(".txt")}
+    # Others' archives hold one file, of any name.
+    name = labels.PLAIN if labels.PLAIN in files else next(iter(files), None)
+    return None if name is None else [line.strip() for line in files[name].splitlines()]

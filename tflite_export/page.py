@@ -24,7 +24,7 @@ def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
     parts = [
         f"<h1>{text(title)}</h1>",
         _headline(report),
-        section("Accuracy", _accuracy(report), _gate(report["gate"])),
+        section("Accuracy", _accuracy(report), _gate(report["gate"]), _suppression(report)),
         section("Error of int8", *_error(report["quantization_error"])),
         section("Detections side by side", picture(
             pictures, "The same images by each detector. White dashed boxes are the ground truth."
@@ -61,6 +61,24 @@ def _accuracy(report: dict[str, Any]) -> str:
         f"<p>On {which} {evaluation['images']} images of split <b>{text(evaluation['split'])}</b>, "
         "by pycocotools.</p>"
     )
+
+
+def _suppression(report: dict[str, Any]) -> str:
+    """AP by the kind of suppression, and of the file as it is shipped."""
+    nms = report.get("nms")
+    if nms is None:
+        return ""
+    options = report["options"]
+    words = {
+        "fast": "fast suppression (the best class of each anchor)",
+        "regular": "regular suppression (each class on its own), one thread",
+        "as_shipped": f"the file as shipped: {nms['shipped']}, scores from {options['score_threshold']:g}, "
+                      f"at most {options['max_detections']} boxes",
+    }  # fmt: skip
+    rows = [(words[name], *(_score(nms[name][key]) for key in ("AP", "AP50"))) for name in words]
+    rows += [(f"regular suppression on {count} threads", *(_score(found[key]) for key in ("AP", "AP50")))
+             for count, found in nms["regular_on_threads"].items() if count != "1"]  # fmt: skip
+    return table(("the file with", "AP", "AP50"), rows) + f"<p>{text(nms['note'])}.</p>"
 
 
 def _score(value: float) -> str:

@@ -4,33 +4,13 @@
 with `experimental_implements`, which the converter replaces by the custom op.
 """
 
-import dataclasses
-
 import numpy as np
 
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.models import postprocess
 from tflite_export.inspect import CUSTOM_OP
-
-SIGNATURE = "serving_default"
-INPUT = "image"
-DETECTION_OUTPUTS = ("boxes", "classes", "scores", "count")
-RAW_OUTPUTS = ("raw_boxes", "class_scores")
-
-
-@dataclasses.dataclass(frozen=True)
-class Suppression:
-    """Settings of the post-processing, shared by the float and the .tflite path.
-
-    Attributes:
-      max_detections: kept for an image, and at most for one class.
-      iou_threshold: a box that overlaps a better one of its class by more is dropped.
-      score_threshold: lower scores are dropped.
-    """
-
-    max_detections: int = postprocess.MAX_DETECTIONS
-    iou_threshold: float = postprocess.IOU_THRESHOLD
-    score_threshold: float = postprocess.SCORE_THRESHOLD
+from tflite_export.layout import DETECTION_OUTPUTS, INPUT, RAW_OUTPUTS
+from tflite_export.suppression import Suppression
 
 
 class ExportModule(tf.Module):
@@ -79,15 +59,14 @@ def _custom_op(suppression: Suppression, num_classes: int):
     """The function that becomes the custom op.
 
     The op reads scores with a background column when they have one column more than
-    `num_classes`, and numbers the classes from 0 without it. Regular suppression works on
-    each class alone, as the API's training metrics and `models.postprocess.detections` do.
+    `num_classes`, and numbers the classes from 0 without it. The converter writes these attributes
+    and no other.
     """
     y, x, h, w = postprocess.BOX_SCALES
     attributes = {
         "max_detections": f"i: {suppression.max_detections}",
         "max_classes_per_detection": "i: 1",
-        "detections_per_class": f"i: {suppression.max_detections}",
-        "use_regular_nms": "b: true",
+        "use_regular_nms": f"b: {str(suppression.nms == 'regular').lower()}",
         "nms_score_threshold": f"f: {suppression.score_threshold:.9g}",
         "nms_iou_threshold": f"f: {suppression.iou_threshold:.9g}",
         "y_scale": f"f: {y}", "x_scale": f"f: {x}", "h_scale": f"f: {h}", "w_scale": f"f: {w}",

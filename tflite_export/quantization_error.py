@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tflite_export import blocks, inspect, runtime
-from tflite_export.inspect import ModelFile, Operator
-from tflite_export.postprocess import CUSTOM_OP, RAW_OUTPUTS
+from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator
+from tflite_export.layout import RAW_OUTPUTS
 
 LISTED_LAYERS = 10
 

@@ -10,7 +10,7 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
 from tflite_export import images
-from tflite_export.postprocess import INPUT
+from tflite_export.layout import INPUT
 
 # A set much larger than the sample is not read whole: the sample is drawn from the first
 # records of its shards, taken in a random order.

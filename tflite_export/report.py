@@ -39,6 +39,7 @@ def options_section(options: Options) -> dict[str, Any]:
         "max_detections": suppression.max_detections,
         "iou_threshold": suppression.iou_threshold,
         "score_threshold": suppression.score_threshold,
+        "nms": suppression.nms,
     }
 
 

@@ -11,28 +11,33 @@ from tflite_export.native_output import held_back
 
 
 def open_model(
-    path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False, delegates: Sequence = ()
-):
+    model: str | os.PathLike | bytes, threads: int = 1, keep_tensors: bool = False, delegates: Sequence = (),
+    name: str = "",
+):  # fmt: skip
     """An `ai_edge_litert` interpreter with its tensors allocated.
 
     `keep_tensors` runs the builtin kernels without a delegate and leaves every tensor readable after a run.
-    `delegates` are loaded ones, of an accelerator.
+    `model` is a path or the bytes of a file, which `name` then names in messages. `delegates` are loaded
+    ones, of an accelerator.
 
     Raises:
       InputError: the file is missing, damaged, or has an operation the runtime lacks.
     """
-    inspect.read(path)
+    is_content = isinstance(model, bytes)
+    name = name or ("model" if is_content else str(model))
+    inspect.parse(model, name) if is_content else inspect.read(model)
+    where = {"model_content": model} if is_content else {"model_path": os.fspath(model)}
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         with held_back():
             interpreter = Interpreter(
-                os.fspath(path), num_threads=threads, experimental_delegates=list(delegates),
+                **where, num_threads=threads, experimental_delegates=list(delegates),
                 **_keeping(keep_tensors),
             )  # fmt: skip
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"LiteRT cannot run model {str(path)!r}: {_first_line(error)}") from error
+        raise InputError(f"LiteRT cannot run model {name!r}: {_first_line(error)}") from error
     return interpreter
 
 
@@ -55,10 +60,10 @@ class TensorRunner:
 
     def run(self, image: np.ndarray) -> None:
         """Runs on an image [1, height, width, 3] float32 in [-1, 1], quantised as the input asks."""
-        from tflite_export import images
+        from tflite_export.pixels import quantize
 
         dtype, quantization = self._input["dtype"], self._input["quantization"]
-        value = image if dtype == np.float32 else images.quantize(image, dtype, *quantization)
+        value = image if dtype == np.float32 else quantize(image, dtype, *quantization)
         self.interpreter.set_tensor(self._input["index"], value)
         self.interpreter.invoke()
 

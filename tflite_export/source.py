@@ -13,11 +13,11 @@ from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json
+from tflite_export import labels as label_files
+from tflite_export.labels import NO_NAME
 
 SETTINGS, ARCHITECTURE, LABEL_MAP = "settings.json", "architecture.json", "label_map.pbtxt"
 DEFAULT_NUM_CLASSES, DEFAULT_IMAGE_SIZE = 90, 320
-# The line of a class id that the label map leaves out, as TensorFlow's own label files have it.
-NO_NAME = "???"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,9 @@ def _labels(names: dict[int, str], num_classes: int) -> tuple[str, ...]:
     default = NO_NAME if names else None
     lines = (names.get(number, default or f"class {number}") for number in range(1, num_classes + 1))
     # A name is one line of labels.txt.
-    return tuple(" ".join(line.split()) or NO_NAME for line in lines)
+    labels = tuple(" ".join(line.split()) for line in lines)
+    label_files.check(labels, "label map")
+    return labels
 
 
 def check_categories(labels: tuple[str, ...], label_map: str | os.PathLike) -> None:

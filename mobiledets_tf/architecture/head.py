@@ -12,6 +12,10 @@ from mobiledets_tf.errors import InputError
 
 ANCHORS_PER_LOCATION = (3, 6, 6, 6, 6, 6)
 BOX_CODE_SIZE = 4
+# Of the suppression in training, evaluation and, unless said otherwise, in files.
+IOU_THRESHOLD = 0.6
+SCORE_THRESHOLD = 1e-8
+MAX_DETECTIONS = 100
 # C5 must still be 3x3, or the extra levels have nothing left to halve.
 MIN_C5_SIDE = 3
 MIN_IMAGE_SIDE = 32 * (MIN_C5_SIDE - 1) + 1

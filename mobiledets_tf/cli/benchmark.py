@@ -42,6 +42,9 @@ def main() -> None:
     from tflite_export import devices, inspect
 
     model = inspect.read(FLAGS.model)
+    if FLAGS.device != "coral":
+        inspect.refuse_compiled(model, FLAGS.model, "--device=coral measures one for the Edge TPU; "
+                                "for others give the file it was made from")  # fmt: skip
     device = devices.load(FLAGS.device)
     variant = FLAGS.variant or device.DEFAULT_VARIANT
     if variant not in device.VARIANTS:
@@ -57,7 +60,7 @@ def main() -> None:
         raise CheckFailed(str(error)) from error
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
     if FLAGS.threads > 1 and FLAGS.device == "host_cpu":
-        _warn_of_threads(model)
+        _warn_of_threads()
 
 
 def _blocks(device, variant: str) -> dict[str, float]:
@@ -71,15 +74,15 @@ def _blocks(device, variant: str) -> dict[str, float]:
     )  # fmt: skip
 
 
-def _warn_of_threads(model) -> None:
-    from tflite_export.inspect import CUSTOM_OP
+def _warn_of_threads() -> None:
+    from pathlib import Path
 
-    if CUSTOM_OP in model.histogram():
-        print(
-            f"note: LiteRT 2.3.0 loses detections in {CUSTOM_OP} on more than one thread; the time is "
-            "measured, but use one thread or a file made with --postprocess=none",
-            file=sys.stderr,
-        )
+    from tflite_export import flatbuffer, suppression
+
+    settings = suppression.of_file(flatbuffer.unpack(Path(FLAGS.model).read_bytes()))
+    if settings is not None and settings.nms == "regular":
+        print(f"note: the time is measured, but {suppression.THREADS_NOTE}, or export with --nms=fast",
+              file=sys.stderr)  # fmt: skip
 
 
 def as_text(result: dict) -> str:

@@ -27,6 +27,10 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output_dir", None, "Where the vendor's compiler writes; default: the model's folder.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "labels", None, "Class names, plain or indexed lines: written with metadata into a copy of the detector, "
+    "NAME_labels.tflite, which is then compiled.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
@@ -46,14 +50,16 @@ def main() -> int:
     device = devices.load(FLAGS.target)
     variant = _variant(device)
     model = inspect.read(FLAGS.model)
+    inspect.refuse_compiled(model, FLAGS.model, "give the file it was made from")
     output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
+    path = FLAGS.model if FLAGS.labels is None else _labelled(output_dir)
     # Also where the check found faults: the compiler may still map a part of the file.
-    compilation = device.compile_model(FLAGS.model, output_dir, *variant)
-    findings = devices.merged(device.check(model), compilation)
+    compilation = device.compile_model(path, output_dir, *variant)
+    ready, findings = devices.judged(device.check(model), compilation)
     verdict = {
-        "model": FLAGS.model,
+        "model": path,
         "target": FLAGS.target,
-        "ready": not findings and compilation.status != "failed",
+        "ready": ready,
         "findings": [finding.to_dict() for finding in findings],
         "operations": model.histogram(),
     }
@@ -64,6 +70,29 @@ def main() -> int:
         verdict["emulation"] = _emulation(device, model, images)
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
     return 0 if verdict["ready"] else 1
+
+
+def _labelled(output_dir: str) -> str:
+    """Writes a copy of the detector with labels and metadata; returns its path."""
+    from pathlib import Path
+
+    from mobiledets_tf import files
+    from mobiledets_tf.version import __version__
+    from tflite_export import flatbuffer, labels, metadata, suppression
+
+    data = Path(FLAGS.model).read_bytes()
+    unpacked = flatbuffer.unpack(data)
+    settings = suppression.of_file(unpacked)
+    if settings is None:
+        raise InputError(f"--labels with model {FLAGS.model!r}, which has no TFLite_Detection_PostProcess")
+    names = labels.read(FLAGS.labels, suppression.options_of(unpacked)["num_classes"])
+    stem = Path(FLAGS.model).stem
+    data = metadata.add(data, names, stem, settings.score_threshold, __version__)
+    path = Path(output_dir) / f"{stem}_labels.tflite"
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+    print(f"labels and metadata: {path}", file=sys.stderr)
+    return str(path)
 
 
 def _variant(device) -> tuple[str, ...]:
@@ -89,7 +118,7 @@ def _eval_files() -> list[str]:
 def _emulation(device, model, files: list[str]) -> dict:
     """Largest difference of the emulated chip, or why there is none."""
     from tflite_export import quantize
-    from tflite_export.postprocess import INPUT
+    from tflite_export.layout import INPUT
 
     shape = model.inputs[0].shape if model.inputs else ()
     if len(shape) != 4:

@@ -35,7 +35,7 @@ if not _IN_CHECKOUT:
 _CORE = (
     "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",
     "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "matplotlib", "pillow",
-    "pycocotools", "scikit-learn", "tqdm",
+    "opencv-python-headless", "pycocotools", "scikit-learn", "tqdm",
 )  # fmt: skip
 _OBJECT_DETECTION_MODULES = (
     "object_detection.builders.model_builder",
@@ -208,9 +208,45 @@ def _gpu(imports: list[Import]) -> Device:
 
     found = tf.config.list_physical_devices("GPU")
     if found:
-        return Device("gpu", True, f"{len(found)} seen by TensorFlow", None)
-    fix = f'{sys.executable} -m pip install "tensorflow[and-cuda]=={tf.__version__}"'
-    return Device("gpu", False, "TensorFlow sees none", fix)
+        details = (tf.config.experimental.get_device_details(gpu) for gpu in found)
+        names = ", ".join(each.get("device_name", "unknown") for each in details)
+        return Device("gpu", True, f"{len(found)} seen by TensorFlow: {names}", None)
+    return _missing_gpu(tf.test.is_built_with_cuda(), _nvidia_driver(), _cuda_libraries())
+
+
+def _missing_gpu(with_cuda: bool, driver: str | None, libraries: bool) -> Device:
+    """Why TensorFlow sees no GPU, from the ground up: the card's driver, CUDA's libraries, TensorFlow."""
+    install = f'{sys.executable} -m pip install "{DISTRIBUTION}[gpu]"'
+    if _IN_CHECKOUT:
+        install = f"{sys.executable} -m pip install --constraint constraints.txt --editable '.[gpu]'"
+    if driver is None:
+        missing = "no driver of an NVIDIA card answers (nvidia-smi)"
+        return Device("gpu", False, missing, "sudo ubuntu-drivers install")
+    reason, fix = "TensorFlow cannot use it, though CUDA's libraries are installed", "nvidia-smi"
+    if not with_cuda:
+        reason, fix = "this TensorFlow is built without CUDA", install
+    elif not libraries:
+        reason, fix = "CUDA's libraries are not installed", install
+    return Device("gpu", False, f"the driver sees {driver}; {reason}", fix)
+
+
+def _nvidia_driver() -> str | None:
+    """Names of the cards that NVIDIA's driver sees, or None."""
+    path = shutil.which("nvidia-smi")
+    if path is None:
+        return None
+    command = [path, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = [line.strip() for line in ran.stdout.splitlines() if line.strip()]
+    return ", ".join(names) if ran.returncode == 0 and names else None
+
+
+def _cuda_libraries() -> bool:
+    """Whether the packages of `tensorflow[and-cuda]` are installed."""
+    return _installed("nvidia-cudnn-cu12") is not None
 
 
 def _edgetpu() -> Device:

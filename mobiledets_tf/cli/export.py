@@ -7,6 +7,7 @@ from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
+from tflite_export.suppression import NMS, SHIPPED
 
 FLAGS = flags.FlagValues()
 
@@ -66,11 +67,23 @@ flags.DEFINE_enum(
     "postprocess", "tflite", ["tflite", "none"], "tflite: boxes after TFLite_Detection_PostProcess; none: "
     "raw boxes and class scores.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_float(
-    "score_threshold", 1e-8, "Lower scores are dropped. AP needs a low one; a higher one is faster in use.",
-    lower_bound=0, upper_bound=1, flag_values=FLAGS,
+flags.DEFINE_enum(
+    "nms", SHIPPED.nms, NMS, "fast keeps the best class of each anchor, right on any number of threads; "
+    "regular suppresses each class on its own, and LiteRT loses a class of it on two or more threads.",
+    flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_integer("max_detections", 100, "Kept for an image.", 1, 1000, flag_values=FLAGS)
+flags.DEFINE_float(
+    "score_threshold", SHIPPED.score_threshold, "The file drops lower scores. AP is measured at 1e-8, "
+    "whatever is shipped.", lower_bound=0, upper_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "max_detections", SHIPPED.max_detections, "The file keeps so many for an image. AP is measured with 100.",
+    1, 1000, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_bool(
+    "bundle", False, "Also write bundle/: the file, compiled where edgetpu_compiler is installed, labels, "
+    "a program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
     "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
 )
@@ -95,12 +108,24 @@ def main() -> None:
     """Exports, and prints the result in a few lines."""
     settings = _settings()
     from tflite_export import export
+    from tflite_export import labels as label_files
 
     if settings.source.checkpoint is None:
         _say(f"no --checkpoint_dir: {export.FRESH_WEIGHTS}")
     if settings.is_int8 and not settings.calibration_files:
         _say("no --calibration_data: calibrating on noise")
+    if FLAGS.nms == "regular" and FLAGS.postprocess == "tflite":
+        from tflite_export.suppression import THREADS_NOTE
+
+        _say(f"--nms=regular: {THREADS_NOTE}")
+    if settings.options.input_type == "int8" and settings.options.postprocess == "tflite":
+        from tflite_export.bundle import INT8_REFUSED
+
+        _say(f"--input_type=int8: {INT8_REFUSED}")
     report = export.export(settings, FLAGS.output_dir, _progress)
+    if odd := label_files.misread(settings.source.labels):
+        _say(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
+             f"{label_files.PLAIN}; give them {label_files.INDEXED}")
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
 
 
@@ -119,9 +144,11 @@ def _settings():
     _check_output(FLAGS.output_dir)
 
     from tflite_export import convert, export
-    from tflite_export.postprocess import Suppression
+    from tflite_export.suppression import Suppression
 
-    suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold)
+    # A file without post-processing is measured as training is.
+    nms = FLAGS.nms if FLAGS.postprocess == "tflite" else "regular"
+    suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=nms)
     return export.Settings(
         source=network,
         options=convert.Options(
@@ -134,6 +161,7 @@ def _settings():
         max_ap_drop=FLAGS.max_ap_drop,
         max_output_error=FLAGS.max_output_error,
         seed=FLAGS.seed,
+        bundle=FLAGS.bundle,
     )
 
 
@@ -155,6 +183,8 @@ def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tupl
         raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
     if FLAGS.quantization != "float" and FLAGS.checkpoint_dir and not calibration:
         raise InputError("--calibration_data is needed: the int8 ranges of a trained network come from it")
+    if FLAGS.bundle and FLAGS.postprocess != "tflite":
+        raise InputError("--bundle with --postprocess=none; clients need the post-processing in the file")
     if FLAGS.max_ap_drop is not None and not evaluation:
         raise InputError("--max_ap_drop needs --eval_data")
 
@@ -178,6 +208,15 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
     for name in ("float", "float_tflite", "int8"):
         if report.get(name):
             lines.append(f"{name:<14} AP {report[name]['AP']:.4f}  AP50 {report[name]['AP50']:.4f}")
+    if nms := report["nms"]:
+        figures = ", ".join(f"{name} {nms[name]['AP']:.4f}" for name in ("fast", "regular"))
+        options = report["options"]
+        lines.append(f"{'AP by nms':<14} {figures}; the file has {nms['shipped']}, and with its thresholds "
+                     f"({options['score_threshold']:g}, {options['max_detections']} boxes) "
+                     f"{nms['as_shipped']['AP']:.4f}")
+        if nms["shipped"] == "regular":
+            threads = (f"{count}: {found['AP']:.4f}" for count, found in nms["regular_on_threads"].items())
+            lines.append(f"{'AP on threads':<14} {', '.join(threads)}; {nms['note']}")
     if error := report["quantization_error"]:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in error["outputs"].items())
         lines.append(f"{'int8 error':<14} {figures} (relative), on {error['images']} images")

@@ -181,7 +181,7 @@ class _Reader:
             try:
                 item = read(_object(entry))
                 for field in dict.fromkeys(("id", unique)):
-                    _first((field, _comparable(getattr(item, field))), seen)
+                    _first((field, _comparable(field, getattr(item, field))), seen)
                 found[item.id] = item
             except _Wrong as wrong:
                 entry_id = _readable_id(entry)
@@ -275,8 +275,10 @@ def _first(key: tuple[str, Any], seen: set[tuple[str, Any]]) -> None:
     seen.add(key)
 
 
-def _comparable(value: Any) -> Any:
-    """a.jpg and ./a.jpg are one file; ids and names are compared as they are."""
+def _comparable(field: str, value: Any) -> Any:
+    """a.jpg and ./a.jpg are one file, names that differ in spaces alone one label; ids are as they are."""
+    if field == "name":
+        return " ".join(value.split())
     return os.path.normpath(value) if isinstance(value, str) and "/" in value else value
 
 

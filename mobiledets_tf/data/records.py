@@ -169,6 +169,22 @@ def ground_truth(files: Sequence[str]) -> dict[str, Any]:
     return {"images": list(images.values()), "annotations": annotations, "categories": categories}
 
 
+def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, int]:
+    """Class id -> the id that the annotation file had, by `dataset.json`; itself where that does not say."""
+    path = Path(os.path.dirname(files[0]) if files else "", "dataset.json")
+    ids = {class_id: class_id for class_id in names}
+    if not path.is_file():
+        return ids
+    content = text_files.read_json(path, "data set file")
+    categories = content.get("categories") if isinstance(content, dict) else None
+    for category in categories if isinstance(categories, list) else []:
+        if isinstance(category, dict) and type(category.get("coco_id")) is int:
+            known = names.get(category.get("id"))
+            if known is not None and known.split() == str(category.get("name")).split():
+                ids[category["id"]] = category["coco_id"]
+    return ids
+
+
 def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, Any]]:
     """The boxes of an example as COCO annotations, numbered from `before` + 1."""
     size = np.array([example.height, example.width] * 2, np.float64)

@@ -1,9 +1,10 @@
 """COCO evaluation of checkpoints: the Object Detection API's input, losses and post-processing."""
 
+import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from object_detection import inputs, model_lib, model_lib_v2  # noqa: E402
 from object_detection.core import standard_fields as fields  # noqa: E402
 
 METRICS_FILE = "eval_metrics.json"
+RESULTS_FILE = "eval_detections.json"
 CURVE_FILE = "training_curve.png"
 # Pictures for TensorBoard, and the score from which a box is drawn.
 _SHOWN_IMAGES, _SHOWN_SCORE = 8, 0.3
@@ -46,12 +48,14 @@ class Evaluation:
       per_class: class name -> {`AP`, `AP50`}.
       confusion: see `data.confusion.confusion`.
       classes: class names in its order.
+      results: every detection as a COCO result, with the ids of the data's own annotation file.
     """
 
     metrics: dict[str, float | int]
     per_class: dict[str, dict[str, float]]
     confusion: np.ndarray
     classes: tuple[str, ...]
+    results: list[dict[str, Any]] = field(default_factory=list)
 
     def table(self) -> list[str]:
         """AP of each class and what it was taken for, one line a class."""
@@ -97,7 +101,8 @@ class Evaluator:
         self._records = Records(paths)
         names = records.read_label_map(reader.label_map_path)
         self._names = names
-        self._truth = _ground_truth(self._records, names)
+        self._truth, self._image_ids = _ground_truth(self._records, names)
+        self._category_ids = records.coco_category_ids(paths, names)
         with file_order(self._records):
             self._dataset = inputs.eval_input(config.eval_config, reader, config.model, self._model)
         self._step = tf.function(self._one_batch)
@@ -122,7 +127,15 @@ class Evaluator:
                 raise CheckFailed(f"{name} is {value} at step {step}")
         self._summarise(metrics, scores.per_class, pictures)
         classes = tuple(category["name"] for category in self._truth["categories"])
-        return Evaluation(metrics, scores.per_class, confusion(self._truth, detections), classes)
+        matrix = confusion(self._truth, detections)
+        return Evaluation(metrics, scores.per_class, matrix, classes, self._results(detections))
+
+    def _results(self, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            found | {"image_id": self._image_ids[found["image_id"] - 1],
+                     "category_id": self._category_ids[found["category_id"]]}
+            for found in detections
+        ]  # fmt: skip
 
     def _one_batch(self, features, labels):
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=False)
@@ -188,15 +201,21 @@ def check_complete(done: int, images: int) -> None:
         raise CheckFailed(f"{done} of {images} images were evaluated: no AP is reported")
 
 
-def _ground_truth(examples: Records, names: dict[int, str]) -> dict[str, Any]:
-    """COCO dictionary; an image's id is its number in the files, from 1 on."""
-    images, annotations = [], []
+def _ground_truth(examples: Records, names: dict[int, str]) -> tuple[dict[str, Any], list[int]]:
+    """COCO dictionary, where an image's id is its number in the files, from 1 on; and each image's own id.
+
+    Where an id is no number, or comes twice, all keep their numbers.
+    """
+    images, annotations, own = [], [], []
     for number in range(len(examples)):
         example = records.parse_example(examples.read(number), f"evaluation record {number + 1}")
         images.append({"id": number + 1, "width": example.width, "height": example.height})
         annotations += records.coco_boxes(example, number + 1, len(annotations))
+        own.append(example.image_id)
+    are_ids = all(text.isascii() and text.isdigit() for text in own) and len(set(own)) == len(own)
+    ids = [int(text) if are_ids else number for number, text in enumerate(own, 1)]
     categories = [{"id": class_id, "name": name} for class_id, name in names.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"images": images, "annotations": annotations, "categories": categories}, ids
 
 
 def _coco_detections(found: dict[str, np.ndarray], row: int, image: dict[str, int]) -> list[dict[str, Any]]:
@@ -245,7 +264,8 @@ def evaluate_kept(
       config: default: the folder's own. Another one may read other eval data.
 
     Returns:
-      The evaluations, by step; `eval_metrics.json` holds their metrics.
+      The evaluations, by step; `eval_metrics.json` holds their metrics, `eval_detections.json` the
+      detections of the last as COCO results.
 
     Raises:
       InputError: no checkpoint there, or one of another network.
@@ -254,6 +274,10 @@ def evaluate_kept(
     if not found:
         raise InputError(f"model_dir {str(folder)!r} holds no trained checkpoint")
     evaluator = Evaluator(config or model_dir.load(folder), folder)
-    evaluations = [evaluator.evaluate(checkpoint) for checkpoint in found]
+    # The detections of all checkpoints at once would fill the memory.
+    evaluations = [replace(evaluator.evaluate(checkpoint), results=[]) for checkpoint in found[:-1]]
+    evaluations.append(evaluator.evaluate(found[-1]))
     write_metrics(folder, [evaluation.metrics for evaluation in evaluations])
+    results = json.dumps(evaluations[-1].results, allow_nan=False)
+    files.write_text(Path(folder) / RESULTS_FILE, results + "\n")
     return evaluations

@@ -9,15 +9,13 @@ import functools
 import numpy as np
 
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
+from mobiledets_tf.architecture.head import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from mobiledets_tf.compat import enable_object_detection, tf
 
 ANCHOR_MIN_SCALE, ANCHOR_MAX_SCALE = 0.2, 0.95
 ANCHOR_ASPECT_RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
 # Divisors of (ty, tx, th, tw): faster_rcnn_box_coder's y, x, height and width scales.
 BOX_SCALES = (10.0, 10.0, 5.0, 5.0)
-IOU_THRESHOLD = 0.6
-SCORE_THRESHOLD = 1e-8
-MAX_DETECTIONS = 100
 
 
 def anchors(architecture: Architecture, image_size: int | tuple[int, int]) -> np.ndarray:
@@ -87,20 +85,23 @@ def detections(
     max_detections: int = MAX_DETECTIONS,
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
+    nms: str = "regular",
 ):
-    """Detections of a network: decoded boxes, sigmoid scores, then `suppress`.
+    """Detections of a network: decoded boxes, sigmoid scores, then `suppress` or `suppress_fast`.
 
     Args:
       raw_boxes: [batch, anchors, 4] float32 (ty, tx, th, tw).
       class_logits: [batch, anchors, classes + 1] float32; slot 0, the background, is unused.
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
       max_detections, iou_threshold, score_threshold: as in `suppress`.
+      nms: `regular` (of each class on its own) or `fast` (across classes).
 
     Returns:
       What `suppress` returns.
     """
     scores = tf.sigmoid(tf.cast(class_logits, tf.float32))
-    return suppress(decode(raw_boxes, anchors), scores, max_detections, iou_threshold, score_threshold)
+    run = SUPPRESSIONS[nms]
+    return run(decode(raw_boxes, anchors), scores, max_detections, iou_threshold, score_threshold)
 
 
 def suppress(
@@ -134,3 +135,36 @@ def suppress(
         iou_threshold=iou_threshold, score_threshold=score_threshold, clip_boxes=True,
     )  # fmt: skip
     return boxes, scores, tf.cast(classes, tf.int32) + 1, count
+
+
+def suppress_fast(
+    boxes,
+    scores,
+    max_detections: int = MAX_DETECTIONS,
+    iou_threshold: float = IOU_THRESHOLD,
+    score_threshold: float = SCORE_THRESHOLD,
+):
+    """Non-maximum suppression across classes: the best class of each anchor, then one suppression.
+
+    What the `TFLite_Detection_PostProcess` op does with `use_regular_nms` false and one class for each
+    detection. Arguments and results are those of `suppress`.
+    """
+    classes = tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
+    best = tf.reduce_max(scores[..., 1:], axis=-1)
+
+    def of_image(given):
+        boxes, best, classes = given
+        kept, count = tf.image.non_max_suppression_padded(
+            boxes, best, max_detections, iou_threshold, score_threshold, pad_to_max_output_size=True
+        )
+        valid = tf.range(max_detections) < count
+        found = tf.where(valid[:, tf.newaxis], tf.clip_by_value(tf.gather(boxes, kept), 0.0, 1.0), 0.0)
+        scores = tf.where(valid, tf.gather(best, kept), 0.0)
+        return found, scores, tf.where(valid, tf.gather(classes, kept), 1), count
+
+    return tf.map_fn(
+        of_image, (boxes, best, classes), fn_output_signature=(tf.float32, tf.float32, tf.int32, tf.int32)
+    )
+
+
+SUPPRESSIONS = {"regular": suppress, "fast": suppress_fast}

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from mobiledets_tf.compat import enable_object_detection, tf
@@ -46,6 +48,16 @@ def test_ground_truth_is_in_pixels_and_in_order(converted, pristine):
     theirs = sorted((box.image_id, box.category_id, *box.bbox) for box in dataset.annotations)
     for left, right in zip(ours, theirs, strict=True):
         assert left == pytest.approx(right, abs=1e-4)
+
+
+def test_results_get_the_ids_of_the_annotation_file(tmp_path):
+    files, names = [str(tmp_path / "val-00000-of-00001.tfrecord")], {1: "cat", 2: "big  dog", 3: "cow"}
+    assert records.coco_category_ids(files, names) == {1: 1, 2: 2, 3: 3}
+    categories = [{"id": 1, "name": "cat", "coco_id": 17}, {"id": 2, "name": "big dog", "coco_id": 18},
+                  {"id": 3, "name": "horse", "coco_id": 19}, "damaged"]  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps({"categories": categories}))
+    # A class of another name keeps its own number.
+    assert records.coco_category_ids(files, names) == {1: 17, 2: 18, 3: 3}
 
 
 def _write(path, *examples):

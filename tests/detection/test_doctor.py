@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import pytest
+
 from mobiledets_tf.cli import doctor
 
 
@@ -43,3 +45,28 @@ def test_text_gives_each_fix():
     report = doctor.Report("3.11", [], [], [], [doctor.Device("gpu", False, "none", "do this")])
     assert "fix: do this" in doctor._as_text(report)
     assert dataclasses.replace(report, devices=[]).verdict == "the core works; devices reached: none"
+
+
+@pytest.mark.parametrize(
+    ("with_cuda", "driver", "libraries", "words", "fix"),
+    [
+        (True, None, True, "no driver of an NVIDIA card answers", "ubuntu-drivers"),
+        (False, "H100", True, "the driver sees H100; this TensorFlow is built without CUDA", "[gpu]"),
+        (True, "H100", False, "CUDA's libraries are not installed", "[gpu]"),
+        (True, "H100", True, "TensorFlow cannot use it", "nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_is_not_seen_has_one_reason_and_one_command(with_cuda, driver, libraries, words, fix):
+    device = doctor._missing_gpu(with_cuda, driver, libraries)
+    assert not device.reachable and words in device.detail and fix in device.fix
+
+
+def test_the_cards_of_the_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor._nvidia_driver() is None
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho 'NVIDIA T4'\necho 'NVIDIA L4'\n")
+    script.chmod(0o755)
+    assert doctor._nvidia_driver() == "NVIDIA T4, NVIDIA L4"
+    script.write_text("#!/bin/sh\necho 'no devices were found'\nexit 6\n")
+    assert doctor._nvidia_driver() is None

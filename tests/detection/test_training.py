@@ -92,6 +92,9 @@ def test_training_is_interrupted_and_goes_on(tiny, loss_curve, tmp_path, monkeyp
     moved = folder.rename(tmp_path / "moved")
     assert run("--mode=eval", f"--model_dir={moved}") == 0
     assert json.loads((moved / "eval_metrics.json").read_text()) == metrics
+    results = json.loads((moved / "eval_detections.json").read_text())
+    assert {result["category_id"] for result in results} <= {1, 2} and len(results) > 10
+    assert {result["image_id"] for result in results} <= set(range(5))
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """A small detector, its files and a small data set, made once."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,20 @@ from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models import build_detector, postprocess
 from tflite_export import convert, quantize
 from tflite_export.evaluate import KerasDetector
-from tflite_export.postprocess import Suppression
+from tflite_export.suppression import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
 NAMES = {1: "circle", 2: "square", 3: "star"}
 NUM_IMAGES = 6
+
+
+@pytest.fixture(scope="session")
+def clients():
+    """The module `clients.py` beside this file."""
+    spec = importlib.util.spec_from_file_location("clients", Path(__file__).with_name("clients.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ from mobiledets_tf.errors import InputError
 from tflite_export import export as exporting
 from tflite_export import inspect, metadata
 
-ARTEFACTS = {"detector.tflite", "labels.txt", "report.json", "report.html", "architecture.json"}
+ARTEFACTS = {
+    "detector.tflite", "labels.txt", "labels_indexed.txt", "report.json", "report.html", "architecture.json",
+}  # fmt: skip
 
 
 def run(command, **flags) -> int:
@@ -29,7 +31,7 @@ def exported(tmp_path_factory, training, folder):
     path = tmp_path_factory.mktemp("export") / "out"
     code = run(
         export, checkpoint_dir=training, calibration_data=folder, eval_data=folder, calibration_images=4,
-        max_ap_drop=1, output_dir=path,
+        max_ap_drop=1, output_dir=path, bundle=True,
     )  # fmt: skip
     return code, path
 
@@ -37,7 +39,10 @@ def exported(tmp_path_factory, training, folder):
 def test_export_writes_a_measured_folder(exported, detector):
     code, path = exported
     assert code == 0
-    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | {"detections.png"}
+    evaluated = {"detections.png", "detections.json"}
+    assert {entry.name for entry in path.iterdir()} == ARTEFACTS | evaluated | {"bundle"}
+    shipped = (path / "bundle" / "detector.tflite").read_bytes()
+    assert shipped == (path / "detector.tflite").read_bytes()
     report = json.loads((path / "report.json").read_text())
     assert set(report["float"]) == set(report["int8"])
     assert len(report["int8"]) == 12
@@ -47,8 +52,20 @@ def test_export_writes_a_measured_folder(exported, detector):
     assert report["file"]["histogram"] == inspect.read(path / "detector.tflite").histogram()
     assert report["calibration"] == {"source": "images", "count": 4, "seed": 0, "split": "train"}
     assert report["evaluation"] == {
-        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True
+        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True,
+        "score_threshold": 1e-8, "max_detections": 100, "nms": "fast",
     }  # fmt: skip
+    # Shipped for use, measured for AP: one conversion, both suppressions.
+    options, nms = report["options"], report["nms"]
+    assert (options["score_threshold"], options["max_detections"], options["nms"]) == (0.2, 25, "fast")
+    assert nms["fast"] == {key: report["int8"][key] for key in ("AP", "AP50")}
+    assert set(nms["regular_on_threads"]) == {"1", "2", "4"} and nms["shipped"] == "fast"
+    assert nms["regular"] == nms["regular_on_threads"]["1"]
+    assert report["file"]["outputs"][0]["shape"] == [1, 25, 4]
+    results = json.loads((path / "detections.json").read_text())
+    assert {result["image_id"] for result in results} == {100 + number for number in range(6)}
+    assert min(result["score"] for result in results) < 0.2
+    assert (path / "labels_indexed.txt").read_text() == "0  circle\n1  square\n2  star\n"
     assert report["float_tflite"]["AP"] == pytest.approx(report["float"]["AP"], abs=0.01)
     assert set(report["quantization_error"]["outputs"]) == {"raw_boxes", "class_scores"}
     assert report["options"]["weights"] == "per_channel"
@@ -153,6 +170,7 @@ def test_an_export_that_fails_leaves_nothing(training, folder, tmp_path, monkeyp
     monkeypatch.setattr(exporting.convert, "convert", lambda *args: b"")
     monkeypatch.setattr(exporting, "_with_metadata", lambda model, settings: model)
     monkeypatch.setattr(exporting, "FileDetector", lambda *args, **kwargs: None)
+    monkeypatch.setattr(exporting, "_measured", lambda *args, **kwargs: None)
     data = {"calibration_data": folder, "eval_data": folder}
     code = run(export, checkpoint_dir=training, output_dir=tmp_path / "out", **data)
     assert code == 2
@@ -252,7 +270,7 @@ def test_benchmark_prints_a_measurement(tflite, capsys):
     printed = capsys.readouterr()
     assert "ms (measured on host_cpu" in printed.out and not printed.err
     assert run(benchmark, model=tflite("int8", "uint8"), runs=5, threads=2) == 0
-    assert "use one thread" in capsys.readouterr().err
+    assert "run such a file on one thread" in capsys.readouterr().err
     assert run(benchmark, model=tflite("int8", "int8", "none"), runs=5, threads=2) == 0
     assert not capsys.readouterr().err
 

@@ -7,9 +7,9 @@ import pytest
 
 from mobiledets_tf.compat import enable_object_detection, tf
 from mobiledets_tf.errors import InputError
-from tflite_export import convert, images, inspect, quantize, runtime
+from tflite_export import convert, images, inspect, pixels, quantize, runtime
 from tflite_export.evaluate import FileDetector, KerasDetector
-from tflite_export.postprocess import Suppression
+from tflite_export.suppression import Suppression
 
 SIZE, CLASSES = 96, 3  # of the detector in conftest.py
 NETWORK_OPS = {
@@ -59,7 +59,7 @@ def test_suppression_settings_reach_the_op(detector, anchors, image, tmp_path):
 def test_int8_outputs_follow_the_float_network(tflite, detector, image):
     runner = runtime.open_model(tflite("int8", "int8", "none")).get_signature_runner()
     details = runner.get_input_details()["image"]
-    outputs = runner(image=images.quantize(image, details["dtype"], *details["quantization"]))
+    outputs = runner(image=pixels.quantize(image, details["dtype"], *details["quantization"]))
     raw_boxes, logits = (output.numpy() for output in detector(image))
     expected = {"raw_boxes": raw_boxes, "class_scores": 1 / (1 + np.exp(-logits))}
     for name, values in expected.items():
@@ -85,9 +85,9 @@ def test_uint8_input_takes_raw_pixels_and_gives_what_int8_gives(tflite, pictures
 
 
 def test_pixels_survive_normalising_and_quantising():
-    pixels = np.arange(256, dtype=np.float32)
-    quantised = images.quantize(images.normalize(pixels), np.dtype(np.uint8), 1 / 127.5, 128)
-    assert np.abs(quantised.astype(int) - pixels).max() <= 1
+    levels = np.arange(256, dtype=np.float32)
+    quantised = pixels.quantize(images.normalize(levels), np.dtype(np.uint8), 1 / 127.5, 128)
+    assert np.abs(quantised.astype(int) - levels).max() <= 1
 
 
 def test_int8_file_with_post_processing_holds_these_operations(tflite):
@@ -98,7 +98,7 @@ def test_int8_file_with_post_processing_holds_these_operations(tflite):
     assert {t.dtype for t in model.outputs} == {"FLOAT32"}
     assert sorted(t.shape for t in model.outputs) == [(1,), (1, 100), (1, 100), (1, 100, 4)]
     assert model.signatures == {
-        "serving_default": {"inputs": ["image"], "outputs": ["boxes", "classes", "count", "scores"]}
+        "serving_default": {"inputs": ["image"], "outputs": ["output_0", "output_1", "output_2", "output_3"]}
     }
 
 

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from mobiledets_tf.cli import benchmark
+from mobiledets_tf.cli import benchmark, detect
 from mobiledets_tf.errors import InputError
+from tflite_export import footage
 from tflite_export.devices import coral
 
 # What libedgetpu exports (edgetpu_c.h) and what LiteRT asks of a delegate's library. The delegate
@@ -112,3 +113,19 @@ def test_what_the_compiler_refuses_is_exit_1(attach, compiler, tflite, capsys):
     model = tflite("int8", "uint8")
     assert benchmark.run(["mobiledets-benchmark", f"--model={model}", "--device=coral"]) == 1
     assert "edgetpu_compiler ended with code 1" in capsys.readouterr().err
+
+
+def test_a_detector_on_it(attach, compiler, tflite, pictures, tmp_path, capsys):
+    attach(1)
+    (tmp_path / "in").mkdir()
+    footage.write_image(tmp_path / "in" / "a.png", pictures[0])
+    given = [f"--model={tflite('int8', 'uint8')}", f"--images={tmp_path / 'in'}", "--device=coral"]
+    assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'out'}"]) == 0
+    assert "1 images" in capsys.readouterr().out
+    assert (compiler.parent / "calls").read_text() == "called\n"
+    compiler.write_text("#!/bin/sh\necho 'ERROR: Model not quantized'; exit 1\n")
+    assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 1
+    assert "is not compiled for the Edge TPU" in capsys.readouterr().err
+    attach(0)
+    assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 2
+    assert "sees no Edge TPU" in capsys.readouterr().err

@@ -9,9 +9,9 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.models import postprocess
-from tflite_export import drawings, evaluate, images
+from tflite_export import drawings, evaluate, pixels
 from tflite_export.evaluate import Detections, FileDetector, KerasDetector
-from tflite_export.postprocess import Suppression
+from tflite_export.suppression import Suppression
 
 SIZE = 96  # of the detector in conftest.py
 
@@ -55,7 +55,7 @@ def test_files_have_the_metrics_of_the_keras_model(files, tflite, detector, anch
 
 def test_the_post_process_op_finds_what_our_suppression_finds(tflite, anchors, pictures):
     path = tflite("int8", "uint8")
-    detect, settings = FileDetector(path, anchors, Suppression()), dataclasses.astuple(Suppression())
+    detect, settings = FileDetector(path, anchors, Suppression()), dataclasses.astuple(Suppression())[:3]
     from ai_edge_litert.interpreter import Interpreter
 
     seen = Interpreter(path, experimental_preserve_all_tensors=True)
@@ -64,7 +64,7 @@ def test_the_post_process_op_finds_what_our_suppression_finds(tflite, anchors, p
     (op,) = (found for found in seen._get_ops_details() if "PostProcess" in found["op_name"])
     for picture in tf.image.resize(pictures, (SIZE, SIZE)).numpy():
         image = (picture[np.newaxis] / 127.5 - 1).astype(np.float32)
-        seen.set_tensor(given["index"], images.quantize(image, np.uint8, *given["quantization"]))
+        seen.set_tensor(given["index"], pixels.quantize(image, np.uint8, *given["quantization"]))
         seen.invoke()
         raw_boxes, scores = (seen.get_tensor(index) for index in op["inputs"][:2])
         kept = postprocess.suppress(postprocess.decode(raw_boxes, anchors), scores, *settings)

@@ -14,7 +14,7 @@ from mobiledets_tf.detection import checkpoints, imported
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.models import build_detector
 from tflite_export import convert, evaluate, import_weights, inspect
-from tflite_export.postprocess import Suppression
+from tflite_export.suppression import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
 
@@ -116,6 +116,7 @@ def keras_outputs(model, images) -> dict[str, np.ndarray]:
 
 def raw_outputs(file: evaluate.FileDetector, image) -> dict[str, np.ndarray]:
     """Outputs of a file without post-processing, as float32."""
+    file = file._run
     outputs = file._runner(**{evaluate.INPUT: file._as_input(image)})
     return {name: file._as_float(name, values) for name, values in outputs.items()}
 

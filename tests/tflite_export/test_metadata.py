@@ -99,8 +99,9 @@ def test_outputs_are_described_in_the_order_of_the_file(root, files):
 def test_labels_are_a_zip_archive_at_the_end(files):
     data = files[1].read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert archive.namelist() == ["labels.txt"]
+        assert archive.namelist() == ["labels.txt", "labels_indexed.txt"]
         assert archive.read("labels.txt").decode() == "circle\nStern, groß\n???\n"
+        assert archive.read("labels_indexed.txt").decode() == "0  circle\n1  Stern, groß\n"
         assert archive.testzip() is None
     assert metadata.labels_of(data) == LABELS
     assert metadata.labels_of(files[0].read_bytes()) is None

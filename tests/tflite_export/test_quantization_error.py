@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import blocks, inspect, quantization_error, quantize, runtime
+from tflite_export import blocks, inspect, pixels, quantization_error, runtime
 from tflite_export.inspect import CUSTOM_OP
 
 
@@ -25,7 +25,7 @@ def test_errors_are_those_of_the_outputs(tflite, detector, samples, postprocess)
     runner = interpreter.get_signature_runner()
     details, rows = runner.get_input_details()["image"], []
     for sample in samples:
-        outputs = runner(image=quantize.images.quantize(sample, np.int8, *details["quantization"]))
+        outputs = runner(image=pixels.quantize(sample, np.int8, *details["quantization"]))
         scale, zero_point = runner.get_output_details()["raw_boxes"]["quantization"]
         expected = detector(sample)[0].numpy()
         rows.append((expected, (outputs["raw_boxes"].astype(np.float32) - zero_point) * scale))

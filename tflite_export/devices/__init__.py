@@ -90,6 +90,17 @@ def merged(checked: list["Finding"], compilation: "Compilation") -> list["Findin
     return checked + [finding for finding in compilation.findings if finding.op_index not in known]
 
 
+def judged(checked: list["Finding"], compilation: "Compilation") -> tuple[bool, list["Finding"]]:
+    """Whether a file is ready, and what keeps it from being so.
+
+    Where the vendor's compiler counted (`result["ready"]`), its count decides; else the static check does.
+    """
+    if compilation.status == "compiled" and (ready := compilation.result.get("ready")) is not None:
+        return ready, [] if ready else compilation.findings or checked
+    findings = merged(checked, compilation)
+    return not findings and compilation.status != "failed", findings
+
+
 @dataclasses.dataclass(frozen=True)
 class Compilation:
     """The vendor compiler's answer.

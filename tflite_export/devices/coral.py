@@ -18,7 +18,7 @@ VARIANTS = {"": None}
 DEFAULT_VARIANT = ""
 LIBRARY = "libedgetpu.so.1"
 # What the compiler leaves in place of the operations that it maps.
-COMPILED_OP = "edgetpu-custom-op"
+COMPILED_OP = next(iter(inspect.COMPILED_OPS))
 _VERSION_TIMEOUT_S = 30
 _HELP = "see https://coral.ai/software"
 
@@ -80,9 +80,9 @@ def measure(
       RuntimeError: the compiler refuses the file.
     """
     del variant
-    delegate = _delegate()
+    chip = delegate()
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
-        interpreter = runtime.open_model(_compiled(path, folder), threads, delegates=[delegate])
+        interpreter = runtime.open_model(compiled(path, folder), threads, delegates=[chip])
         return timing.measure(interpreter, "coral", path, threads, runs, seed, seconds)
 
 
@@ -100,7 +100,12 @@ def _compiler() -> str:
     return found
 
 
-def _delegate():
+def delegate():
+    """The loaded delegate of the attached Edge TPU.
+
+    Raises:
+      InputError: no library, or no device.
+    """
     if not attached():
         raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
     from ai_edge_litert.interpreter import load_delegate
@@ -111,7 +116,13 @@ def _delegate():
         raise InputError(f"the Edge TPU cannot be opened through {LIBRARY}; is it in use?") from error
 
 
-def _compiled(path: str | os.PathLike, folder: str) -> str:
+def compiled(path: str | os.PathLike, folder: str) -> str:
+    """The path of a file that is compiled: itself, or what the compiler writes into `folder`.
+
+    Raises:
+      InputError: no compiler, or no .tflite file.
+      RuntimeError: the compiler refuses the file.
+    """
     if COMPILED_OP in inspect.read(path).histogram():
         return os.fspath(path)
     _compiler()

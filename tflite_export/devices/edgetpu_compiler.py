@@ -1,5 +1,6 @@
 """Running Coral's `edgetpu_compiler` where it is installed, and judging its answer."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError
-from tflite_export import blocks, inspect
-from tflite_export.devices import Compilation, edgetpu_log, process
+from tflite_export import blocks, inspect, metadata
+from tflite_export.devices import Compilation, Finding, edgetpu_log, process
 from tflite_export.devices.edgetpu_log import CompilerLog
+from tflite_export.devices.int8_check import CPU_BY_DESIGN
 from tflite_export.inspect import ModelFile, Operator
 
 COMPILER = "edgetpu_compiler"
@@ -25,17 +27,18 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
 
     Args:
       path: the .tflite file.
-      output_dir: where NAME_edgetpu.tflite goes; nothing is left there by a failure.
+      output_dir: where NAME_edgetpu.tflite goes; nothing is left there by a failure. It has the
+        metadata, labels, signature and order of outputs of `path`, which the compiler leaves out.
 
     Raises:
-      InputError: the file is no .tflite file.
+      InputError: the file is no .tflite file, or compiled already.
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = " ".join(_arguments(COMPILER, output_dir, path))
-    found = shutil.which(COMPILER)
+    model, found = inspect.read(path), shutil.which(COMPILER)
     if not found:
         return Compilation("not compiled", command, f"{COMPILER} is not installed")
-    model = inspect.read(path)
+    inspect.refuse_compiled(model, path, "give the file it was made from")
     output_dir.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         # In a folder of its own first: a compiler that dies leaves nothing in the user's.
@@ -43,11 +46,12 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
             code, printed = process.run(COMPILER, _arguments(found, Path(folder), path), TIMEOUT_S)
             log = edgetpu_log.parse(printed + _operation_log(Path(folder), path))
             made = Path(folder) / f"{path.stem}_edgetpu.tflite"
-            reason = _fault(code, log, made)
+            reason = _fault(code, log, made, printed)
             if not reason:
+                made.write_bytes(metadata.restored(made.read_bytes(), path.read_bytes()))
                 os.replace(made, output_dir / made.name)
-                result = _result(log, model, attempt)
-                return Compilation("compiled", command, "", str(output_dir / made.name), printed, result)
+                result, output = _result(log, model, attempt), str(output_dir / made.name)
+                return Compilation("compiled", command, "", output, printed, result, left_out(log, model))
         if edgetpu_log.INTERNAL_ERROR not in printed:
             break
     return Compilation("failed", command, reason, None, printed, _result(log, model, attempt))
@@ -63,12 +67,13 @@ def _operation_log(folder: Path, path: Path) -> str:
     return "\n" + written.read_text("utf-8", "replace") if written.is_file() else ""
 
 
-def _fault(code: int | str, log: CompilerLog, made: Path) -> str:
+def _fault(code: int | str, log: CompilerLog, made: Path, printed: str) -> str:
     """Why there is no compiled file to trust, or ''."""
+    why = log.error or _last_line(printed)
     if reason := process.fault(COMPILER, code):
-        return f"{reason}{': ' + log.error if log.error and not isinstance(code, str) else ''}"
+        return f"{reason}{': ' + why if why and not isinstance(code, str) else ''}"
     if log.succeeded is False:
-        return f"{COMPILER} failed{': ' + log.error if log.error else ''}"
+        return f"{COMPILER} failed{': ' + why if why else ''}"
     if not made.is_file():
         return f"{COMPILER} ended without an error and wrote no file"
     try:
@@ -85,7 +90,44 @@ def _result(log: CompilerLog, model: ModelFile, attempts: int) -> dict[str, Any]
         operator, status = first
         named = {"op_index": operator.index, "op": operator.name, "block": blocks.of_operator(operator),
                  "status": status}  # fmt: skip
-    return log.to_dict() | {"attempts": attempts, "first_on_cpu": named}
+    return log.to_dict() | {"attempts": attempts, "first_on_cpu": named, "ready": verdict(log, model)}
+
+
+def _last_line(printed: str) -> str:
+    return next((" ".join(line.split()) for line in reversed(printed.splitlines()) if line.strip()), "")
+
+
+def verdict(log: CompilerLog, model: ModelFile) -> bool | None:
+    """Whether all operations run on the Edge TPU but those that stay on the CPU by design.
+
+    By the compiler's own count; None where its log has none, or counts another number of operations.
+    """
+    if log.on_cpu is None or log.on_edgetpu is None:
+        return None
+    if log.on_cpu + log.on_edgetpu != len(model.operators):
+        return None
+    return log.on_cpu <= sum(op.name in CPU_BY_DESIGN for op in model.operators)
+
+
+def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
+    """A finding for each kind of operation and status that the compiler left on the CPU without need."""
+    allowed = {_kind(op) for op in model.operators if op.name in CPU_BY_DESIGN}
+    findings = []
+    for row in log.operators:
+        if not row.is_mapped and row.op not in allowed:
+            mapped = sum(other.count for other in log.operators if other.op == row.op and other.is_mapped)
+            first = next(iter([op for op in model.operators if _kind(op) == row.op][mapped:]), None)
+            place = (None, row.op, None, None) if first is None else (
+                first.index, first.name, first.outputs[0].name if first.outputs else None,
+                blocks.of_operator(first),
+            )  # fmt: skip
+            findings.append(Finding(*place, f"{row.count} on the CPU, says the compiler: {row.status}"))
+    return sorted(findings, key=lambda found: math.inf if found.op_index is None else found.op_index)
+
+
+def _kind(op: Operator) -> str:
+    """The name of an operation in the compiler's table."""
+    return _CUSTOM if op.is_custom else op.name
 
 
 def first_on_cpu(log: CompilerLog, model: ModelFile) -> tuple[Operator, str] | None:
@@ -97,7 +139,7 @@ def first_on_cpu(log: CompilerLog, model: ModelFile) -> tuple[Operator, str] | N
     found = []
     for kind in {row.op for row in log.operators if not row.is_mapped}:
         mapped = sum(row.count for row in log.operators if row.op == kind and row.is_mapped)
-        operators = [op for op in model.operators if (_CUSTOM if op.is_custom else op.name) == kind]
+        operators = [op for op in model.operators if _kind(op) == kind]
         statuses = [row.status for row in log.operators if row.op == kind and not row.is_mapped]
         # The status that names a limit says more than that of what follows it.
         statuses.sort(key=lambda status: status.startswith("More than one subgraph"))

@@ -1,0 +1,82 @@
+"""Images per second of `Detector` against a bare loop over the interpreter, on the same file and images.
+
+    python benchmarks/detect.py --model=runs/export/detector.tflite --images=cards/val
+
+Prints one JSON object. The bare loop reads an image with OpenCV, resizes it, runs LiteRT and reads the four
+outputs; `Detector` does the same with training's sampling grid, and checks what it is given.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import app, flags
+from ai_edge_litert.interpreter import Interpreter
+
+from tflite_export import flatbuffer, footage, pixels, suppression
+from tflite_export.detector import Detector
+
+_MODEL = flags.DEFINE_string("model", None, "A .tflite detector.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "A folder of images.", required=True)
+_COUNT = flags.DEFINE_integer("count", 100, "Images of a round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds of each, in turns; the median counts.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads of LiteRT.")
+
+
+def bare(path: str, threads: int):
+    """A loop's body as a user writes it."""
+    interpreter = Interpreter(path, num_threads=threads)
+    interpreter.allocate_tensors()
+    detail = interpreter.get_input_details()[0]
+    outputs = [each["index"] for each in interpreter.get_output_details()]
+    _, height, width, _ = detail["shape"]
+    dtype = np.dtype(detail["dtype"])
+
+    def run(name: Path):
+        image = cv2.cvtColor(cv2.imread(str(name)), cv2.COLOR_BGR2RGB)
+        resized = cv2.resize(image, (int(width), int(height)))
+        interpreter.set_tensor(detail["index"], pixels.as_input(resized, dtype))
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in outputs]
+
+    return run
+
+
+def rate(run, names) -> float:
+    """Images per second of one round."""
+    start = time.perf_counter()
+    for name in names:
+        run(name)
+    return len(names) / (time.perf_counter() - start)
+
+
+def main(_):
+    folder = footage.Folder(_IMAGES.value)
+    names = [folder.folder / name for name in folder.names[: _COUNT.value]]
+    settings = suppression.of_file(flatbuffer.unpack(Path(_MODEL.value).read_bytes()))
+    runs = {
+        "bare": bare(_MODEL.value, _THREADS.value),
+        "detector": Detector(_MODEL.value, threads=_THREADS.value, score_threshold=settings.score_threshold),
+    }
+    rounds = {name: [] for name in runs}
+    for number in range(_ROUNDS.value + 1):
+        for name, run in runs.items():
+            found = rate(run, names)
+            # The first round warms up.
+            if number:
+                rounds[name].append(found)
+    ratios = [one / other for one, other in zip(rounds["detector"], rounds["bare"], strict=True)]
+    result = {
+        "model": _MODEL.value, "images": len(names), "rounds": _ROUNDS.value, "threads": _THREADS.value,
+        "images_per_s": {name: statistics.median(values) for name, values in rounds.items()},
+        "detector_over_bare": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main))

@@ -1,0 +1,135 @@
+"""`mobiledets-detect`: a detector on an image, a folder, a video or a camera."""
+
+import json
+import os
+import sys
+
+from absl import flags
+
+from mobiledets_tf.cli import app
+from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.interrupts import StopRequest
+
+FLAGS = flags.FlagValues()
+_DEVICES = ("host_cpu", "coral")
+
+flags.DEFINE_string(
+    "model", None, "A .tflite detector with post-processing, ours or anybody's, or a training folder.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "images", None, "An image, a folder of images, a video file, or camera:0.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output_dir", "detections", "For annotated copies and detections.json (COCO results).", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "annotations", None, "COCO annotations of the images: AP is measured.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "labels", None, "Class names, plain or indexed lines; default: those inside the model or beside it.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum("device", "host_cpu", _DEVICES, "coral: an attached Edge TPU.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
+flags.DEFINE_float(
+    "score_threshold", 0.3, "Boxes of lower scores are not drawn, and not written unless AP is measured.",
+    lower_bound=0, upper_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "max_images", None, "Only the first so many images or frames.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_bool("draw", True, "Write annotated copies.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.mark_flag_as_required("model", flag_values=FLAGS)
+flags.mark_flag_as_required("images", flag_values=FLAGS)
+
+DESCRIPTION = """
+Detects objects: annotated copies in --output_dir, detections.json as COCO results, AP where annotations
+are given. A camera runs until Ctrl-C.
+
+  mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found
+  mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found \\
+      --annotations=cards/instances_val.json
+  mobiledets-detect --model=runs/export/detector.tflite --images=camera:0 --device=coral
+"""
+
+
+def main() -> None:
+    """Detects, writes, and prints a summary."""
+    from tflite_export import detect, footage
+    from tflite_export.coco_results import Truth
+
+    _check()
+    truth = None if FLAGS.annotations is None else Truth.load(FLAGS.annotations)
+    if truth and truth.faults:
+        _say(f"{truth.faults} entries of the annotations are faulty and left out; "
+             "mobiledets-data --mode=check names them")  # fmt: skip
+    source = footage.open_source(FLAGS.images)
+    detector = _detector(scored=truth is not None)
+    if not detector.labels:
+        _say("the model has no labels: classes are shown as numbers; --labels names them")
+    drawn = FLAGS.score_threshold if FLAGS.draw else None
+    run = detect.Run(detector, source, FLAGS.output_dir, truth, drawn, _settings(detect))
+    with StopRequest() as stop:
+        summary = run.run(FLAGS.max_images, _progress, lambda: stop.requested)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    result = {"output_dir": FLAGS.output_dir, "images": summary.images, "detections": summary.detections,
+              "images_per_s": summary.images_per_s, "skipped": summary.skipped,
+              "metrics": summary.metrics}  # fmt: skip
+    print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
+    if summary.fault:
+        raise CheckFailed(summary.fault)
+
+
+def _check() -> None:
+    if os.path.exists(FLAGS.output_dir) and not os.path.isdir(FLAGS.output_dir):
+        raise InputError(f"--output_dir={FLAGS.output_dir} is a file; a folder is needed")
+
+
+def _detector(scored: bool):
+    """The detector; one that is scored keeps what the evaluation asks for."""
+    from tflite_export.detector import Detector
+    from tflite_export.suppression import Suppression
+
+    measured = Suppression()
+    threshold = measured.score_threshold if scored else FLAGS.score_threshold
+    count = measured.max_detections if scored else None
+    return Detector(FLAGS.model, FLAGS.labels, FLAGS.device, FLAGS.threads, threshold, count)
+
+
+def _settings(detect) -> dict:
+    """All that results depend on, so that an interrupted run goes on with the same ones only."""
+    names = ("score_threshold", "device", "draw", "annotations", "labels", "threads")
+    return {name: FLAGS[name].value for name in names} | {
+        "model": detect.fingerprint(FLAGS.model), "images": os.path.abspath(FLAGS.images)
+    }  # fmt: skip
+
+
+def as_text(result: dict) -> str:
+    """The summary as text."""
+    rate = f", {result['images_per_s']:.1f} images/s without drawing" if result["images_per_s"] else ""
+    lines = [f"{result['images']} images, {result['detections']} detections{rate}; written to "
+             f"{result['output_dir']}"]  # fmt: skip
+    if result["skipped"]:
+        lines.append(f"{result['skipped']} images of the folder have no annotation and were left out")
+    if metrics := result["metrics"]:
+        lines.append(", ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75", "AR100")))
+    return "\n".join(lines)
+
+
+def _progress(items, total):
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc="detect", unit="image", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+run = app.command(FLAGS, main, DESCRIPTION)
+
+if __name__ == "__main__":
+    sys.exit(run())

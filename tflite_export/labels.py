@@ -1,0 +1,103 @@
+"""Class names in files that other programs read: one name a line, or a number and a name a line.
+
+Programs guess which of the two a file is. Frigate and pycoral take a line that begins with a number for
+an indexed one, so a plain `7 up` is misread; DOODS counts plain lines from 1. Indexed lines are read
+alike by all of them. Task libraries read plain lines from the archive inside a .tflite file.
+"""
+
+import collections
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobiledets_tf.data.text import show
+from mobiledets_tf.errors import InputError
+
+PLAIN, INDEXED = "labels.txt", "labels_indexed.txt"
+# The line of a class id that the label map leaves out, as TensorFlow's own label files have it.
+NO_NAME = "???"
+_NUMBER_FIRST = re.compile(r"\s*\d+[:\s]")
+_INDEXED_LINE = re.compile(r"\s*(\d+)(?:\s*:\s*|\s+)(\S.*?)\s*")
+MAX_CLASSES = 100_000
+
+
+def check(names: Sequence[str], where: str) -> None:
+    """Refuses names that a reader cannot tell apart; `where` says whose they are.
+
+    Raises:
+      InputError: two names are alike, or one is empty.
+    """
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise InputError(f"{where}: the name of class {number} is empty")
+    counts = collections.Counter(name for name in names if name != NO_NAME)
+    for name, count in counts.items():
+        if count > 1:
+            which = ", ".join(str(i) for i, other in enumerate(names, 1) if other == name)
+            raise InputError(f"{where}: classes {which} are all named {show(name)}; give each its own name")
+
+
+def plain(names: Sequence[str]) -> str:
+    """One name a line, the first for class id 0 of the file."""
+    return "".join(f"{name}\n" for name in names)
+
+
+def indexed(names: Sequence[str]) -> str:
+    """`0  name` a line; ids without a name have no line."""
+    return "".join(f"{number}  {name}\n" for number, name in enumerate(names) if name != NO_NAME)
+
+
+def misread(names: Sequence[str]) -> list[str]:
+    """Names that readers of the plain file take for a number and a name."""
+    return [name for name in names if _NUMBER_FIRST.match(name)]
+
+
+def read(path: str | os.PathLike, num_classes: int | None = None) -> tuple[str, ...]:
+    """Names of a plain or indexed file, the first for class id 0.
+
+    Args:
+      path: the file. It is indexed where every line is a number and a name and no number comes twice.
+      num_classes: of the model. A plain file may have one line more, for the background, which is left
+        out: `background` or `???`.
+
+    Raises:
+      InputError: not text, empty, of another length, or two names are alike.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read labels {str(path)!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"labels {str(path)!r} are not UTF-8 text: {error.reason}") from error
+    names = parse([line.strip() for line in lines if line.strip()], f"labels {str(path)!r}")
+    return _fitted(names, num_classes, f"labels {str(path)!r}")
+
+
+def parse(lines: Sequence[str], where: str) -> list[str]:
+    """Names of the lines of a plain or indexed file; raises as `read`."""
+    if not lines:
+        raise InputError(f"{where}: no names in it")
+    pairs = [match.groups() for line in lines if (match := _INDEXED_LINE.fullmatch(line))]
+    numbers = [int(number) for number, _ in pairs if len(number) < 9]
+    if len(numbers) != len(lines) or len(set(numbers)) != len(numbers):
+        names = list(lines)
+    elif max(numbers) >= MAX_CLASSES:
+        raise InputError(f"{where}: class id {max(numbers)}; allowed: less than {MAX_CLASSES:,}")
+    else:
+        names = [NO_NAME] * (max(numbers) + 1)
+        for number, (_, name) in zip(numbers, pairs, strict=True):
+            names[number] = name
+    check(names, where)
+    return names
+
+
+def _fitted(names: list[str], num_classes: int | None, where: str) -> tuple[str, ...]:
+    if num_classes is None or len(names) == num_classes:
+        return tuple(names)
+    if len(names) == num_classes + 1 and names[0].lower() in ("background", NO_NAME):
+        return tuple(names[1:])
+    is_gap = len(names) < num_classes and NO_NAME in names
+    if is_gap:
+        return (*names, *[NO_NAME] * (num_classes - len(names)))
+    raise InputError(f"{where}: {len(names)} names; the model has {num_classes} classes")
