@@ -33,6 +33,10 @@ flags.DEFINE_float(
     "val_share", None, "convert: makes val of this share of a single split; default 0.2 for a data folder "
     "with one split.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_enum(
+    "exif_turn", "auto", ["auto", "upright", "stored"], "check, convert: what boxes on pictures with an EXIF "
+    "turn are of; auto: what their sizes and boxes fit, and upright where both do.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
@@ -71,17 +75,26 @@ def _check() -> None:
     for each in _checked():
         measured = statistics.measure(each.dataset, FLAGS.image_size or 320)
         print("\n".join([f"{each.split.name}:", *measured.lines()]))
-        for warning in measured.warnings():
-            print(f"{each.split.name}: warning: {warning}")
+        _warn([each], measured)
 
 
 def _convert() -> None:
-    from mobiledets_tf.data import convert
+    from mobiledets_tf.data import convert, statistics
 
     output_dir = _required("output_dir")
-    dataset = convert.convert(_divided(_checked()), output_dir, FLAGS.num_shards)
+    parts = _divided(_checked())
+    for each in parts:
+        _warn([each], statistics.measure(each.dataset, FLAGS.image_size or 320))
+    dataset = convert.convert(parts, output_dir, FLAGS.num_shards)
     shards = sum(len(split["shards"]) for split in dataset["splits"].values())
     print(f"{output_dir}: {shards} shards, splits {', '.join(dataset['splits'])}")
+
+
+def _warn(parts: list, measured=None) -> None:
+    """One line for each thing that should be known of the splits and is no fault."""
+    for each in parts:
+        for warning in (*each.warnings, *(measured.warnings() if measured else ())):
+            print(f"{each.split.name}: warning: {warning}")
 
 
 def _divided(checked: list) -> list:
@@ -107,7 +120,7 @@ def _checked() -> list:
     """
     from mobiledets_tf.data import check, coco
 
-    checked = check.check(coco.find_splits(_required("images"), FLAGS.annotations))
+    checked = check.check(coco.find_splits(_required("images"), FLAGS.annotations), FLAGS.exif_turn)
     for each in checked:
         for fault in each.faults:
             print(fault)
@@ -115,6 +128,7 @@ def _checked() -> list:
         print(each.summary())
     faults = sum(len(each.faults) for each in checked)
     if faults:
+        _warn(checked)
         raise CheckFailed(f"{faults} faults in {FLAGS.images!r}")
     return checked
 

@@ -120,7 +120,7 @@ def _train() -> None:
     workers = Replicas(strategy)
     config, label_map = jobs.train_config(_job())
     workers.check_batch(config.train_config.batch_size)
-    initial = _initial(config)
+    initial = _initial(config, label_map)
     if FLAGS.preset:
         from google.protobuf import text_format
 
@@ -152,17 +152,18 @@ def _end_if(stop) -> None:
         raise KeyboardInterrupt
 
 
-def _initial(config):
+def _initial(config, label_map: str):
     """The weights of --init_from for the network of a config, accounted for; None without the flag."""
     if FLAGS.init_from is None:
         return None
+    from mobiledets_tf.data import records
     from mobiledets_tf.detection import checkpoints, initial_weights, network_settings
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training goes on from its own.
     settings = network_settings.read(config.model.ssd)
     if initial_weights.is_own(FLAGS.init_from):
-        account = initial_weights.read(FLAGS.init_from, settings)
+        account = initial_weights.read(FLAGS.init_from, settings, records.read_label_map(label_map))
     else:
         from tflite_export import foreign_weights
 

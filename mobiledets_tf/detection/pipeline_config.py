@@ -123,6 +123,7 @@ class Overrides:
       label_map: the label map beside them.
       quantization_aware: simulated int8 quantisation, from float weights.
       mixed_precision: the network computes in bfloat16.
+      most_boxes: that an image of the data has: no limit of the config may be lower.
     """
 
     architecture: str | None = None
@@ -139,6 +140,7 @@ class Overrides:
     label_map: str | None = None
     quantization_aware: bool | None = None
     mixed_precision: bool | None = None
+    most_boxes: int | None = None
 
 
 def parse(text: str, where: str = "pipeline config") -> PipelineConfig:
@@ -205,6 +207,9 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
     _override_data(config, overrides)
     if overrides.batch_size is not None:
         config.train_config.batch_size = _at_least("batch size", overrides.batch_size, 1)
+    if overrides.most_boxes is not None:
+        for part in (config.train_config, config.train_input_reader, *config.eval_input_reader):
+            part.max_number_of_boxes = max(part.max_number_of_boxes, overrides.most_boxes)
     if overrides.steps is not None:
         _set_steps(config, _at_least("steps", overrides.steps, 1))
     if overrides.learning_rate is not None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.data.records import require_decodable
 from mobiledets_tf.detection import (
     checkpoints,
     imported,
@@ -351,5 +352,6 @@ def _known_errors(records: Records) -> Iterator[None]:
                 f"{records.failure}; --max_damaged_records allows some to be skipped"
             ) from error
         if "No space left" not in str(error):
+            require_decodable(records.files)
             raise
         raise InputError("no space left on the device of model_dir; the last checkpoint is kept") from error
