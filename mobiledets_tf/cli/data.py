@@ -12,12 +12,18 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_enum("mode", None, ["sample", "check", "convert"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_string(
     "images", None,
-    "A data folder (instances_SPLIT.json beside SPLIT/), or with --annotations the images of one split.",
+    "A data folder: instances_SPLIT.json beside SPLIT/, or any other format (--format lists them); or with "
+    "--annotations the images of one split.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
-    "annotations", None, "COCO file instances_SPLIT.json of one split.", flag_values=FLAGS
+    "annotations", None, "COCO file instances_SPLIT.json of a split, or a file or folder of another format.",
+    flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "format", None, ["coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio"],
+    "check, convert: format of the annotations; default: what they look like.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string("output_dir", None, "Folder to write (sample, convert).", flag_values=FLAGS)
 flags.DEFINE_integer(
     "num_shards", None, "convert: TFRecord files a split, at most one an image; default one per 250 images.",
@@ -41,7 +47,8 @@ flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bou
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
 DESCRIPTION = """
-Makes the sample set, checks images with COCO boxes, converts them to TFRecords.
+Makes the sample set, checks images with boxes (COCO, Pascal VOC, YOLO, TFRecords of others, CVAT,
+LabelMe, Label Studio, Roboflow; told apart by themselves), converts them to TFRecords.
 
   mobiledets-data --mode=sample --output_dir=sample
   mobiledets-data --mode=check --images=sample
@@ -104,7 +111,8 @@ def _divided(checked: list) -> list:
     share = FLAGS.val_share
     if share is not None and len(checked) != 1:
         raise InputError(f"--val_share={share}: the folder has {len(checked)} splits already")
-    if share is None and (len(checked) != 1 or FLAGS.annotations is not None):
+    named = FLAGS.annotations is not None and checked[0].split.content is None
+    if share is None and (len(checked) != 1 or named):
         return checked
     parts = divide.divide(checked[0], divide.DEFAULT_SHARE if share is None else share)
     sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
@@ -118,9 +126,12 @@ def _checked() -> list:
     Raises:
       CheckFailed: there are faults.
     """
-    from mobiledets_tf.data import check, coco
+    from mobiledets_tf.data import check, formats
 
-    checked = check.check(coco.find_splits(_required("images"), FLAGS.annotations), FLAGS.exif_turn)
+    name, splits = formats.read(_required("images"), FLAGS.annotations, FLAGS.format)
+    if name != "coco" or FLAGS.format:
+        print(f"{FLAGS.images}: read as {name}, splits {', '.join(split.name for split in splits)}")
+    checked = check.check(splits, FLAGS.exif_turn)
     for each in checked:
         for fault in each.faults:
             print(fault)

@@ -89,9 +89,12 @@ def _check_split(split: coco.Split, exif_turn: str) -> Checked:
     sound = {image_id: value for image_id, value in seen.items() if image_id not in reasons}
     looks = {image_id: each for image_id, (each, _) in sound.items()}
     data, faults, notes = _turned(split, data, faults, exif_turn, looks)
+    notes = [*split.notes, *notes]
     repaired = frozenset(image_id for image_id, each in looks.items() if each.is_repaired)
     if repaired:
-        notes.append(f"images that the decoder of the training refuses: {len(repaired)}; clean copies are converted")
+        notes.append(
+            f"images that the decoder of the training refuses: {len(repaired)}; clean copies are converted"
+        )
     notes += _unused(split, data) + suspicious.warnings(data)
     return Checked(
         split, data, (faults + suspicious.faults(str(split.annotations), data), image_faults), tuple(notes),
@@ -161,14 +164,16 @@ def _turned(
     the whole file; where both fit, the upright picture is taken, which viewers show.
     """
     turned = {image_id: look for image_id, look in looks.items() if look.orientation != 1}
+    # Of records the stored pixels are meant, always.
+    settled = {image.id for image in data.images if image.as_stored} & turned.keys()
     if not turned:
         return data, faults, []
-    unclear = {
+    unclear = {} if settled else {
         image.id: turned[image.id].upright_size for image in data.images
         if image.id in turned and turned[image.id].size == (image.width, image.height)
         and turned[image.id].upright_size != turned[image.id].size
     }  # fmt: skip
-    stored, why = set(turned) if exif_turn == "stored" else set(), ""
+    stored, why = settled, ""
     if unclear and exif_turn != "stored":
         upright, upright_faults = coco.load(split, unclear)
         if exif_turn == "auto" and len(upright_faults) > len(faults):

@@ -31,6 +31,8 @@ MAX_AREA = 1e10  # larger boxes are in no COCO measure
 
 # Key of an entry that was read from another format: (file, place in it). No JSON has it.
 WHERE = object()
+# Key of an image of which an EXIF turn is not followed.
+AS_STORED = object()
 
 _SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
 
@@ -45,6 +47,8 @@ class Split:
       annotations: its annotation file, or what stands for it in another format.
       content: the COCO object, where it was read from another format; else it is read from the file.
       pictures: reads images by their names; default: from the folder.
+      faults: found while the content was made.
+      notes: what is to be said of how it was read, one line each.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Split:
     annotations: Path
     content: dict[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
     pictures: Any = dataclasses.field(default=None, compare=False, repr=False)
+    faults: tuple["Fault", ...] = dataclasses.field(default=(), compare=False, repr=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def read_picture(self, file_name: str) -> bytes:
         """The bytes of an image file; raises as `pictures.Folder.read`."""
@@ -167,9 +173,20 @@ def load(
     if not isinstance(value, dict):
         raise InputError(f"annotation file {path!r} should be a JSON object, not {_kind(value)}")
     for key in ("images", "categories", "annotations"):
-        if value.get(key) == []:
+        if value.get(key) == [] and not split.faults:
             raise InputError(f"annotation file {path!r} is an empty data set: it has no {key}")
-    return _Reader(path, sizes or {}).read(value)
+    dataset, faults = _Reader(path, sizes or {}).read(value)
+    return dataset, [*split.faults, *faults]
+
+
+def is_split_file(path: Path) -> bool:
+    """Whether a file is named instances_SPLIT.json."""
+    return _SPLIT_FILE.fullmatch(path.name) is not None
+
+
+def split_name(path: Path) -> str:
+    """The SPLIT of instances_SPLIT.json."""
+    return _SPLIT_FILE.fullmatch(path.name)[1]
 
 
 def _split(annotations: Path, images: Path) -> Split:
@@ -260,6 +277,7 @@ def read_image(entry: dict[str, Any]) -> Image:
         width=_integer(entry, "width", 1, MAX_SIDE),
         height=_integer(entry, "height", 1, MAX_SIDE),
         group=entry.get("group", "") if isinstance(entry.get("group", ""), str) else "",
+        as_stored=AS_STORED in entry,
     )
 
 

@@ -150,13 +150,26 @@ def look(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Look:
         raise PictureError(_UNREADABLE) from None
     except Exception as error:
         raise PictureError(f"cannot be decoded: {error}") from error
-    if not (_is_plain(image) and orientation == 1 and image.size == size):
+    if not (_is_plain(image) and (as_stored or orientation == 1) and image.size == size):
         decode(data, size, as_stored)
         return Look(image.size, orientation, False)
     is_repaired = not _model_reads(data)
     if is_repaired:
         decode(data, size, as_stored)
     return Look(image.size, orientation, is_repaired)
+
+
+def head(data: bytes) -> Look:
+    """What the head of an image file says; its pixels are not decoded.
+
+    Raises:
+      PictureError: it is no image.
+    """
+    try:
+        image = _open(data)
+        return Look(image.size, _orientation(image), False)
+    except Exception as error:  # damaged files make PIL raise almost anything
+        raise PictureError(_UNREADABLE) from error
 
 
 _UNREADABLE = f"is not a readable image; formats: {', '.join(FORMATS)}"
@@ -212,11 +225,12 @@ def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) ->
     """The upright picture if it has the annotated size, else the stored one without its tag."""
     for key in ("xmp", "XML:com.adobe.xmp"):  # loading the pixels of a PNG may bring them back
         image.info.pop(key, None)
-    if _orientation(image) == 1:
+    # The decoder of training follows no tag: a file whose pixels are wanted as stored stays as it is.
+    if as_stored or _orientation(image) == 1:
         return image
-    upright = image if as_stored else ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image)
     # A copy has no format: it is encoded anew, without the tag.
-    return upright if upright.size == size and not as_stored else image.copy()
+    return upright if upright.size == size else image.copy()
 
 
 def _is_plain(image: Image.Image) -> bool:

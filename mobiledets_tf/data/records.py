@@ -243,8 +243,9 @@ def require_decodable(files: Sequence[str]) -> None:
             tf.io.decode_image(example.encoded, channels=3, expand_animations=False)
         except tf.errors.OpError as error:
             raise CheckFailed(
-                f"image {example.image_id!r} (record {number + 1} of {os.path.dirname(files[0])!r}) cannot be "
-                f"decoded: {error.message.splitlines()[0]}; mobiledets-data --mode=convert makes clean copies"
+                f"image {example.image_id!r} (record {number + 1} of {os.path.dirname(files[0])!r}) cannot "
+                f"be decoded: {error.message.splitlines()[0]}; mobiledets-data --mode=convert makes clean "
+                "copies"
             ) from error
 
 

@@ -138,7 +138,7 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
 def check_examples(
     files: list[str], num_classes: int, what: str, label_map: str, max_damaged: int = 0
 ) -> None:  # fmt: skip
-    """Raises InputError when there is no example, or one with a class that the head lacks or calls otherwise."""
+    """Raises InputError without an example, or for a class that the head lacks or calls otherwise."""
     index, names = RecordIndex(files), records.label_map_names(label_map)
     if not len(index):
         raise InputError(f"{what} data {files[0]!r} holds no examples")
