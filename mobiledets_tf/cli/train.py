@@ -61,6 +61,11 @@ flags.DEFINE_bool(
     "random_flip", None, "Mirror at random (off); wrong for digits, letters, signs.", flag_values=FLAGS
 )
 flags.DEFINE_bool("random_crop", None, "SSD random crop (off); for long trainings.", flag_values=FLAGS)
+flags.DEFINE_bool("random_color", None, "Brightness, contrast, hue, saturation (off).", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "random_scale", None, "Smaller objects: images on a canvas of up to twice their size (off).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
     "early_stop", None, "Ends after so many evaluations in a row without a better AP.", flag_values=FLAGS
 )
@@ -120,6 +125,7 @@ def _train() -> None:
     workers = Replicas(strategy)
     config, label_map = jobs.train_config(_job())
     workers.check_batch(config.train_config.batch_size)
+    _warn_of_mirrors(config, label_map)
     initial = _initial(config, label_map)
     if FLAGS.preset:
         from google.protobuf import text_format
@@ -144,6 +150,21 @@ def _train() -> None:
         print("\n".join(watch.last.table()))
     for prefix in best.find(FLAGS.model_dir):
         print(f"best by AP: {prefix}")
+
+
+def _warn_of_mirrors(config, label_map: str) -> None:
+    from mobiledets_tf.data import classes, records
+    from mobiledets_tf.detection import pipeline_config
+
+    names = records.read_label_map(label_map).values()
+    found = classes.told_by_side(names) if pipeline_config.mirrors(config) else []
+    if found:
+        shown = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
+        print(
+            f"warning: random_horizontal_flip shows mirror images, and {len(found)} of {len(names)} classes tell "
+            f"left from right or are digits or letters by their names ({shown}); --norandom_flip turns it off",
+            file=sys.stderr,
+        )
 
 
 def _end_if(stop) -> None:
@@ -263,6 +284,8 @@ def _job():
             learning_rate=FLAGS.learning_rate,
             random_flip=FLAGS.random_flip,
             random_crop=FLAGS.random_crop,
+            random_color=FLAGS.random_color,
+            random_scale=FLAGS.random_scale,
             quantization_aware=FLAGS.quantization_aware,
             mixed_precision=FLAGS.mixed_precision,
         ),

@@ -1,7 +1,8 @@
 """Classes are compared by name wherever two data sets, a data set and a model, or two runs meet."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from mobiledets_tf.data import records
 from mobiledets_tf.data.coco import same_name
@@ -9,6 +10,8 @@ from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
 _SHOWN = 3
+_SIDES = frozenset({"left", "right", "lefthand", "righthand", "clockwise", "counterclockwise", "anticlockwise"})
+_DIGITS = frozenset("zero one two three four five six seven eight nine ten".split())
 
 
 def require_same(ours: Mapping[int, str], where: str, theirs: Mapping[int, str], there: str) -> None:
@@ -79,6 +82,18 @@ def check_texts(example: records.Example, names: Mapping[int, Sequence[str]], wh
                 f"classes differ: image {example.image_id!r} has class {number} as {show(text)}, "
                 f"{where} has it as {show(allowed[0])}"
             )
+
+
+def told_by_side(names: Iterable[str]) -> list[str]:
+    """Names of classes whose mirror image is of another class or of none: sides, digits, letters."""
+    return [name for name in names if _is_told_by_side(name)]
+
+
+def _is_told_by_side(name: str) -> bool:
+    words = re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    if _SIDES & set(words) or ("l" in words or "r" in words) and len(words) > 1:
+        return True
+    return len(words) == 1 and (len(words[0]) == 1 or words[0].isdigit() or words[0] in _DIGITS)
 
 
 def _shown(names: Mapping[int, str], number: int) -> str:
