@@ -43,15 +43,24 @@ flags.DEFINE_enum(
     "exif_turn", "auto", ["auto", "upright", "stored"], "check, convert: what boxes on pictures with an EXIF "
     "turn are of; auto: what their sizes and boxes fit, and upright where both do.", flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_string("report", None, "check: also a page of it, for example check.html.", flag_values=FLAGS)
+flags.DEFINE_multi_enum(
+    "augmentation", [], ["flip", "color", "scale", "crop"], "check: a step of the training that the page "
+    "shows samples of (--random_flip and so on of mobiledets-train); may be given several times.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
+
+# Augmented images on the page of a check.
+_SAMPLES = 12
 
 DESCRIPTION = """
 Makes the sample set, checks images with boxes (COCO, Pascal VOC, YOLO, TFRecords of others, CVAT,
 LabelMe, Label Studio, Roboflow; told apart by themselves), converts them to TFRecords.
 
   mobiledets-data --mode=sample --output_dir=sample
-  mobiledets-data --mode=check --images=sample
+  mobiledets-data --mode=check --images=sample --report=check.html
   mobiledets-data --mode=convert --images=sample --output_dir=records
   mobiledets-data --mode=convert --images=train --annotations=instances_train.json --output_dir=records
 
@@ -79,10 +88,43 @@ def _sample() -> None:
 def _check() -> None:
     from mobiledets_tf.data import statistics
 
+    if FLAGS.augmentation and not FLAGS.report:
+        raise InputError("--augmentation needs --report: samples are shown on the page")
     for each in _checked():
         measured = statistics.measure(each.dataset, FLAGS.image_size or 320)
         print("\n".join([f"{each.split.name}:", *measured.lines()]))
         _warn([each], measured)
+
+
+def _report(checked: list) -> None:
+    """Writes the page that --report asks for."""
+    from mobiledets_tf.data import check_page
+
+    size = FLAGS.image_size or 320
+    augmented = {}
+    if FLAGS.augmentation and not any(each.faults for each in checked):
+        augmented[f"After {', '.join(FLAGS.augmentation)}"] = _augmented(checked[0], size)
+    check_page.write(FLAGS.report, checked, size, augmented)
+    print(f"report: {FLAGS.report}")
+
+
+def _augmented(checked, side: int) -> list:
+    """Samples of one split after the steps of --augmentation."""
+    import numpy as np
+
+    from mobiledets_tf.data import check_page, classes, pictures
+    from mobiledets_tf.detection import augmentation
+
+    names = [category.name for category in checked.dataset.categories]
+    if "flip" in FLAGS.augmentation and (found := classes.told_by_side(names)):
+        print(f"warning: flip shows mirror images; {classes.mirror_warning(found, len(names))}")
+    by_image, images, boxes = checked.dataset.by_image(), [], []
+    for image in check_page.chosen(checked)[:_SAMPLES]:
+        data, size = checked.split.read_picture(image.file_name), (image.width, image.height)
+        images.append(np.asarray(pictures.decode(data, size, image.as_stored).convert("RGB")))
+        corners = [(y, x, y + h, x + w) for x, y, w, h in (box.bbox for box in by_image[image.id])]
+        boxes.append(np.reshape(corners, (-1, 4)) / ([image.height, image.width] * 2))
+    return augmentation.samples(images, boxes, FLAGS.augmentation, side, FLAGS.seed)
 
 
 def _convert() -> None:
@@ -137,6 +179,8 @@ def _checked() -> list:
             print(fault)
     for each in checked:
         print(each.summary())
+    if FLAGS.mode == "check" and FLAGS.report:
+        _report(checked)
     faults = sum(len(each.faults) for each in checked)
     if faults:
         _warn(checked)

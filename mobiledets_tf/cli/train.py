@@ -159,12 +159,9 @@ def _warn_of_mirrors(config, label_map: str) -> None:
     names = records.read_label_map(label_map).values()
     found = classes.told_by_side(names) if pipeline_config.mirrors(config) else []
     if found:
-        shown = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
-        print(
-            f"warning: random_horizontal_flip shows mirror images, and {len(found)} of {len(names)} classes tell "
-            f"left from right or are digits or letters by their names ({shown}); --norandom_flip turns it off",
-            file=sys.stderr,
-        )
+        what = classes.mirror_warning(found, len(names))
+        print(f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
+              file=sys.stderr)  # fmt: skip
 
 
 def _end_if(stop) -> None:

@@ -10,7 +10,9 @@ from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
 _SHOWN = 3
-_SIDES = frozenset({"left", "right", "lefthand", "righthand", "clockwise", "counterclockwise", "anticlockwise"})
+_SIDES = frozenset(
+    {"left", "right", "lefthand", "righthand", "clockwise", "counterclockwise", "anticlockwise"}
+)
 _DIGITS = frozenset("zero one two three four five six seven eight nine ten".split())
 
 
@@ -87,6 +89,12 @@ def check_texts(example: records.Example, names: Mapping[int, Sequence[str]], wh
 def told_by_side(names: Iterable[str]) -> list[str]:
     """Names of classes whose mirror image is of another class or of none: sides, digits, letters."""
     return [name for name in names if _is_told_by_side(name)]
+
+
+def mirror_warning(found: Sequence[str], count: int) -> str:
+    """What to say where mirror images are shown of `found`, names of `count` classes."""
+    shown = ", ".join(map(show, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
+    return f"{len(found)} of {count} classes tell left from right or are digits or letters by name: {shown}"
 
 
 def _is_told_by_side(name: str) -> bool:

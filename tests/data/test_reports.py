@@ -68,7 +68,7 @@ def test_turned_pictures_are_counted_and_agree_with_their_boxes(run, mode):
         assert all(map(_is_red, _examples(output, "train") + _examples(output, "val")))
 
 
-def _turned(folder, boxes, box_size=(120, 80), xmp=False):
+def _turned(folder, boxes, xmp=False):
     """One photo of red squares, stored as 120x80 and tagged to be turned."""
     (folder / "train").mkdir(parents=True)
     picture = Image.new("RGB", (120, 80), (110,) * 3)
@@ -81,11 +81,14 @@ def _turned(folder, boxes, box_size=(120, 80), xmp=False):
         options["exif"] = exif
     for number in (1, 2):
         picture.save(folder / "train" / f"{number}.jpg", **options)
+    size = {"width": 120, "height": 80}
     content = {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "width": box_size[0], "height": box_size[1]} for i in (1, 2)],
+        "images": [{"id": i, "file_name": f"{i}.jpg"} | size for i in (1, 2)],
         "categories": [{"id": 1, "name": "bolt"}],
-        "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)],
-    }  # fmt: skip
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)
+        ],
+    }
     (folder / "instances_train.json").write_text(json.dumps(content))
     (checked,) = check.check(coco.find_splits(folder))
     return checked
@@ -255,7 +258,10 @@ def test_names_of_both_sides_are_in_the_message():
 
 @pytest.mark.parametrize(
     ("there", "given"),
-    [("grün.jpg", unicodedata.normalize("NFD", "grün.jpg")), ("a.JPG", "a.jpg"), ("a.jpeg", "A.jpg"), ("a.png", "a.jpg")],
+    [
+        ("grün.jpg", unicodedata.normalize("NFD", "grün.jpg")), ("a.JPG", "a.jpg"), ("a.jpeg", "A.jpg"),
+        ("a.png", "a.jpg"),
+    ],
 )  # fmt: skip
 def test_the_near_file_is_named(tmp_path, there, given):
     from mobiledets_tf.data import pictures

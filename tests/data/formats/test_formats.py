@@ -281,8 +281,8 @@ def test_frames_of_a_video_are_one_group(tmp_path):
 
 def test_a_rotated_box_of_label_studio_turns_about_its_corner(tmp_path):
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
-    region = {"type": "rectanglelabels", "original_width": 200, "original_height": 100,
-              "value": {"x": 50, "y": 20, "width": 20, "height": 10, "rotation": 90, "rectanglelabels": ["x"]}}  # fmt: skip
+    value = {"x": 50, "y": 20, "width": 20, "height": 10, "rotation": 90, "rectanglelabels": ["x"]}
+    region = {"type": "rectanglelabels", "original_width": 200, "original_height": 100, "value": value}
     tasks = [{"id": 7, "data": {"image": "/data/upload/a.png"}, "annotations": [{"result": [region]}]}]
     (tmp_path / "e.json").write_text(json.dumps(tasks))
     _, (checked,) = _read(tmp_path)

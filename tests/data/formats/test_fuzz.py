@@ -11,9 +11,9 @@ from mobiledets_tf.cli import data as command
 
 FORMATS = ("voc", "yolo", "cvat", "labelme", "label_studio", "roboflow", "coco")
 _PIECES = (
-    b"", b"\0", b"\xff\xfe", b"<", b"</object>", b"<!DOCTYPE x>", b"<!ENTITY a 'b'>", b"&a;", b"nan", b"-1", b"1e999",
-    b"{", b"[", b"null", b'""', b"true", b"../../x", b"9" * 400, b": &a [*a]", b"\xed\xa0\x80", b"\n", b" ", b"0.0",
-    b'"\\ud800"', b"<box/>", b"names: 3\n", b"item {", b"id: -1",
+    b"", b"\0", b"\xff\xfe", b"<", b"</object>", b"<!DOCTYPE x>", b"<!ENTITY a 'b'>", b"&a;", b"nan", b"-1",
+    b"1e999", b"{", b"[", b"null", b'""', b"true", b"../../x", b"9" * 400, b": &a [*a]", b"\xed\xa0\x80",
+    b"\n", b" ", b"0.0", b'"\\ud800"', b"<box/>", b"names: 3\n", b"item {", b"id: -1",
 )  # fmt: skip
 
 

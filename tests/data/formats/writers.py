@@ -43,8 +43,8 @@ def voc(truth: Truth, folder: Path) -> None:
             f"<ymin>{y!r}</ymin><xmax>{x + w!r}</xmax><ymax>{y + h!r}</ymax></bndbox></object>"
             for label, (x, y, w, h) in truth.of(name)
         )
-        text = (f"<annotation><folder>images</folder><filename>{escape(name)}</filename><size><width>{width}"
-                f"</width><height>{height}</height><depth>3</depth></size>{objects}</annotation>")  # fmt: skip
+        size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        text = f"<annotation><filename>{escape(name)}</filename>{size}{objects}</annotation>"
         (folder / "annotations" / f"{Path(name).stem}.xml").write_text(text, encoding="utf-8")
 
 
@@ -52,10 +52,10 @@ def yolo(truth: Truth, folder: Path) -> None:
     truth.draw(folder / "images" / "train")
     (folder / "labels" / "train").mkdir(parents=True)
     for name, (width, height) in truth.sizes.items():
-        lines = [
-            f"{NAMES.index(label)} {(x + w / 2) / width:.6f} {(y + h / 2) / height:.6f} {w / width:.6f} {h / height:.6f}"
-            for label, (x, y, w, h) in truth.of(name)
-        ]
+        lines = []
+        for label, (x, y, w, h) in truth.of(name):
+            parts = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            lines.append(" ".join([str(NAMES.index(label)), *(f"{part:.6f}" for part in parts)]))
         (folder / "labels" / "train" / f"{Path(name).stem}.txt").write_text("\n".join(lines) + "\n")
     names = json.dumps(dict(enumerate(NAMES)), ensure_ascii=True)
     (folder / "data.yaml").write_text(f"path: ../datasets/parts\ntrain: images/train\nnames: {names}\n")
@@ -67,12 +67,13 @@ def cvat(truth: Truth, folder: Path) -> None:
     images = "".join(
         f'<image id="{i}" name={quoteattr(name)} width="{width}" height="{height}">'
         + "".join(
-            f'<box label={quoteattr(label)} occluded="0" xtl="{x!r}" ytl="{y!r}" xbr="{x + w!r}" ybr="{y + h!r}" '
-            'z_order="0"></box>' for label, (x, y, w, h) in truth.of(name)
+            f'<box label={quoteattr(label)} occluded="0" xtl="{x!r}" ytl="{y!r}" xbr="{x + w!r}" '
+            f'ybr="{y + h!r}" z_order="0"></box>' for label, (x, y, w, h) in truth.of(name)
         ) + "</image>"
         for i, (name, (width, height)) in enumerate(truth.sizes.items())
     )  # fmt: skip
-    text = f"<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>{images}</annotations>"
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    text = f"<annotations><version>1.1</version>{meta}{images}</annotations>"
     (folder / "annotations.xml").write_text(text, encoding="utf-8")
 
 
@@ -109,9 +110,10 @@ def roboflow(truth: Truth, folder: Path) -> None:
     truth.draw(folder / "train")
     numbers = {name: i for i, name in enumerate(truth.sizes)}
     root = {"id": 0, "name": "parts", "supercategory": "none"}
+    classes = [{"id": i, "name": n, "supercategory": "parts"} for i, n in enumerate(NAMES, 1)]
     value = {
         "info": {}, "licenses": [],
-        "categories": [root, *({"id": i, "name": n, "supercategory": "parts"} for i, n in enumerate(NAMES, 1))],
+        "categories": [root, *classes],
         "images": [{"id": numbers[name], "file_name": name, "width": w, "height": h}
                    for name, (w, h) in truth.sizes.items()],
         "annotations": [
