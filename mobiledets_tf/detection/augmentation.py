@@ -62,8 +62,9 @@ def _sample(image: np.ndarray, boxes: np.ndarray, options: list, side: int) -> n
         Keys.groundtruth_classes: tf.ones([len(boxes)], tf.float32),
         Keys.groundtruth_weights: tf.ones([len(boxes)], tf.float32),
     }
+    # As a graph, which is what the API's steps are written for.
     with compat.quiet():
-        tensors = inputs.augment_input_data(tensors, options)
+        tensors = tf.function(lambda given: inputs.augment_input_data(dict(given), options))(tensors)
     pixels = preprocessor.resize_image(tensors[Keys.image], new_height=side, new_width=side)[0].numpy()
     return draw_boxes(pixels * (2 / 255) - 1, tensors[Keys.groundtruth_boxes].numpy(), ())
 

@@ -36,7 +36,7 @@ def _converted(drawn, target, change=lambda value: None):
 
 
 def _job(data, folder, **changes):
-    overrides = Overrides(architecture="edgetpu", image_size=(64, 64), depth_multiplier=0.25, steps=2)
+    overrides = Overrides(architecture="edgetpu", image_size=(96, 96), depth_multiplier=0.25, steps=2)
     return jobs.Job(str(folder), train_data=data, overrides=overrides, **changes)
 
 
@@ -69,18 +69,18 @@ def test_the_loss_of_a_crowd_is_that_of_a_hole(drawn, tmp_path):
     from mobiledets_tf.detection import meta_architecture
 
     config = pipeline_config.generate(
-        Overrides(architecture="edgetpu", num_classes=2, image_size=(64, 64), depth_multiplier=0.25)
+        Overrides(architecture="edgetpu", num_classes=2, image_size=(96, 96), depth_multiplier=0.25)
     )
     model = meta_architecture.build_detection_model(config.model, is_training=True)
-    images = tf.zeros([1, 64, 64, 3])
-    predictions = model.predict(images, tf.constant([[64, 64, 3]]))
+    images = tf.zeros([1, 96, 96, 3])
+    predictions = model.predict(images, tf.constant([[96, 96, 3]]))
     losses = {}
     for name, crowd in (("alone", [0.0, 0.0, 0.0, 0.0]), ("crowd", [0.0, 0.0, 1.0, 1.0])):
         model.provide_groundtruth(
             [tf.constant([[0.2, 0.2, 0.7, 0.7], crowd])], [tf.constant([[1.0, 0.0], [0.0, 1.0]])],
             groundtruth_weights_list=[tf.constant([1.0, 0.0])],
         )  # fmt: skip
-        loss = model.loss(predictions, tf.constant([[64, 64, 3]]))
+        loss = model.loss(predictions, tf.constant([[96, 96, 3]]))
         losses[name] = {key: float(value) for key, value in loss.items()}
     assert losses["crowd"]["Loss/localization_loss"] == losses["alone"]["Loss/localization_loss"]
     assert 0 < losses["crowd"]["Loss/classification_loss"] < losses["alone"]["Loss/classification_loss"]
