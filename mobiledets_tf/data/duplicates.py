@@ -96,14 +96,22 @@ def _hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _near(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of near pictures: hashes that are near have one of their four pieces in common."""
+    """Pairs of near pictures: hashes that are near have one of their four pieces in common.
+
+    What is near to one picture is not compared any more among itself, so that thousands of frames of
+    one camera cost little.
+    """
     for shift in range(0, 64, 64 // _PIECES):
         buckets = defaultdict(list)
         for index, piece in enumerate(((hashes >> np.uint64(shift)) & np.uint64(0xFFFF)).tolist()):
             buckets[piece].append(index)
         for members in buckets.values():
-            for place, one in enumerate(members[:-1]):
-                yield from ((one, other) for other in _matches(one, members[place + 1 :], hashes, thumbnails))
+            while len(members) > 1:
+                one, *rest = members
+                near = _matches(one, rest, hashes, thumbnails)
+                yield from ((one, other) for other in near)
+                found = set(near)
+                members = [other for other in rest if other not in found]
 
 
 def _matches(one: int, others: list[int], hashes: np.ndarray, thumbnails: np.ndarray) -> list[int]:

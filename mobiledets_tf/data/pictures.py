@@ -143,20 +143,28 @@ def look(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Look:
     Raises:
       PictureError: as `decode`.
     """
+    image, orientation = _opened(data)
+    wanted = _is_wanted(image, size, as_stored)
+    reads = wanted and _model_reads(data)
+    if not reads:
+        decode(data, size, as_stored)
+    return Look(image.size, orientation, wanted and not reads)
+
+
+def _opened(data: bytes) -> tuple[Image.Image, int]:
+    """An image whose pixels are not decoded yet, and its orientation."""
     try:
         image = _open(data)
-        orientation = _orientation(image)
+        return image, _orientation(image)
     except UnidentifiedImageError:
         raise PictureError(_UNREADABLE) from None
-    except Exception as error:
+    except Exception as error:  # damaged files make PIL raise almost anything
         raise PictureError(f"cannot be decoded: {error}") from error
-    if not (_is_plain(image) and (as_stored or orientation == 1) and image.size == size):
-        decode(data, size, as_stored)
-        return Look(image.size, orientation, False)
-    is_repaired = not _model_reads(data)
-    if is_repaired:
-        decode(data, size, as_stored)
-    return Look(image.size, orientation, is_repaired)
+
+
+def _is_wanted(image: Image.Image, size: tuple[int, int], as_stored: bool) -> bool:
+    """Whether records hold the file as it is, if the decoder of training takes it."""
+    return _is_plain(image) and image.size == size and (as_stored or _orientation(image) == 1)
 
 
 def head(data: bytes) -> Look:
@@ -234,7 +242,7 @@ def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) ->
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Whether records hold the file as it is."""
+    """Whether it is an RGB JPEG."""
     return image.format in ("JPEG", "MPO") and image.mode == "RGB"
 
 
@@ -260,10 +268,9 @@ def as_jpeg(data: bytes, size: tuple[int, int], as_stored: bool = False) -> byte
     Raises:
       PictureError: as `decode`.
     """
-    image = decode(data, size, as_stored)
-    if _is_plain(image) and _model_reads(data):
+    if _is_wanted(_opened(data)[0], size, as_stored) and _model_reads(data):
         return data
-    return encode(image.convert("RGB"), _JPEG_QUALITY)
+    return encode(decode(data, size, as_stored).convert("RGB"), _JPEG_QUALITY)
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
