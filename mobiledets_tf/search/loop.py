@@ -86,10 +86,10 @@ def run(
     strategy = strategy or tf.distribute.get_strategy()
     settings = search.settings() | {"replicas": strategy.num_replicas_in_sync}
     keep(Path(search.model_dir) / SETTINGS, settings, "search")
-    data_classes.keep(search.model_dir, files)
     set_seed(search.seed)
     chief = Replicas(strategy).is_chief
     with lost_workers(), locked(search.model_dir) if chief else contextlib.nullcontext():
+        data_classes.keep(search.model_dir, files)
         try:
             return _Run(search, strategy, files, label_map, times).finish()
         except tf.errors.OpError:
