@@ -17,10 +17,12 @@ REQUIRES = [
     "ai-edge-litert==2.3.0",
     "numpy>=2.0",
     "absl-py",
+    "defusedxml",
     "matplotlib",
     "pillow",
     "opencv-python-headless",
     "pycocotools>=2.0.8",
+    "pyyaml",
     "scikit-learn",
     "tqdm",
 ]
@@ -29,7 +31,7 @@ EXTRAS = {
     "gpu": ["tensorflow[and-cuda]==2.20.0"],
     "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
     "ethos_u": ["ethos-u-vela==5.2.0"],
-    "dev": ["pytest", "pytest-xdist", "ruff", "nbclient", "ipykernel", "pdoc"],
+    "dev": ["pytest", "pytest-xdist", "ruff", "nbclient", "ipykernel", "pdoc", "globox"],
 }
 # The tests run on every device that can be had without its hardware.
 EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]

@@ -166,13 +166,14 @@ def evaluate(
         than the ground truth holds; no metric is given then.
     """
     ground_truth = _limited(records.ground_truth(files), max_images)
-    wanted = {image["id"]: image for image in ground_truth["images"]}
+    wanted = ground_truth["images"]
     if not wanted:
         raise InputError(f"evaluation data {files[0]!r} holds no image")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     seen, shown = set(), []
-    for example in progress(itertools.islice(records.read_examples(files), max_images), len(wanted)):
-        image = wanted[int(example.image_id)]
+    examples = itertools.islice(records.read_examples(files), max_images)
+    # The images of the ground truth are in the order of the records.
+    for image, example in zip(wanted, progress(examples, len(wanted)), strict=False):
         pixels = images.decode(example.encoded, example.image_id)
         network_input = images.normalize(images.resize(pixels, image_size))[np.newaxis]
         found = {name: detect(network_input) for name, detect in detectors.items()}

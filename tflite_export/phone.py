@@ -73,7 +73,8 @@ def _commands(names: Iterable[str], adb: bool, threads: int, runs: int) -> str:
             after = f"; adb shell rm -f {_PHONE_FOLDER}/{file}"
         else:
             run, after = f"./benchmark_model --graph={file} {flags}", ""
-        lines.append(f"grep -qs 'Inference (avg)' {name}.log || {{ {run} > {name}.log 2>&1{after}; }}")
+        done = f"grep -qsE 'Inference \\(avg\\):|no stats:' {name}.log"
+        lines.append(f"{done} || {{ {run} > {name}.log 2>&1{after}; }}")
     return "\n".join(lines) + "\n"
 
 
@@ -82,7 +83,7 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
 
     Raises:
       InputError: a row of no network of the manifest, twice the same network, a time that is no
-        number above 0; the row is named.
+        number above 0 (the row is named), or no log that can be understood (one is named).
     """
     names = read_manifest(folder)["networks"]
     rows = _csv_rows(results) if results else _log_rows(Path(folder), names)
@@ -94,6 +95,10 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
             raise InputError(f"{where}: network {name!r} is there already")
         found[name] = _milliseconds(where, text)
     if not found:
+        strange = [] if results else logs_not_understood(folder)
+        if strange:
+            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise InputError(f"log {strange[0]!r}{more}: log not understood, it holds no timing")
         raise InputError(f"no results in {os.fspath(results or folder)!r}; run {COMMANDS} first")
     return found
 
@@ -124,6 +129,15 @@ def _log_rows(folder: Path, names: Iterable[str]):
             timing = benchmark_log.parse(path.read_text(encoding="utf-8", errors="replace"))
             if timing is not None:
                 yield f"log {str(path)!r}", name, str(timing.ms)
+
+
+def logs_not_understood(folder: str | os.PathLike) -> list[str]:
+    """Paths of the logs of a folder's networks that are there and hold no timing."""
+    paths = (Path(folder) / f"{name}.log" for name in read_manifest(folder)["networks"])
+    return [
+        str(path) for path in paths
+        if path.is_file() and benchmark_log.parse(path.read_text(encoding="utf-8", errors="replace")) is None
+    ]  # fmt: skip
 
 
 def _milliseconds(where: str, text: str) -> float:

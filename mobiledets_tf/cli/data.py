@@ -12,12 +12,18 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_enum("mode", None, ["sample", "check", "convert"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_string(
     "images", None,
-    "A data folder (instances_SPLIT.json beside SPLIT/), or with --annotations the images of one split.",
+    "A data folder: instances_SPLIT.json beside SPLIT/, or any other format (--format lists them); or with "
+    "--annotations the images of one split.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
-    "annotations", None, "COCO file instances_SPLIT.json of one split.", flag_values=FLAGS
+    "annotations", None, "COCO file instances_SPLIT.json of a split, or a file or folder of another format.",
+    flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "format", None, ["coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio"],
+    "check, convert: format of the annotations; default: what they look like.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string("output_dir", None, "Folder to write (sample, convert).", flag_values=FLAGS)
 flags.DEFINE_integer(
     "num_shards", None, "convert: TFRecord files a split, at most one an image; default one per 250 images.",
@@ -33,14 +39,28 @@ flags.DEFINE_float(
     "val_share", None, "convert: makes val of this share of a single split; default 0.2 for a data folder "
     "with one split.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_enum(
+    "exif_turn", "auto", ["auto", "upright", "stored"], "check, convert: what boxes on pictures with an EXIF "
+    "turn are of; auto: what their sizes and boxes fit, and upright where both do.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string("report", None, "check: also a page of it, for example check.html.", flag_values=FLAGS)
+flags.DEFINE_multi_enum(
+    "augmentation", [], ["flip", "color", "scale", "crop"], "check: a step of the training that the page "
+    "shows samples of (--random_flip and so on of mobiledets-train); may be given several times.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
+# Augmented images on the page of a check.
+_SAMPLES = 12
+
 DESCRIPTION = """
-Makes the sample set, checks images with COCO boxes, converts them to TFRecords.
+Makes the sample set, checks images with boxes (COCO, Pascal VOC, YOLO, TFRecords of others, CVAT,
+LabelMe, Label Studio, Roboflow; told apart by themselves), converts them to TFRecords.
 
   mobiledets-data --mode=sample --output_dir=sample
-  mobiledets-data --mode=check --images=sample
+  mobiledets-data --mode=check --images=sample --report=check.html
   mobiledets-data --mode=convert --images=sample --output_dir=records
   mobiledets-data --mode=convert --images=train --annotations=instances_train.json --output_dir=records
 
@@ -68,20 +88,62 @@ def _sample() -> None:
 def _check() -> None:
     from mobiledets_tf.data import statistics
 
+    if FLAGS.augmentation and not FLAGS.report:
+        raise InputError("--augmentation needs --report: samples are shown on the page")
     for each in _checked():
         measured = statistics.measure(each.dataset, FLAGS.image_size or 320)
         print("\n".join([f"{each.split.name}:", *measured.lines()]))
-        for warning in measured.warnings():
-            print(f"{each.split.name}: warning: {warning}")
+        _warn([each], measured)
+
+
+def _report(checked: list) -> None:
+    """Writes the page that --report asks for."""
+    from mobiledets_tf.data import check_page
+
+    size = FLAGS.image_size or 320
+    augmented = {}
+    if FLAGS.augmentation and not any(each.faults for each in checked):
+        augmented[f"After {', '.join(FLAGS.augmentation)}"] = _augmented(checked[0], size)
+    check_page.write(FLAGS.report, checked, size, augmented)
+    print(f"report: {FLAGS.report}")
+
+
+def _augmented(checked, side: int) -> list:
+    """Samples of one split after the steps of --augmentation."""
+    import numpy as np
+
+    from mobiledets_tf.data import check_page, classes, pictures
+    from mobiledets_tf.detection import augmentation
+
+    names = [category.name for category in checked.dataset.categories]
+    if "flip" in FLAGS.augmentation and (found := classes.told_by_side(names)):
+        print(f"warning: flip shows mirror images; {classes.mirror_warning(found, len(names))}")
+    by_image, images, boxes = checked.dataset.by_image(), [], []
+    for image in check_page.chosen(checked)[:_SAMPLES]:
+        data, size = checked.split.read_picture(image.file_name), (image.width, image.height)
+        images.append(np.asarray(pictures.decode(data, size, image.as_stored).convert("RGB")))
+        corners = [(y, x, y + h, x + w) for x, y, w, h in (box.bbox for box in by_image[image.id])]
+        boxes.append(np.reshape(corners, (-1, 4)) / ([image.height, image.width] * 2))
+    return augmentation.samples(images, boxes, FLAGS.augmentation, side, FLAGS.seed)
 
 
 def _convert() -> None:
-    from mobiledets_tf.data import convert
+    from mobiledets_tf.data import convert, statistics
 
     output_dir = _required("output_dir")
-    dataset = convert.convert(_divided(_checked()), output_dir, FLAGS.num_shards)
+    parts = _divided(_checked())
+    for each in parts:
+        _warn([each], statistics.measure(each.dataset, FLAGS.image_size or 320))
+    dataset = convert.convert(parts, output_dir, FLAGS.num_shards)
     shards = sum(len(split["shards"]) for split in dataset["splits"].values())
     print(f"{output_dir}: {shards} shards, splits {', '.join(dataset['splits'])}")
+
+
+def _warn(parts: list, measured=None) -> None:
+    """One line for each thing that should be known of the splits and is no fault."""
+    for each in parts:
+        for warning in (*each.warnings, *(measured.warnings() if measured else ())):
+            print(f"{each.split.name}: warning: {warning}")
 
 
 def _divided(checked: list) -> list:
@@ -91,7 +153,8 @@ def _divided(checked: list) -> list:
     share = FLAGS.val_share
     if share is not None and len(checked) != 1:
         raise InputError(f"--val_share={share}: the folder has {len(checked)} splits already")
-    if share is None and (len(checked) != 1 or FLAGS.annotations is not None):
+    named = FLAGS.annotations is not None and checked[0].split.content is None
+    if share is None and (len(checked) != 1 or named):
         return checked
     parts = divide.divide(checked[0], divide.DEFAULT_SHARE if share is None else share)
     sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
@@ -105,16 +168,22 @@ def _checked() -> list:
     Raises:
       CheckFailed: there are faults.
     """
-    from mobiledets_tf.data import check, coco
+    from mobiledets_tf.data import check, formats
 
-    checked = check.check(coco.find_splits(_required("images"), FLAGS.annotations))
+    name, splits = formats.read(_required("images"), FLAGS.annotations, FLAGS.format)
+    if name != "coco" or FLAGS.format:
+        print(f"{FLAGS.images}: read as {name}, splits {', '.join(split.name for split in splits)}")
+    checked = check.check(splits, FLAGS.exif_turn)
     for each in checked:
         for fault in each.faults:
             print(fault)
     for each in checked:
         print(each.summary())
+    if FLAGS.mode == "check" and FLAGS.report:
+        _report(checked)
     faults = sum(len(each.faults) for each in checked)
     if faults:
+        _warn(checked)
         raise CheckFailed(f"{faults} faults in {FLAGS.images!r}")
     return checked
 

@@ -34,8 +34,8 @@ if not _IN_CHECKOUT:
 # What the core needs, where the distribution's own metadata cannot say (a bare checkout).
 _CORE = (
     "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",
-    "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "matplotlib", "pillow",
-    "opencv-python-headless", "pycocotools", "scikit-learn", "tqdm",
+    "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "defusedxml", "matplotlib",
+    "pillow", "opencv-python-headless", "pycocotools", "pyyaml", "scikit-learn", "tqdm",
 )  # fmt: skip
 _OBJECT_DETECTION_MODULES = (
     "object_detection.builders.model_builder",

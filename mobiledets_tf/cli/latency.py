@@ -195,6 +195,8 @@ def _elsewhere(folder: str) -> None:
         results = None if FLAGS.results == "logs" else FLAGS.results
         returned, missing = phone.write_samples(folder, results, target)
         print(f"{target}: {returned} networks returned, {missing} missing")
+        if not results and (strange := phone.logs_not_understood(folder)):
+            print(f"logs not understood: {len(strange)} ({strange[0]})", file=sys.stderr)
         return
     space, count = _space(), FLAGS.networks or 200
     settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)

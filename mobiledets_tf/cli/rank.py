@@ -84,10 +84,15 @@ def _train_data(settings: dict) -> str:
 
 def _check_data(settings: dict) -> None:
     """Finds missing data before anything is written."""
-    from mobiledets_tf.data import records
+    from mobiledets_tf.data import classes, records
 
-    for data in (settings["train_data"], _train_data(settings)):
-        records.resolve(data, "train")
+    searched, trained = (
+        records.label_map_path(records.resolve(data, "train"))
+        for data in (settings["train_data"], _train_data(settings))
+    )
+    classes.require_same(
+        records.read_label_map(trained), repr(trained), records.read_label_map(searched), repr(searched)
+    )
     if os.path.isdir(_train_data(settings)):
         records.resolve(_train_data(settings), "val")
 

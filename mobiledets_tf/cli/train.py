@@ -61,6 +61,11 @@ flags.DEFINE_bool(
     "random_flip", None, "Mirror at random (off); wrong for digits, letters, signs.", flag_values=FLAGS
 )
 flags.DEFINE_bool("random_crop", None, "SSD random crop (off); for long trainings.", flag_values=FLAGS)
+flags.DEFINE_bool("random_color", None, "Brightness, contrast, hue, saturation (off).", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "random_scale", None, "Smaller objects: images on a canvas of up to twice their size (off).",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
     "early_stop", None, "Ends after so many evaluations in a row without a better AP.", flag_values=FLAGS
 )
@@ -120,7 +125,8 @@ def _train() -> None:
     workers = Replicas(strategy)
     config, label_map = jobs.train_config(_job())
     workers.check_batch(config.train_config.batch_size)
-    initial = _initial(config)
+    _warn_of_mirrors(config, label_map)
+    initial = _initial(config, label_map)
     if FLAGS.preset:
         from google.protobuf import text_format
 
@@ -146,23 +152,36 @@ def _train() -> None:
         print(f"best by AP: {prefix}")
 
 
+def _warn_of_mirrors(config, label_map: str) -> None:
+    from mobiledets_tf.data import classes, records
+    from mobiledets_tf.detection import pipeline_config
+
+    names = records.read_label_map(label_map).values()
+    found = classes.told_by_side(names) if pipeline_config.mirrors(config) else []
+    if found:
+        what = classes.mirror_warning(found, len(names))
+        print(f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
+              file=sys.stderr)  # fmt: skip
+
+
 def _end_if(stop) -> None:
     """Ends an evaluation; the training was saved before it."""
     if stop.requested:
         raise KeyboardInterrupt
 
 
-def _initial(config):
+def _initial(config, label_map: str):
     """The weights of --init_from for the network of a config, accounted for; None without the flag."""
     if FLAGS.init_from is None:
         return None
+    from mobiledets_tf.data import records
     from mobiledets_tf.detection import checkpoints, initial_weights, network_settings
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training goes on from its own.
     settings = network_settings.read(config.model.ssd)
     if initial_weights.is_own(FLAGS.init_from):
-        account = initial_weights.read(FLAGS.init_from, settings)
+        account = initial_weights.read(FLAGS.init_from, settings, records.read_label_map(label_map))
     else:
         from tflite_export import foreign_weights
 
@@ -262,6 +281,8 @@ def _job():
             learning_rate=FLAGS.learning_rate,
             random_flip=FLAGS.random_flip,
             random_crop=FLAGS.random_crop,
+            random_color=FLAGS.random_color,
+            random_scale=FLAGS.random_scale,
             quantization_aware=FLAGS.quantization_aware,
             mixed_precision=FLAGS.mixed_precision,
         ),

@@ -1,23 +1,42 @@
-"""Finds every fault of a data folder: annotation files and images together."""
+"""Finds every fault of a data folder, and what its user should know: annotations and images together."""
 
+import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from mobiledets_tf.data import coco, pictures
+from mobiledets_tf.data import coco, duplicates, pictures, suspicious
 from mobiledets_tf.data.text import show
+
+EXIF_TURNS = ("auto", "upright", "stored")
+# Category 0 of these names stands for no object.
+_BACKGROUND = ("background", "__background__", "_background_")
+# Images that wait for a free thread; all at once would hold memory for each.
+_AHEAD = 256
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One split, what is sound in its annotation file, and all its faults."""
+    """One split, what is sound in its annotation file, all its faults and what else should be known.
+
+    Attributes:
+      split: where it lies.
+      dataset: what is sound.
+      faults: what stops a conversion.
+      warnings: one line each, with a count.
+      prints: image id -> fingerprint, of the images that can be used.
+      repaired: ids of images of which a clean copy is converted.
+    """
 
     split: coco.Split
     dataset: coco.Dataset
     faults: tuple[coco.Fault, ...]
+    warnings: tuple[str, ...] = ()
+    prints: dict[int, duplicates.Fingerprint] = field(default_factory=dict, repr=False)
+    repaired: frozenset[int] = frozenset()
 
     def summary(self) -> str:
         """One line of counts."""
@@ -31,65 +50,221 @@ class Checked:
         )
 
 
-def check(splits: Sequence[coco.Split]) -> list[Checked]:
-    """Checks annotation files, decodes every image, and compares the categories of the splits.
+def check(splits: Sequence[coco.Split], exif_turn: str = "auto") -> list[Checked]:
+    """Checks annotation files, decodes every image, and compares the splits.
+
+    Args:
+      splits: of one data set.
+      exif_turn: what boxes of a picture with an EXIF turn are of: `upright`, `stored`, or `auto`, by
+        the annotated sizes and boxes.
 
     Raises:
       InputError: an annotation file is no JSON object, or is empty (see `coco.load`).
     """
-    loaded = [(split, *coco.load(split)) for split in splits]
-    first, expected, _ = loaded[0]
-    return [
-        Checked(
-            split,
-            data,
-            (*faults, *_category_faults(split, data, first, expected), *_image_faults(split, data)),
+    found = [_check_split(split, exif_turn) for split in splits]
+    found = _without_root(found)
+    first = found[0]
+    found = [
+        dataclasses.replace(
+            each,
+            faults=(*each.faults[0], *_category_faults(each, first), *each.faults[1]),
         )
-        for split, data, faults in loaded
+        for each in found
     ]
+    return _compared(found)
 
 
-def _category_faults(
-    split: coco.Split, data: coco.Dataset, first: coco.Split, expected: coco.Dataset
-) -> list[coco.Fault]:
-    """Splits of one folder share one list of classes."""
-    ours, theirs = ({(c.id, c.name) for c in each.categories} for each in (data, expected))
-    only = [(f"is not in {first.annotations.name}", c) for c in sorted(ours - theirs)]
-    only += [(f"of {first.annotations.name} is missing here", c) for c in sorted(theirs - ours)]
-    return [
-        coco.Fault(str(split.annotations), f"category {category_id}", f"{show(name)} {reason}")
-        for reason, (category_id, name) in only
+def _check_split(split: coco.Split, exif_turn: str) -> Checked:
+    """A split alone. Its `faults` are two lists: those of the file, and those of the images."""
+    data, faults = coco.load(split)
+    if exif_turn == "stored":
+        data = _as_stored(data, {image.id for image in data.images})
+    seen = dict(_each(split, data.images, lambda image: _see(split, image)))
+    reasons = {image_id: value for image_id, value in seen.items() if isinstance(value, str)}
+    image_faults = [
+        coco.Fault(str(split.annotations), f"image {image.id}", reasons[image.id])
+        for image in data.images
+        if image.id in reasons
     ]
+    sound = {image_id: value for image_id, value in seen.items() if image_id not in reasons}
+    looks = {image_id: each for image_id, (each, _) in sound.items()}
+    data, faults, notes = _turned(split, data, faults, exif_turn, looks)
+    notes = [*split.notes, *notes]
+    repaired = frozenset(image_id for image_id, each in looks.items() if each.is_repaired)
+    if repaired:
+        notes.append(
+            f"images that the decoder of the training refuses: {len(repaired)}; clean copies are converted"
+        )
+    notes += _unused(split, data) + suspicious.warnings(data)
+    return Checked(
+        split, data, (faults + suspicious.faults(str(split.annotations), data), image_faults), tuple(notes),
+        {image_id: each for image_id, (_, each) in sound.items()}, repaired,
+    )  # fmt: skip
 
 
-def _image_faults(split: coco.Split, data: coco.Dataset) -> list[coco.Fault]:
-    """Decodes all images, several at a time."""
+# --- images ------------------------------------------------------------------------------------
+
+
+def _each(
+    split: coco.Split, images: Sequence[coco.Image], do: Callable
+) -> Iterator[tuple[int, object]]:  # fmt: skip
+    """(image id, result) of a function of every image, several at a time."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
-        reasons = pool.map(lambda image: _image_fault(split, image), data.images)
-        progress = {"desc": f"check {split.name}", "total": len(data.images), "unit": "image"}
-        with tqdm(reasons, leave=False, **progress) as shown:
-            return list(_named(split, data.images, shown))
+        with tqdm(total=len(images), desc=f"check {split.name}", unit="image", leave=False) as bar:
+            for start in range(0, len(images), _AHEAD):
+                part = images[start : start + _AHEAD]
+                for image, result in zip(part, pool.map(do, part), strict=True):
+                    yield image.id, result
+                    bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _named(
-    split: coco.Split, images: Sequence[coco.Image], reasons: Iterable[str | None]
-) -> Iterable[coco.Fault]:
-    for image, reason in zip(images, reasons, strict=True):
-        if reason:
-            yield coco.Fault(str(split.annotations), f"image {image.id}", reason)
-
-
-def _image_fault(split: coco.Split, image: coco.Image) -> str | None:
-    """Why an image cannot be used, or None."""
+def _see(split: coco.Split, image: coco.Image) -> str | tuple[pictures.Look, duplicates.Fingerprint]:
+    """What is seen of an image, or why it cannot be used."""
     try:
-        path = pictures.locate(split.images, image.file_name)
+        data = split.read_picture(image.file_name)
     except pictures.PictureError as error:
         return str(error)
-    try:
-        pictures.decode(path.read_bytes(), (image.width, image.height))
-    except (pictures.PictureError, OSError) as error:
+    except OSError as error:
         return f"file {show(image.file_name)} {error}"
-    return None
+    try:
+        look = pictures.look(data, (image.width, image.height), image.as_stored)
+        return look, duplicates.fingerprint(data)
+    except pictures.PictureError as error:
+        return f"file {show(image.file_name)} {error}"
+
+
+def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
+    """Images in the folder that no entry names."""
+    names = (split.pictures or pictures.Folder(split.images)).names()
+    known = {os.path.normpath(image.file_name) for image in data.images}
+    left = sorted(name for name in names if os.path.normpath(name) not in known)
+    if not left:
+        return []
+    more = ", ..." if len(left) > 1 else ""
+    return [
+        f"images in the folder without an entry in {split.annotations.name}, not used: {len(left)} "
+        f"({show(left[0])}{more})"
+    ]
+
+
+# --- EXIF turns --------------------------------------------------------------------------------
+
+
+def _turned(
+    split: coco.Split, data: coco.Dataset, faults: list[coco.Fault], exif_turn: str,
+    looks: dict[int, pictures.Look],
+) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:  # fmt: skip
+    """The data as they are on pictures that carry a turn, and one line about how these were read.
+
+    Where the annotated size is the stored one, the boxes may be of either picture: labelling tools
+    that show the upright picture write the size of the stored one. The boxes that fit decide, for
+    the whole file; where both fit, the upright picture is taken, which viewers show.
+    """
+    turned = {image_id: look for image_id, look in looks.items() if look.orientation != 1}
+    # Of records the stored pixels are meant, always.
+    settled = {image.id for image in data.images if image.as_stored} & turned.keys()
+    if not turned:
+        return data, faults, []
+    unclear = {} if settled else {
+        image.id: turned[image.id].upright_size for image in data.images
+        if image.id in turned and turned[image.id].size == (image.width, image.height)
+        and turned[image.id].upright_size != turned[image.id].size
+    }  # fmt: skip
+    stored, why = settled, ""
+    if unclear and exif_turn != "stored":
+        upright, upright_faults = coco.load(split, unclear)
+        if exif_turn == "auto" and len(upright_faults) > len(faults):
+            # `pictures.decode` follows the size.
+            stored, why = set(unclear), "; only so do their boxes fit"
+        else:
+            if exif_turn == "auto" and len(upright_faults) == len(faults):
+                why = (f"; the sizes of {len(unclear)} are those of the stored picture and their boxes fit "
+                       "both: --exif_turn=stored reads them so")  # fmt: skip
+            elif exif_turn == "auto":
+                why = "; only so do their boxes fit"
+            data, faults = upright, upright_faults
+    note = (f"images with an EXIF turn: {len(turned)}, of which {len(turned) - len(stored)} are read upright "
+            f"and {len(stored)} as stored{why}")  # fmt: skip
+    return data, faults, [note]
+
+
+def _as_stored(data: coco.Dataset, ids: set[int]) -> coco.Dataset:
+    images = (dataclasses.replace(each, as_stored=each.id in ids) for each in data.images)
+    return dataclasses.replace(data, images=tuple(images))
+
+
+# --- classes -----------------------------------------------------------------------------------
+
+
+def _without_root(found: list[Checked]) -> list[Checked]:
+    """The splits without a category that only groups the others, and a line about it.
+
+    Exports of Roboflow begin with such a one, which would become class 1.
+    """
+    used = {box.category_id for each in found for box in each.dataset.annotations}
+    result = []
+    for each in found:
+        categories = each.dataset.categories
+        root = next((c for c in categories if c.id == 0 and c.id not in used), None)
+        if root is None or len(categories) < 2:
+            result.append(each)
+            continue
+        others = [c for c in categories if c is not root]
+        is_parent = all(coco.same_name(c.supercategory) == coco.same_name(root.name) for c in others)
+        if not is_parent and root.name.lower() not in _BACKGROUND:
+            note = f"category 0 {show(root.name)} has no boxes and becomes class 1"
+            result.append(dataclasses.replace(each, warnings=(*each.warnings, note)))
+            continue
+        what = "is the group of all others" if is_parent else "is the background"
+        note = f"category 0 {show(root.name)} has no boxes and {what}: it is left out"
+        data = dataclasses.replace(each.dataset, categories=tuple(others))
+        result.append(dataclasses.replace(each, dataset=data, warnings=(*each.warnings, note)))
+    return result
+
+
+def _category_faults(each: Checked, first: Checked) -> list[coco.Fault]:
+    """Splits of one folder share one list of classes."""
+    ours, theirs = ({(c.id, c.name) for c in one.dataset.categories} for one in (each, first))
+    name = first.split.annotations.name
+    only = [(f"is not in {name}", c) for c in sorted(ours - theirs)]
+    only += [(f"of {name} is missing here", c) for c in sorted(theirs - ours)]
+    return [
+        coco.Fault(str(each.split.annotations), f"category {category_id}", f"{show(class_name)} {reason}")
+        for reason, (category_id, class_name) in only
+    ]
+
+
+# --- the same photo twice ----------------------------------------------------------------------
+
+
+def _compared(found: list[Checked]) -> list[Checked]:
+    """The splits with lines about photos that are there twice, in one of them or in two."""
+    prints = [(place, each) for place, one in enumerate(found) for each in one.prints.values()]
+    only_prints = [each for _, each in prints]
+    equal = [[prints[i][0] for i in members] for members in duplicates.equal_files(only_prints).values()]
+    near = [[prints[i][0] for i in members] for members in duplicates.groups(only_prints)]
+    result = []
+    for place, each in enumerate(found):
+        notes = _lines(place, [each.split.name for each in found], equal, near)
+        result.append(dataclasses.replace(each, warnings=(*each.warnings, *notes)))
+    return result
+
+
+def _lines(
+    place: int, names: Sequence[str], equal: Iterable[list[int]], near: Iterable[list[int]]
+) -> Iterator[str]:  # fmt: skip
+    """Of the split at `place`: repeats inside it, and pictures that are in an earlier split as well."""
+    repeated = sum(max(0, members.count(place) - 1) for members in equal)
+    if repeated:
+        yield f"images that repeat another one of this split, byte for byte: {repeated}"
+    for other in range(place):
+        same = sum(members.count(place) for members in equal if other in members)
+        nearly = sum(members.count(place) for members in near if other in members)
+        if nearly:
+            yield (
+                f"images that are in {names[other]} as well: {nearly}, of which {same} byte for byte; "
+                "what is measured on them says nothing of new images"
+            )

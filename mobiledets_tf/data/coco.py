@@ -5,15 +5,18 @@ boxes are read; segmentations and other keys are ignored. Gaps between ids, crow
 images without boxes are normal.
 """
 
+import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobiledets_tf import files
+from mobiledets_tf.data.pictures import Folder
 from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
@@ -26,26 +29,59 @@ MAX_ID = 2**63 - 1
 MAX_SIDE = 65535  # of a JPEG
 MAX_AREA = 1e10  # larger boxes are in no COCO measure
 
+# Key of an entry that was read from another format: (file, place in it). No JSON has it.
+WHERE = object()
+# Key of an image of which an EXIF turn is not followed.
+AS_STORED = object()
+
 _SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split lies: its name, the folder of its images, its annotation file."""
+    """Where one split lies.
+
+    Attributes:
+      name: `train`, `val`, ...
+      images: the folder of its images.
+      annotations: its annotation file, or what stands for it in another format.
+      content: the COCO object, where it was read from another format; else it is read from the file.
+      pictures: reads images by their names; default: from the folder.
+      faults: found while the content was made.
+      notes: what is to be said of how it was read, one line each.
+    """
 
     name: str
     images: Path
     annotations: Path
+    content: dict[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+    pictures: Any = dataclasses.field(default=None, compare=False, repr=False)
+    faults: tuple["Fault", ...] = dataclasses.field(default=(), compare=False, repr=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    def read_picture(self, file_name: str) -> bytes:
+        """The bytes of an image file; raises as `pictures.Folder.read`."""
+        return (self.pictures or Folder(self.images)).read(file_name)
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image; sizes in pixels, `file_name` relative to the folder of images."""
+    """One image.
+
+    Attributes:
+      id: of the annotation file.
+      file_name: relative to the folder of images.
+      width, height: in pixels, of the picture that the boxes are on.
+      group: images of one group (a video, a scene) belong on one side of a division; '' for none.
+      as_stored: an EXIF orientation in the file is not followed.
+    """
 
     id: int
     file_name: str
     width: int
     height: int
+    group: str = ""
+    as_stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,10 +98,11 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Category:
-    """One class, under the id it has in the annotation file."""
+    """One class, under the id it has in the annotation file; `supercategory` may be ''."""
 
     id: int
     name: str
+    supercategory: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +153,14 @@ def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None
     return [_split(path, images / _SPLIT_FILE.fullmatch(path.name)[1]) for path in found]
 
 
-def load(split: Split) -> tuple[Dataset, list[Fault]]:
+def load(
+    split: Split, sizes: Mapping[int, tuple[int, int]] | None = None
+) -> tuple[Dataset, list[Fault]]:  # fmt: skip
     """Reads and checks an annotation file; the images themselves are not opened.
+
+    Args:
+      split: where it lies.
+      sizes: image id -> (width, height) in place of what the file says.
 
     Returns:
       What is sound, and the faults of the rest.
@@ -126,13 +169,24 @@ def load(split: Split) -> tuple[Dataset, list[Fault]]:
       InputError: not a JSON object, or no images, categories or boxes in it at all.
     """
     path = str(split.annotations)
-    value = files.read_json(path, "annotation file")
+    value = files.read_json(path, "annotation file") if split.content is None else split.content
     if not isinstance(value, dict):
         raise InputError(f"annotation file {path!r} should be a JSON object, not {_kind(value)}")
     for key in ("images", "categories", "annotations"):
-        if value.get(key) == []:
+        if value.get(key) == [] and not split.faults:
             raise InputError(f"annotation file {path!r} is an empty data set: it has no {key}")
-    return _Reader(path).read(value)
+    dataset, faults = _Reader(path, sizes or {}).read(value)
+    return dataset, [*split.faults, *faults]
+
+
+def is_split_file(path: Path) -> bool:
+    """Whether a file is named instances_SPLIT.json."""
+    return _SPLIT_FILE.fullmatch(path.name) is not None
+
+
+def split_name(path: Path) -> str:
+    """The SPLIT of instances_SPLIT.json."""
+    return _SPLIT_FILE.fullmatch(path.name)[1]
 
 
 def _split(annotations: Path, images: Path) -> Split:
@@ -156,13 +210,13 @@ class _Wrong(Exception):
 class _Reader:
     """Reads one annotation file, collecting faults."""
 
-    def __init__(self, file: str):
-        self._file = file
+    def __init__(self, file: str, sizes: Mapping[int, tuple[int, int]]):
+        self._file, self._sizes = file, sizes
         self.faults: list[Fault] = []
 
     def read(self, value: dict[str, Any]) -> tuple[Dataset, list[Fault]]:
         categories = self._entries(value, "categories", "category", read_category, unique="name")
-        images = self._entries(value, "images", "image", read_image, unique="file_name")
+        images = self._entries(value, "images", "image", self._image, unique="file_name")
         annotations = self._entries(
             value, "annotations", "annotation", lambda entry: read_annotation(entry, images, categories)
         )
@@ -171,24 +225,30 @@ class _Reader:
         ordered = sorted(_sound(categories), key=lambda category: category.id)
         return Dataset(_sound(images), tuple(whole), tuple(ordered)), self.faults
 
+    def _image(self, entry: dict[str, Any]) -> Image:
+        image = read_image(entry)
+        width, height = self._sizes.get(image.id, (image.width, image.height))
+        return dataclasses.replace(image, width=width, height=height)
+
     def _entries(
         self, value: dict[str, Any], key: str, noun: str, read: Callable[[dict], Any], unique: str = "id"
     ) -> dict[int, Any]:
         """Id -> entry, None for a faulty one; ids, and the field `unique`, may occur once only."""
         found: dict[int, Any] = {}
-        seen: set[tuple[str, Any]] = set()
+        seen: dict[tuple[str, Any], Any] = {}
         for index, entry in enumerate(self._list(value, key)):
             try:
                 item = read(_object(entry))
                 for field in dict.fromkeys(("id", unique)):
-                    _first((field, _comparable(field, getattr(item, field))), seen)
+                    _first(field, getattr(item, field), seen)
                 found[item.id] = item
             except _Wrong as wrong:
                 entry_id = _readable_id(entry)
                 if entry_id is not None:
                     found.setdefault(entry_id, None)
                 name = f"{key}[{index}]" if entry_id is None else f"{noun} {entry_id}"
-                self.faults.append(Fault(self._file, name, str(wrong)))
+                where = entry.get(WHERE) if isinstance(entry, dict) else None
+                self.faults.append(Fault(*(where or (self._file, name)), str(wrong)))
         return found
 
     def _list(self, value: dict[str, Any], key: str) -> Iterator[Any]:
@@ -206,7 +266,8 @@ def read_category(entry: dict[str, Any]) -> Category:
     # One label a line in labels.txt.
     if not name.strip() or len(name.splitlines()) > 1 or any(ord(letter) < 32 for letter in name):
         raise _Wrong(f"'name' {show(name)} is empty or holds control characters")
-    return Category(category_id, name)
+    parent = entry.get("supercategory", "")
+    return Category(category_id, name, parent if isinstance(parent, str) else "")
 
 
 def read_image(entry: dict[str, Any]) -> Image:
@@ -215,6 +276,8 @@ def read_image(entry: dict[str, Any]) -> Image:
         file_name=_text(entry, "file_name"),
         width=_integer(entry, "width", 1, MAX_SIDE),
         height=_integer(entry, "height", 1, MAX_SIDE),
+        group=entry.get("group", "") if isinstance(entry.get("group", ""), str) else "",
+        as_stored=AS_STORED in entry,
     )
 
 
@@ -253,7 +316,7 @@ def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[flo
         not -BORDER_TOLERANCE <= corner <= bound + BORDER_TOLERANCE
         for corner, bound in zip(corners, bounds, strict=True)
     ):
-        raise _Wrong(f"'bbox' with corners ({shown}) is outside {place}")
+        raise _Wrong(f"'bbox' with corners ({shown}) is outside {place}{_corners_hint(corners, bounds)}")
     left, top, right, bottom = (
         min(max(corner, 0.0), float(bound)) for corner, bound in zip(corners, bounds, strict=True)
     )
@@ -262,24 +325,41 @@ def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[flo
     return left, top, right - left, bottom - top
 
 
+def _corners_hint(corners: tuple[float, float, float, float], bounds: tuple[int, ...]) -> str:
+    """What to say of a box whose numbers fit its image as (left, top, right, bottom)."""
+    left, top, right, bottom = corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
+    fits = 0 <= left < right <= bounds[0] and 0 <= top < bottom <= bounds[1]
+    return "; as corners its four numbers fit: 'bbox' is [x, y, width, height]" if fits else ""
+
+
 def _is_crowd(entry: dict[str, Any]) -> bool:
     value = entry.get("iscrowd", 0)
-    if not isinstance(value, int) or value not in (0, 1):
+    # Tables write whole numbers as 0.0 and 1.0.
+    if not isinstance(value, (int, float)) or value not in (0, 1):
         raise _Wrong(f"'iscrowd' should be 0 or 1, not {show(value)}")
     return bool(value)
 
 
-def _first(key: tuple[str, Any], seen: set[tuple[str, Any]]) -> None:
+def _first(field: str, value: Any, seen: dict[tuple[str, Any], Any]) -> None:
+    """Raises _Wrong where a value of a field, or one that is the same to a reader, came before."""
+    key = (field, _comparable(field, value))
     if key in seen:
-        raise _Wrong(f"'{key[0]}' {show(key[1])} is used before")
-    seen.add(key)
+        before = seen[key]
+        alike = "" if before == value else f", written {show(before)}"
+        raise _Wrong(f"'{field}' {show(value)} is used before{alike}")
+    seen[key] = value
 
 
 def _comparable(field: str, value: Any) -> Any:
-    """a.jpg and ./a.jpg are one file, names that differ in spaces alone one label; ids are as they are."""
+    """a.jpg and ./a.jpg are one file; class names differ in more than spaces and Unicode form."""
     if field == "name":
-        return " ".join(value.split())
+        return same_name(value)
     return os.path.normpath(value) if isinstance(value, str) and "/" in value else value
+
+
+def same_name(name: str) -> str:
+    """What two class names have in common that a line of a label file does not tell apart."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _object(entry: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mobiledets_tf.data.check import Checked
 from mobiledets_tf.errors import CheckFailed, InputError
 
 SCHEMA_VERSION = 1
-DATASET = "dataset.json"
+DATASET = records.DATASET
 # A few hundred images a shard lets readers and replicas work side by side; COCO gets 100 shards.
 _IMAGES_PER_SHARD = 250
 _MAX_SHARDS = 100
@@ -140,6 +140,7 @@ def _counts(dataset: coco.Dataset, categories: list[dict[str, Any]]) -> dict[str
         "images_without_boxes": sum(not boxes for boxes in dataset.by_image().values()),
         "boxes": len(dataset.annotations),
         "crowd_boxes": sum(annotation.is_crowd for annotation in dataset.annotations),
+        records.MOST_BOXES: max(map(len, dataset.by_image().values()), default=0),
         "boxes_per_category": {each["name"]: per_category[each["coco_id"]] for each in categories},
     }
 
@@ -159,8 +160,8 @@ def _tfrecord_writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
 def _encoded(split: coco.Split, image: coco.Image) -> bytes:
     """The JPEG file of an image."""
     try:
-        data = pictures.locate(split.images, image.file_name).read_bytes()
-        return pictures.as_jpeg(data, (image.width, image.height))
+        data = split.read_picture(image.file_name)
+        return pictures.as_jpeg(data, (image.width, image.height), image.as_stored)
     except pictures.PictureError as error:  # it was sound when it was checked
         raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
 

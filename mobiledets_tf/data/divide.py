@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Sequence
 
+from mobiledets_tf.data import coco, duplicates
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.errors import InputError
 
@@ -14,7 +16,8 @@ def divide(checked: Checked, share: float = DEFAULT_SHARE) -> list[Checked]:
     """Training and validation split of the images of one split.
 
     Which images are held out depends on their file names alone, so that a data set that grows
-    keeps its validation images.
+    keeps its validation images. Images of one group (a video, a scene) and near-duplicates of a
+    photo are on one side, unless that leaves nothing for the other.
 
     Args:
       checked: one split.
@@ -27,12 +30,70 @@ def divide(checked: Checked, share: float = DEFAULT_SHARE) -> list[Checked]:
     if len(images) < 2:
         raise InputError(f"{checked.split.annotations} has {len(images)} image; two are needed")
     held_out = min(max(round(share * len(images)), 1), len(images) - 1)
-    ranked = sorted(images, key=lambda image: hashlib.sha256(image.file_name.encode()).digest())
-    val = {image.id for image in ranked[:held_out]}
+    together = _together(checked)
+    val = _chosen(together, held_out, len(images))
+    notes = list(checked.warnings)
+    if not val:
+        val = _chosen([[image] for image in images], held_out, len(images))
+        notes.append("all images are near-duplicates or of one group: both sides have some of them")
+    elif joined := sum(len(members) for members in together if len(members) > 1):
+        kinds = sum(len(members) > 1 for members in together)
+        notes.append(f"groups and near-duplicates, kept on one side each: {kinds}, with {joined} images")
+    checked = dataclasses.replace(checked, warnings=tuple(notes))
     return [
         _part(checked, TRAIN, {image.id for image in images} - val),
-        _part(checked, VAL, val),
+        dataclasses.replace(_part(checked, VAL, val), warnings=()),
     ]
+
+
+def _together(checked: Checked) -> list[list[coco.Image]]:
+    """Images that must not be parted; most are alone."""
+    images = checked.dataset.images
+    place = {image.id: index for index, image in enumerate(images)}
+    parents = list(range(len(images)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = index = parents[parents[index]]
+        return index
+
+    for members in _joined(checked):
+        for other in members[1:]:
+            parents[root(place[other])] = root(place[members[0]])
+    found: dict[int, list[coco.Image]] = {}
+    for index, image in enumerate(images):
+        found.setdefault(root(index), []).append(image)
+    return list(found.values())
+
+
+def _joined(checked: Checked) -> Iterator[list[int]]:
+    """Ids of the images of each group, and of near-duplicates."""
+    by_name: dict[str, list[int]] = {}
+    for image in checked.dataset.images:
+        if image.group:
+            by_name.setdefault(image.group, []).append(image.id)
+    yield from by_name.values()
+    ids = [image.id for image in checked.dataset.images if image.id in checked.prints]
+    near = duplicates.groups([checked.prints[image_id] for image_id in ids])
+    yield from ([ids[index] for index in members] for members in near)
+
+
+def _chosen(together: Sequence[Sequence[coco.Image]], wanted: int, images: int) -> set[int]:
+    """Ids of the images that are held out; empty where no whole group can be."""
+    ranked = sorted(together, key=lambda members: min(map(_rank, members)))
+    chosen: set[int] = set()
+    for members in ranked:
+        # A group that would leave the other side without an image, or is larger than all that is
+        # wanted while others can be had, is passed over.
+        if len(chosen) >= wanted:
+            break
+        if len(chosen) + len(members) <= max(wanted, 1) or (not chosen and len(members) < images / 2):
+            chosen |= {image.id for image in members}
+    return chosen
+
+
+def _rank(image: coco.Image) -> bytes:
+    return hashlib.sha256(image.file_name.encode()).digest()
 
 
 def _part(checked: Checked, name: str, ids: set[int]) -> Checked:
@@ -42,4 +103,8 @@ def _part(checked: Checked, name: str, ids: set[int]) -> Checked:
         images=tuple(image for image in data.images if image.id in ids),
         annotations=tuple(box for box in data.annotations if box.image_id in ids),
     )
-    return dataclasses.replace(checked, split=dataclasses.replace(checked.split, name=name), dataset=part)
+    prints = {image_id: each for image_id, each in checked.prints.items() if image_id in ids}
+    return dataclasses.replace(
+        checked, split=dataclasses.replace(checked.split, name=name), dataset=part, prints=prints,
+        repaired=checked.repaired & ids,
+    )  # fmt: skip

@@ -1,8 +1,12 @@
 """Image files on disk: safe paths, real decoding, RGB JPEG bytes."""
 
+import functools
 import io
 import os
+import unicodedata
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,7 +16,10 @@ from mobiledets_tf.data.text import show
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 # What converts to 8-bit RGB without loss of meaning; 16-bit and float pixels do not.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp"})
 _EXIF_ORIENTATION = 0x0112
+# Orientations that exchange width and height.
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
 _JPEG_QUALITY = 95
 
 
@@ -24,11 +31,37 @@ class PictureError(Exception):
     """Why an image file cannot be used."""
 
 
+@dataclass(frozen=True)
+class Folder:
+    """The image files of a folder, by their names relative to it."""
+
+    path: Path
+
+    def read(self, file_name: str) -> bytes:
+        """The bytes of an image file.
+
+        Raises:
+          PictureError: as `locate`.
+          OSError: it cannot be read.
+        """
+        return locate(self.path, file_name).read_bytes()
+
+    def names(self) -> Iterator[str]:
+        """Names of the files that look like images, in no order; hidden ones are left out."""
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = os.path.relpath(folder, self.path)
+            for name in files:
+                if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                    yield name if inside == "." else os.path.join(inside, name)
+
+
 def locate(folder: Path, file_name: str) -> Path:
     """The path of an image inside `folder`.
 
     Raises:
-      PictureError: the name leads out of the folder (absolute, `..`, a link), or no file is there.
+      PictureError: the name leads out of the folder (absolute, `..`, a link), or no file is there;
+        a file of nearly the same name is named.
     """
     name = show(file_name)
     path = folder / file_name
@@ -42,29 +75,136 @@ def locate(folder: Path, file_name: str) -> Path:
     if not inside:
         raise PictureError(f"path {name} leaves the folder of images through a link")
     if not exists:
-        raise PictureError(f"file {name} is missing")
+        raise PictureError(f"file {name} is missing{_near_file(folder, file_name)}")
     if not is_file:
         raise PictureError(f"{name} is not a file")
     return path
 
 
-def decode(data: bytes, size: tuple[int, int]) -> Image.Image:
+def _near_file(folder: Path, file_name: str) -> str:
+    """' (did you mean X?)' for a file beside whose name is written alike, or ''."""
+    parent = (folder / file_name).parent
+    try:
+        names = _plain_names(str(parent), parent.stat().st_mtime_ns)
+    except OSError:
+        return ""
+    name = os.path.basename(file_name)
+    found = names.get(_plain(name)) or names.get(os.path.splitext(_plain(name))[0])
+    if found is None:
+        return ""
+    same = unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", name)
+    how = ", the same letters in another Unicode form" if same else ""
+    return f" (did you mean {show(os.path.join(os.path.dirname(file_name), found))}{how}?)"
+
+
+@functools.lru_cache(maxsize=4)
+def _plain_names(folder: str, changed: int) -> dict[str, str]:
+    """Names in a folder by their plain form, and by that without suffix; `changed` is its time of change."""
+    del changed
+    names = sorted(os.listdir(folder))
+    stems = {os.path.splitext(_plain(name))[0]: name for name in names}
+    return stems | {_plain(name): name for name in names}
+
+
+def _plain(name: str) -> str:
+    """What names have in common that differ in case, Unicode form or the spelling of .jpg."""
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name).casefold())
+    return stem + {".jpeg": ".jpg", ".jpe": ".jpg"}.get(suffix, suffix)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of an image file that can be used.
+
+    Attributes:
+      size: stored (width, height) in pixels.
+      orientation: EXIF orientation; 1 where the file has none.
+      is_repaired: the file breaks the decoder that training uses, so `as_jpeg` makes a clean copy.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    is_repaired: bool
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) after the turn that the orientation asks for."""
+        return self.size[::-1] if self.orientation in _QUARTER_TURNS else self.size
+
+
+def look(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Look:
+    """Decodes an image file, as training does where it gets the file as it is.
+
+    Args:
+      data: the file.
+      size: (width, height) that the annotations give.
+      as_stored: as in `decode`.
+
+    Raises:
+      PictureError: as `decode`.
+    """
+    image, orientation = _opened(data)
+    wanted = _is_wanted(image, size, as_stored)
+    reads = wanted and _model_reads(data)
+    if not reads:
+        decode(data, size, as_stored)
+    return Look(image.size, orientation, wanted and not reads)
+
+
+def _opened(data: bytes) -> tuple[Image.Image, int]:
+    """An image whose pixels are not decoded yet, and its orientation."""
+    try:
+        image = _open(data)
+        return image, _orientation(image)
+    except UnidentifiedImageError:
+        raise PictureError(_UNREADABLE) from None
+    except Exception as error:  # damaged files make PIL raise almost anything
+        raise PictureError(f"cannot be decoded: {error}") from error
+
+
+def _is_wanted(image: Image.Image, size: tuple[int, int], as_stored: bool) -> bool:
+    """Whether records hold the file as it is, if the decoder of training takes it."""
+    return _is_plain(image) and image.size == size and (as_stored or _orientation(image) == 1)
+
+
+def head(data: bytes) -> Look:
+    """What the head of an image file says; its pixels are not decoded.
+
+    Raises:
+      PictureError: it is no image.
+    """
+    try:
+        image = _open(data)
+        return Look(image.size, _orientation(image), False)
+    except Exception as error:  # damaged files make PIL raise almost anything
+        raise PictureError(_UNREADABLE) from error
+
+
+_UNREADABLE = f"is not a readable image; formats: {', '.join(FORMATS)}"
+
+
+def decode(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Image.Image:
     """Decodes every pixel of an image file of the given (width, height).
 
     A file may say that it has to be turned to be upright (EXIF orientation). The annotated size
     tells whether the boxes are of the stored or of the upright picture; where it cannot (half
     turns, mirrors, squares), they are of the upright one, which viewers and OpenCV show.
 
+    Args:
+      data: the file.
+      size: (width, height) that the annotations give.
+      as_stored: never turns.
+
     Raises:
       PictureError: unreadable, truncated, or of another size, format or pixel type.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
         if size in (image.size, image.size[::-1]):
             image.load()
-            image = _as_annotated(image, size)
+            image = _as_annotated(image, size, as_stored)
     except UnidentifiedImageError:
-        raise PictureError(f"is not a readable image; formats: {', '.join(FORMATS)}") from None
+        raise PictureError(_UNREADABLE) from None
     # Damaged files make PIL raise almost anything (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise PictureError(f"cannot be decoded: {error}") from error
@@ -76,25 +216,61 @@ def decode(data: bytes, size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def _as_annotated(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    # PIL also takes an orientation out of XMP, which no viewer turns by.
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return value if value in range(2, 9) else 1
+
+
+def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) -> Image.Image:
     """The upright picture if it has the annotated size, else the stored one without its tag."""
-    if image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1):
+    for key in ("xmp", "XML:com.adobe.xmp"):  # loading the pixels of a PNG may bring them back
+        image.info.pop(key, None)
+    # The decoder of training follows no tag: a file whose pixels are wanted as stored stays as it is.
+    if as_stored or _orientation(image) == 1:
         return image
     upright = ImageOps.exif_transpose(image)
     # A copy has no format: it is encoded anew, without the tag.
     return upright if upright.size == size else image.copy()
 
 
-def as_jpeg(data: bytes, size: tuple[int, int]) -> bytes:
-    """The same file if it is an RGB JPEG; else its pixels as one, alpha dropped, quality 95.
+def _is_plain(image: Image.Image) -> bool:
+    """Whether it is an RGB JPEG."""
+    return image.format in ("JPEG", "MPO") and image.mode == "RGB"
+
+
+def _model_reads(jpeg: bytes) -> bool:
+    """Whether the decoder of training and evaluation takes a JPEG; it is stricter than PIL."""
+    from mobiledets_tf.compat import tf
+
+    # No end after the last scan: found here, because the decoder prints a line for each such file.
+    if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
+        return False
+    try:
+        tf.io.decode_jpeg(jpeg, channels=3)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def as_jpeg(data: bytes, size: tuple[int, int], as_stored: bool = False) -> bytes:
+    """The same file if it is an RGB JPEG that training can decode; else its pixels as one.
+
+    Alpha is dropped; the quality is 95.
 
     Raises:
       PictureError: as `decode`.
     """
-    image = decode(data, size)
-    if image.format in ("JPEG", "MPO") and image.mode == "RGB":
+    if _is_wanted(_opened(data)[0], size, as_stored) and _model_reads(data):
         return data
-    return encode(image.convert("RGB"), _JPEG_QUALITY)
+    return encode(decode(data, size, as_stored).convert("RGB"), _JPEG_QUALITY)
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -111,10 +287,25 @@ def as_bitmap(data: bytes, side: int) -> bytes:
       PictureError: it cannot be decoded.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+        image = _open(data).convert("RGB")
     except Exception as error:  # damaged files make PIL raise almost anything
         raise PictureError(f"cannot be decoded: {error}") from error
     image.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     return buffer.getvalue()
+
+
+def grey_thumbnail(data: bytes, side: int) -> bytes:
+    """side * side grey levels of an image file, as a fast look at it.
+
+    Raises:
+      PictureError: it cannot be decoded.
+    """
+    try:
+        image = _open(data)
+        # A JPEG is decoded at an eighth of its size, which is enough.
+        image.draft("L", (2 * side, 2 * side))
+        return image.convert("L").resize((side, side), Image.Resampling.BOX).tobytes()
+    except Exception as error:  # damaged files make PIL raise almost anything
+        raise PictureError(f"cannot be decoded: {error}") from error

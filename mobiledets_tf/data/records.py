@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf import files as text_files
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
+from mobiledets_tf.errors import CheckFailed, InputError
 
-LABEL_MAP = "label_map.pbtxt"
+LABEL_MAP, DATASET = "label_map.pbtxt", "dataset.json"
+# Of the counts of a split in `dataset.json`.
+MOST_BOXES = "most_boxes_in_an_image"
 _BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 
 
@@ -25,7 +28,8 @@ class Example:
     """One image with its N boxes.
 
     Attributes:
-      image_id: `image/source_id`; the COCO image id in digits.
+      image_id: `image/source_id`; the COCO image id in digits where this project wrote it, often the
+        file name where others did.
       encoded: the JPEG file.
       height, width: in pixels.
       boxes: float32 [N, 4], (ymin, xmin, ymax, xmax), from 0 to 1.
@@ -72,7 +76,7 @@ def resolve(pattern_or_folder: str, split: str) -> list[str]:
 
 
 def label_map_path(files: Sequence[str]) -> str:
-    """The label map beside the shards.
+    """The label map beside the shards: `label_map.pbtxt`, or the one .pbtxt file there is.
 
     Raises:
       InputError: there is none, or the files lie in different folders.
@@ -80,14 +84,24 @@ def label_map_path(files: Sequence[str]) -> str:
     folders = {os.path.dirname(file) for file in files}
     if len(folders) != 1:
         raise InputError(f"TFRecord files lie in several folders: {', '.join(sorted(folders))}")
-    path = os.path.join(folders.pop(), LABEL_MAP)
-    if not _exists(path):
-        raise InputError(f"no {LABEL_MAP} beside the TFRecord files: {path!r} does not exist")
-    return path
+    folder = folders.pop()
+    path = os.path.join(folder, LABEL_MAP)
+    if _exists(path):
+        return path
+    others = _glob(os.path.join(_glob_escape(folder), "*.pbtxt"))
+    if len(others) != 1:
+        found = f"; there are {len(others)} other .pbtxt files" if others else ""
+        raise InputError(f"no {LABEL_MAP} beside the TFRecord files: {path!r} does not exist{found}")
+    return others[0]
 
 
 def read_label_map(path: str | os.PathLike) -> dict[int, str]:
-    """Class id -> name (the display name, where there is one), by id.
+    """Class id -> name (the display name, where there is one), by id; raises as `label_map_names`."""
+    return {number: names[0] for number, names in label_map_names(path).items()}
+
+
+def label_map_names(path: str | os.PathLike) -> dict[int, tuple[str, ...]]:
+    """Class id -> the names it goes by, the display name first where there is one; by id.
 
     Raises:
       InputError: unreadable, not a label map, or an id below 1 or used twice.
@@ -100,7 +114,9 @@ def read_label_map(path: str | os.PathLike) -> dict[int, str]:
         text_format.Parse(_read_text(str(path)), message, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InputError(f"label map {str(path)!r} cannot be parsed: {error}") from error
-    names = {item.id: item.display_name or item.name for item in message.item}
+    names = {
+        item.id: tuple(filter(None, (item.display_name, item.name))) or ("",) for item in message.item
+    }
     if not names or min(names) < 1 or len(names) != len(message.item):
         raise InputError(f"label map {str(path)!r} needs items with different ids from 1 on")
     return dict(sorted(names.items()))
@@ -155,18 +171,82 @@ def parse_example(data: bytes, where: str) -> Example:
 def ground_truth(files: Sequence[str]) -> dict[str, Any]:
     """The boxes of the files as a COCO dictionary: ids of the label map, pixels.
 
+    Images are in the order of the records. Their ids are `image/source_id` where all of these are
+    numbers in digits, else 1, 2, 3 ... in this order.
+
     Raises:
-      InputError: as `read_examples` and `label_map_path`; or an image id is no number or comes twice.
+      InputError: as `read_examples` and `label_map_path`; or an image comes twice.
     """
     names = read_label_map(label_map_path(files))
-    images: dict[int, dict[str, int]] = {}
+    images: list[dict[str, int]] = []
     annotations: list[dict[str, Any]] = []
-    for example in read_examples(files):
-        image_id = _numeric_id(example.image_id, images)
-        images[image_id] = {"id": image_id, "width": example.width, "height": example.height}
-        annotations += coco_boxes(example, image_id, len(annotations))
+    texts: list[str] = []
+    for number, example in enumerate(read_examples(files), 1):
+        texts.append(example.image_id)
+        images.append({"id": number, "width": example.width, "height": example.height})
+        annotations += coco_boxes(example, number, len(annotations))
+    ids = _image_ids(texts)
+    images = [image | {"id": ids[image["id"] - 1]} for image in images]
+    annotations = [box | {"image_id": ids[box["image_id"] - 1]} for box in annotations]
     categories = [{"id": class_id, "name": name} for class_id, name in names.items()]
-    return {"images": list(images.values()), "annotations": annotations, "categories": categories}
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def most_boxes(files: Sequence[str]) -> int:
+    """The most boxes that one image of the files has.
+
+    From `dataset.json` beside files of this project; all records of others are read.
+    """
+    counts = _written_counts(files)
+    if counts is not None:
+        return counts
+    most, index = 0, RecordIndex(files)
+    for number in range(len(index)):
+        try:
+            most = max(most, len(parse_example(index.read(number), f"record {number + 1}").classes))
+        except DamagedRecord:
+            continue  # said, or passed over, where it is used
+    return most
+
+
+def _written_counts(files: Sequence[str]) -> int | None:
+    folders = {os.path.dirname(file) for file in files}
+    path = os.path.join(next(iter(folders)), DATASET)
+    if len(folders) != 1 or not _exists(path) or _is_remote(path):
+        return None
+    dataset = text_files.read_json(path, "data set record")
+    splits = dataset.get("splits") if isinstance(dataset, dict) else None
+    counts = {
+        shard: split[MOST_BOXES]
+        for split in (splits.values() if isinstance(splits, dict) else ())
+        if isinstance(split, dict) and isinstance(split.get(MOST_BOXES), int)
+        for shard in split.get("shards", ())
+    }
+    names = [os.path.basename(file) for file in files]
+    return max(counts[name] for name in names) if names and all(name in counts for name in names) else None
+
+
+def require_decodable(files: Sequence[str]) -> None:
+    """Raises CheckFailed with the name of the first image that the decoder of training refuses.
+
+    Called where a decoder has failed, whose message names no image.
+    """
+    from mobiledets_tf.compat import tf
+
+    index = RecordIndex(files)
+    for number in range(len(index)):
+        try:
+            example = parse_example(index.read(number), f"record {number + 1}")
+        except DamagedRecord:
+            continue
+        try:
+            tf.io.decode_image(example.encoded, channels=3, expand_animations=False)
+        except tf.errors.OpError as error:
+            raise CheckFailed(
+                f"image {example.image_id!r} (record {number + 1} of {os.path.dirname(files[0])!r}) cannot "
+                f"be decoded: {error.message.splitlines()[0]}; mobiledets-data --mode=convert makes clean "
+                "copies"
+            ) from error
 
 
 def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, int]:
@@ -203,12 +283,16 @@ def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, A
     ]
 
 
-def _numeric_id(text: str, seen: dict[int, Any]) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InputError(f"image/source_id {text!r} should be a number in digits, to score the image by")
-    if int(text) in seen:
-        raise InputError(f"image/source_id {text} comes twice; are the same files given twice?")
-    return int(text)
+def _image_ids(texts: Sequence[str]) -> list[int]:
+    """Ids for images of the given `image/source_id`; what is empty is no name."""
+    seen: set[str] = set()
+    for text in filter(None, texts):
+        if text in seen:
+            raise InputError(f"image/source_id {text} comes twice; are the same files given twice?")
+        seen.add(text)
+    numeric = all(text.isascii() and text.isdigit() and int(text) < 2**63 for text in texts)
+    ids = [int(text) for text in texts] if numeric else []
+    return ids if len(set(ids)) == len(texts) else list(range(1, len(texts) + 1))
 
 
 def _parse(feature: Any) -> Example:
@@ -221,17 +305,23 @@ def _parse(feature: Any) -> Example:
     area = feature["image/object/area"].float_list.value
     names = feature["image/object/class/text"].bytes_list.value
     return Example(
-        image_id=_one(feature["image/source_id"].bytes_list.value, "source_id").decode(),
+        image_id=_text_of(feature, "image/source_id") or _text_of(feature, "image/filename"),
         encoded=_one(feature["image/encoded"].bytes_list.value, "encoded"),
         height=height,
         width=width,
         boxes=boxes,
         classes=classes,
-        names=tuple(name.decode() for name in names),
+        names=tuple(name.decode("utf-8", "replace") for name in names),
         # Both are optional in the API: no crowds, and the area of the box.
         is_crowd=np.array(crowd, bool) if crowd else np.zeros(len(classes), bool),
         area=np.array(area, np.float32) if area else _box_areas(boxes, height, width),
     )
+
+
+def _text_of(feature: Any, key: str) -> str:
+    """A text that may be missing, as the API allows."""
+    values = feature[key].bytes_list.value
+    return values[0].decode("utf-8", "replace") if values else ""
 
 
 def _one(values: Sequence[Any], key: str) -> Any:

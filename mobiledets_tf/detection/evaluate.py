@@ -1,9 +1,10 @@
 """COCO evaluation of checkpoints: the Object Detection API's input, losses and post-processing."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,12 @@ class Evaluator:
     ):
         reader = config.eval_input_reader[0]
         self._stop = stop
+        with compat.quiet():
+            self._build(config, reader)
+        self._step = tf.function(self._one_batch)
+        self._writer = tf.summary.create_file_writer(str(Path(folder) / "eval"))
+
+    def _build(self, config: pipeline_config.PipelineConfig, reader) -> None:
         self._quantized = pipeline_config.is_quantization_aware(config)
         self._model = meta_architecture.build_detection_model(
             config.model, is_training=False, quantization_aware=self._quantized
@@ -105,16 +112,18 @@ class Evaluator:
         self._category_ids = records.coco_category_ids(paths, names)
         with file_order(self._records):
             self._dataset = inputs.eval_input(config.eval_config, reader, config.model, self._model)
-        self._step = tf.function(self._one_batch)
-        self._writer = tf.summary.create_file_writer(str(Path(folder) / "eval"))
 
     def evaluate(self, checkpoint: str) -> Evaluation:
         """Evaluates a checkpoint; writes TensorBoard summaries.
 
         Raises:
           InputError: the checkpoint is damaged or of another network.
-          CheckFailed: not every image was evaluated, or a measure is not finite.
+          CheckFailed: an image cannot be decoded, not every image was evaluated, or a measure is not finite.
         """
+        with compat.quiet():
+            return self._evaluate(checkpoint)
+
+    def _evaluate(self, checkpoint: str) -> Evaluation:
         checkpoints.restore(self._model.network, checkpoint, self._model.named_weights)
         if self._quantized:
             checkpoints.restore_ranges(self._model.ranges, checkpoint)
@@ -154,7 +163,7 @@ class Evaluator:
         pictures: list[np.ndarray] = []
         done = 0
         bar = tqdm(total=len(self._records), desc=title, unit="image", leave=False)
-        with bar, compat.quiet():
+        with bar, _named_pictures(self._records):
             for features, labels in self._dataset:
                 losses, found = self._step(features, labels)
                 found = {key: value.numpy() for key, value in found.items()}
@@ -193,6 +202,16 @@ class Evaluator:
                 tf.summary.scalar(f"AP/{name}", values["AP"])
             tf.summary.image("detections", np.stack(pictures), max_outputs=_SHOWN_IMAGES)
         self._writer.flush()
+
+
+@contextlib.contextmanager
+def _named_pictures(examples: Records) -> Iterator[None]:
+    """Names the image that cannot be decoded; TensorFlow does not."""
+    try:
+        yield
+    except tf.errors.OpError:
+        records.require_decodable(examples.files)
+        raise
 
 
 def check_complete(done: int, images: int) -> None:

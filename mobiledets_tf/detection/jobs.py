@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledets_tf.data import records
+from mobiledets_tf.data import classes, records
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.detection import model_dir, network_settings, pipeline_config, presets
 from mobiledets_tf.detection.pipeline_config import Overrides, PipelineConfig
@@ -53,11 +53,13 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
     eval_files = _eval_files(job, base)
     label_map = _label_map(base, train_files, job.train_data)
     names = records.read_label_map(label_map)
+    _check_classes(job, names, label_map, eval_files)
     overrides = dataclasses.replace(
         _with_preset(job, train_files),
         train_files=train_files,
         eval_files=eval_files,
         label_map=label_map,
+        most_boxes=records.most_boxes([*train_files, *eval_files]) or None,
         num_classes=job.overrides.num_classes or (max(names) if base is None else None),
     )
     if base is None:
@@ -65,9 +67,10 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
     else:
         config = pipeline_config.override(base, overrides)
     check(config, names, label_map)
-    check_examples(train_files, config.model.ssd.num_classes, "training", job.max_damaged_records)
+    num_classes = config.model.ssd.num_classes
+    check_examples(train_files, num_classes, "training", label_map, job.max_damaged_records)
     if job.needs_eval:
-        check_examples(eval_files, config.model.ssd.num_classes, "evaluation")
+        check_examples(eval_files, num_classes, "evaluation", label_map)
     return config, label_map
 
 
@@ -83,8 +86,22 @@ def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> Pipe
     files = list(config.eval_input_reader[0].tf_record_input_reader.input_path)
     if not files:
         raise InputError("--eval_data is needed: this training was started without evaluation data")
-    check_examples(files, config.model.ssd.num_classes, "evaluation")
-    return config
+    path = config.eval_input_reader[0].label_map_path
+    names = records.read_label_map(path)
+    if beside := classes.beside(files):
+        classes.require_same(beside[0], repr(beside[1]), names, f"the training in {str(folder)!r}")
+    check_examples(files, config.model.ssd.num_classes, "evaluation", path)
+    return pipeline_config.override(config, Overrides(most_boxes=records.most_boxes(files) or None))
+
+
+def _check_classes(job: Job, names: dict[int, str], label_map: str, eval_files: list[str]) -> None:
+    """Compares the classes of the training data with those of the evaluation data and of the folder."""
+    kept = os.path.join(job.model_dir, model_dir.LABEL_MAP)
+    if os.path.exists(kept):
+        there = f"the training in {str(job.model_dir)!r}"
+        classes.require_same(names, repr(label_map), records.read_label_map(kept), there)
+    if eval_files and (beside := classes.beside(eval_files)):
+        classes.require_same(beside[0], repr(beside[1]), names, repr(label_map))
 
 
 def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None:
@@ -118,9 +135,11 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
         raise InputError("train_config.num_steps is 0: give --steps")
 
 
-def check_examples(files: list[str], num_classes: int, what: str, max_damaged: int = 0) -> None:
-    """Raises InputError when there is no example, or one whose class the head doesn't have."""
-    index = RecordIndex(files)
+def check_examples(
+    files: list[str], num_classes: int, what: str, label_map: str, max_damaged: int = 0
+) -> None:  # fmt: skip
+    """Raises InputError without an example, or for a class that the head lacks or calls otherwise."""
+    index, names = RecordIndex(files), records.label_map_names(label_map)
     if not len(index):
         raise InputError(f"{what} data {files[0]!r} holds no examples")
     for number in range(min(len(index), _EXAMPLES_CHECKED)):
@@ -132,6 +151,7 @@ def check_examples(files: list[str], num_classes: int, what: str, max_damaged: i
                 raise
             continue
         example = records.parse_example(data, f"{what} record {number + 1}")
+        classes.check_texts(example, names, f"label map {label_map!r}")
         wrong = [int(c) for c in example.classes if not 1 <= c <= num_classes]
         if wrong:
             raise InputError(

@@ -16,7 +16,7 @@ import numpy as np
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.detection import network_settings
+from mobiledets_tf.detection import crowds, network_settings
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.models import build_detector
 from mobiledets_tf.models.fresh_start import zero_residual_scales
@@ -116,6 +116,17 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
             "class_predictions_with_background": tf.cast(class_logits, tf.float32),
             "anchors": self.anchors.get(),
         }
+
+    def _assign_targets(
+        self, boxes, classes, keypoints=None, weights=None, confidences=None
+    ):  # fmt: skip
+        """The API's targets, with anchors in crowds left out of the class loss (`detection.crowds`)."""
+        targets = super()._assign_targets(boxes, classes, keypoints, weights, confidences)
+        if weights is None:
+            return targets
+        class_targets, class_weights, box_targets, box_weights, match = targets
+        class_weights = crowds.class_weights(class_weights, match, self.anchors.get(), boxes, weights)
+        return class_targets, class_weights, box_targets, box_weights, match
 
     def regularization_losses(self):
         """L2 of all convolution kernels, depthwise ones included: half the sum of squares.

@@ -16,6 +16,7 @@ from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data.pictures import as_bitmap
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
+from mobiledets_tf.detection import crowds
 from mobiledets_tf.errors import InputError
 
 compat.enable_object_detection()
@@ -48,6 +49,11 @@ class Records:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def files(self) -> list[str]:
+        """The TFRecord shards."""
+        return self._index.files
 
     def read(self, number: int) -> bytes:
         """One serialised example.
@@ -144,7 +150,7 @@ def _built(positions, read, whole: bool) -> Iterator[None]:
         def example(position):
             data = tf.numpy_function(read, [position], tf.string)
             data.set_shape(())
-            return transform_input_data_fn(decoder.decode(data))
+            return transform_input_data_fn(crowds.without_weight(decoder.decode(data)))
 
         examples = positions(batch_size, workers, worker).map(example, tf.data.AUTOTUNE)
         return examples.batch(size, drop_remainder=whole).prefetch(2)

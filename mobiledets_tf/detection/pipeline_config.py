@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
-from mobiledets_tf.detection import network_settings
+from mobiledets_tf.detection import augmentation, network_settings
 from mobiledets_tf.errors import InputError
 
 compat.enable_object_detection()
 
 from google.protobuf import text_format  # noqa: E402
-from object_detection.protos import pipeline_pb2, preprocessor_pb2  # noqa: E402
+from object_detection.protos import pipeline_pb2  # noqa: E402
 
 PipelineConfig = pipeline_pb2.TrainEvalPipelineConfig
 
@@ -119,10 +119,13 @@ class Overrides:
       learning_rate: base rate; the warm-up rate keeps its share of it.
       random_flip: mirror images at random. Wrong for digits, letters and signs.
       random_crop: the SSD random crop of the published recipe.
+      random_color: brightness, saturation, hue and contrast at random.
+      random_scale: smaller objects, on a canvas of up to twice the size.
       train_files, eval_files: TFRecord shards.
       label_map: the label map beside them.
       quantization_aware: simulated int8 quantisation, from float weights.
       mixed_precision: the network computes in bfloat16.
+      most_boxes: that an image of the data has: no limit of the config may be lower.
     """
 
     architecture: str | None = None
@@ -134,11 +137,14 @@ class Overrides:
     learning_rate: float | None = None
     random_flip: bool | None = None
     random_crop: bool | None = None
+    random_color: bool | None = None
+    random_scale: bool | None = None
     train_files: Sequence[str] | None = None
     eval_files: Sequence[str] | None = None
     label_map: str | None = None
     quantization_aware: bool | None = None
     mixed_precision: bool | None = None
+    most_boxes: int | None = None
 
 
 def parse(text: str, where: str = "pipeline config") -> PipelineConfig:
@@ -205,6 +211,9 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
     _override_data(config, overrides)
     if overrides.batch_size is not None:
         config.train_config.batch_size = _at_least("batch size", overrides.batch_size, 1)
+    if overrides.most_boxes is not None:
+        for part in (config.train_config, config.train_input_reader, *config.eval_input_reader):
+            part.max_number_of_boxes = max(part.max_number_of_boxes, overrides.most_boxes)
     if overrides.steps is not None:
         _set_steps(config, _at_least("steps", overrides.steps, 1))
     if overrides.learning_rate is not None:
@@ -213,12 +222,10 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
         config.train_config.use_bfloat16 = overrides.mixed_precision
     if overrides.quantization_aware is not None:
         _set_quantization(config, overrides.quantization_aware)
-    for step, wanted in (
-        ("random_horizontal_flip", overrides.random_flip),
-        ("ssd_random_crop", overrides.random_crop),
-    ):
+    for name in augmentation.STEPS:
+        wanted = getattr(overrides, f"random_{name}")
         if wanted is not None:
-            _set_augmentation(config, step, wanted)
+            _set_augmentation(config, name, wanted)
     return config
 
 
@@ -304,13 +311,18 @@ def _set_quantization(config: PipelineConfig, wanted: bool) -> None:
         quantization.delay, quantization.weight_bits, quantization.activation_bits = 0, 8, 8
 
 
-def _set_augmentation(config: PipelineConfig, step: str, wanted: bool) -> None:
+def _set_augmentation(config: PipelineConfig, name: str, wanted: bool) -> None:
     options = config.train_config.data_augmentation_options
+    step = augmentation.STEPS[name]
     others = [option for option in options if option.WhichOneof("preprocessing_step") != step]
-    chosen = preprocessor_pb2.PreprocessingStep()
-    getattr(chosen, step).SetInParent()
     del options[:]
-    options.extend([*others, chosen] if wanted else others)
+    options.extend([*others, augmentation.step(name)] if wanted else others)
+
+
+def mirrors(config: PipelineConfig) -> bool:
+    """Whether a training of the config sees mirror images."""
+    options = config.train_config.data_augmentation_options
+    return any(each.WhichOneof("preprocessing_step") == augmentation.STEPS["flip"] for each in options)
 
 
 def _at_least(what: str, value: int, low: int) -> int:

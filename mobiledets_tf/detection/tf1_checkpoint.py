@@ -78,6 +78,7 @@ def read(
       InputError: not a MobileDet, a variable is missing, or a shape does not fit.
     """
     where = prefix(path)
+    _require_data(where)
     shapes = _shapes(where)
     found = scope(shapes)
     if found is None:
@@ -96,6 +97,17 @@ def read(
         _take(account, conv, names, shapes, reader)
     _skip_rest(account, shapes)
     return account
+
+
+def _require_data(where: str) -> None:
+    """Raises InputError where the index of a checkpoint is there and a file of its values is not."""
+    shards = tf.io.gfile.glob(f"{where}.data-?????-of-?????")
+    counts = {int(shard.rsplit("-", 1)[1]) for shard in shards}
+    count = max(counts, default=1)
+    for number in range(count):
+        name = f"{where}.data-{number:05d}-of-{count:05d}"
+        if name not in shards:
+            raise InputError(f"checkpoint {where!r} lacks {os.path.basename(name)!r}, a file of its values")
 
 
 def _shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.data.records import require_decodable
 from mobiledets_tf.detection import (
+    augmentation,
     checkpoints,
     imported,
     meta_architecture,
@@ -42,6 +44,8 @@ _MAX_CHECKPOINT_INTERVAL = 1000
 # The first of them holds the fresh weights.
 CHECKPOINTS_KEPT = 6
 _TOTAL = "Loss/total_loss"
+# Augmented ones, for TensorBoard.
+_SHOWN_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,7 @@ class _Run:
         if self._ends_here() or self._now >= steps:
             return self._now
         interval = checkpoint_interval(steps)
+        self._show_augmented()
         batches, first = self._batches(), self._now
         with self._progress(steps) as bar:
             bar.set_postfix_str("building the graph")
@@ -247,6 +252,20 @@ class _Run:
                         break
         self._clean()
         return self._now
+
+    def _show_augmented(self) -> None:
+        """Writes the first images of a new training as they are after augmentation, for TensorBoard."""
+        if self._now or not self._train.data_augmentation_options or not self._replicas.is_chief:
+            return
+        features, labels = (self._local(part) for part in next(self._batches()))
+        with self._writer.as_default(step=0):
+            shown = augmentation.drawn_batch(features, labels, _SHOWN_IMAGES)
+            tf.summary.image("augmented", shown, max_outputs=_SHOWN_IMAGES)
+        self._writer.flush()
+
+    def _local(self, part: dict[str, Any]) -> dict[str, Any]:
+        """What the first replica gets of a batch."""
+        return {name: self._strategy.experimental_local_results(value)[0] for name, value in part.items()}
 
     def _ends_here(self) -> bool:
         """Hands the latest checkpoint on; whether the training should end with it."""
@@ -351,5 +370,6 @@ def _known_errors(records: Records) -> Iterator[None]:
                 f"{records.failure}; --max_damaged_records allows some to be skipped"
             ) from error
         if "No space left" not in str(error):
+            require_decodable(records.files)
             raise
         raise InputError("no space left on the device of model_dir; the last checkpoint is kept") from error

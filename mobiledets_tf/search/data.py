@@ -8,6 +8,8 @@ import numpy as np
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
+from mobiledets_tf.data import records
+from mobiledets_tf.detection import crowds
 from mobiledets_tf.errors import InputError
 
 compat.enable_object_detection()
@@ -22,6 +24,7 @@ Labels = fields.InputDataFields
 # its finalists and so steers nothing, the rest train the shared weights.
 BUCKETS = 10
 SIDES = ("steer", "judge", "train")
+# At least; more where an image of the data has more.
 MAX_BOXES = 100
 # Serialized examples.
 SHUFFLE_BUFFER = 2048
@@ -62,10 +65,12 @@ class Split:
 
     Attributes:
       images: side -> number of images.
+      max_boxes: boxes an image that labels have room for.
     """
 
     def __init__(self, files: Sequence[str]):
         self._files = list(files)
+        self.max_boxes = max(MAX_BOXES, records.most_boxes(self._files))
         sides = self._examples(self._paths).map(_side, num_parallel_calls=tf.data.AUTOTUNE)
         zero = np.zeros(len(SIDES), np.int64)
         counts = sides.reduce(
@@ -135,7 +140,7 @@ class Stream:
     ):
         self._split = split
         self._decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
-        self._transform = _transform(model_config, preprocess)
+        self._transform = _transform(model_config, preprocess, split.max_boxes)
         self.batch_size = batch_size
         self._side = side
         self._seed = len(SIDES) * seed + SIDES.index(side)
@@ -195,11 +200,11 @@ class Stream:
         return self._split.epoch(self._side, self._seed * _EPOCHS + index)
 
     def _decode(self, serialized: tf.Tensor):
-        example = self._decoder.decode(serialized)
+        example = crowds.without_weight(self._decoder.decode(serialized))
         return *self._transform(example), example[Labels.source_id]
 
 
-def _transform(model_config, preprocess: Callable) -> Callable:
+def _transform(model_config, preprocess: Callable, max_boxes: int) -> Callable:
     resizer = image_resizer_builder.build(model_config.ssd.image_resizer)
     shape = model_config.ssd.image_resizer.fixed_shape_resizer
     num_classes = model_config.ssd.num_classes
@@ -207,7 +212,7 @@ def _transform(model_config, preprocess: Callable) -> Callable:
     def run(example):
         example = inputs.transform_input_data(example, preprocess, resizer, num_classes)
         example = inputs.pad_input_data_to_static_shapes(
-            example, MAX_BOXES, num_classes, [shape.height, shape.width]
+            example, max_boxes, num_classes, [shape.height, shape.width]
         )
         return example[Labels.image], {key: example[key] for key in LABEL_KEYS if key in example}
 

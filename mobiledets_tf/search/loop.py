@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras, quiet, tf
+from mobiledets_tf.data import classes as data_classes
 from mobiledets_tf.data import records
 from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
@@ -77,7 +78,8 @@ def run(
     """
     files = records.resolve(search.train_data, "train")
     label_map = records.label_map_path(files)
-    classes = len(records.read_label_map(label_map))
+    names = records.read_label_map(label_map)
+    classes = len(names)
     if classes != search.latency.num_classes:
         raise InputError(
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
@@ -92,7 +94,12 @@ def run(
     set_seed(search.seed)
     chief = Replicas(strategy).is_chief
     with lost_workers(), locked(search.model_dir) if chief else contextlib.nullcontext():
-        return _Run(search, strategy, files, label_map, times).finish()
+        data_classes.keep(search.model_dir, files)
+        try:
+            return _Run(search, strategy, files, label_map, times).finish()
+        except tf.errors.OpError:
+            records.require_decodable(files)
+            raise
 
 
 def set_seed(seed: int) -> None:

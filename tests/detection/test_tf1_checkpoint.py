@@ -169,3 +169,13 @@ def test_other_checkpoints_are_refused(tmp_path):
         tf1_checkpoint.read(path)
     with pytest.raises(InputError, match="does not exist"):
         tf1_checkpoint.read(tmp_path / "none.ckpt")
+
+
+def test_half_of_a_checkpoint_is_named(tmp_path):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variable = tf.compat.v1.get_variable("global_step", initializer=1)
+        session.run(variable.initializer)
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    next(tmp_path.glob("*.data-*")).unlink()
+    with pytest.raises(InputError, match="lacks 'model.ckpt.data-00000-of-00001'"):
+        tf1_checkpoint.read(tmp_path / "model.ckpt")

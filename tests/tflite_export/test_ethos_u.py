@@ -26,6 +26,11 @@ def test_a_float_file_has_nothing_for_the_npu(tflite, tmp_path):
     assert made.status == "failed" or "NPU" in made.findings[0].reason
 
 
+def test_nothing_on_the_npu_is_no_time(tflite):
+    with pytest.raises(RuntimeError, match="no operation of the file runs on the NPU"):
+        ethos_u.measure(tflite("float", "float"))
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [

@@ -9,6 +9,7 @@ from mobiledets_tf.errors import InputError
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import get_space
 from tflite_export import inspect, phone
+from tflite_export.devices import benchmark_log
 
 FLAGS = ["--search_space=ibn", "--depth_multiplier=0.25", "--image_size=96", "--num_classes=3"]
 
@@ -99,3 +100,50 @@ def test_a_folder_without_a_manifest(tmp_path):
     (tmp_path / phone.MANIFEST).write_text("[]")
     with pytest.raises(InputError, match="is not a manifest"):
         phone.read_results(tmp_path, None)
+
+
+LOGS = {
+    "INFO: [benchmark_litert_model.h:100] Inference (avg):      2.50 ms (400 runs)\n"
+    "INFO: [benchmark_litert_model.h:102] Inference (min):      2.41 ms\n"
+    "INFO: [benchmark_litert_model.h:103] Inference (std):      0.01\n": (2.5, 400, 2.41),
+    "Running benchmark for 50 iterations\nno stats: 2500.0\n": (2.5, 50, None),
+    "Inference timings in us: Init: 5, First inference: 9000, Warmup (avg): 8000, Inference (avg): 7.5e3\n": (
+        7.5, 0, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LOGS)
+def test_logs_of_each_generation_are_read(text):
+    timing = benchmark_log.parse(text)
+    assert (timing.ms, timing.runs, timing.figures.get("min")) == pytest.approx(LOGS[text])
+
+
+def test_a_log_that_is_not_understood_is_named(folder, tmp_path, capsys):
+    for name in (phone.MANIFEST, phone.COMMANDS):
+        (tmp_path / name).write_text((folder / name).read_text())
+    (tmp_path / "network_00002.log").write_text("Segmentation fault\n")
+    with pytest.raises(InputError, match="network_00002.log.*log not understood"):
+        phone.read_results(tmp_path, None)
+    (tmp_path / "network_00001.log").write_text(next(iter(LOGS)))
+    assert phone.read_results(tmp_path, None) == {"network_00001": 2.5}
+    flags = (f"--output={tmp_path}", "--results=logs", f"--samples={tmp_path / 's.jsonl'}")
+    assert measure("--device=adb", *flags) == 0
+    assert "logs not understood: 1 (" in capsys.readouterr().err
+
+
+def test_the_script_skips_what_each_generation_has_written(folder, tmp_path):
+    import subprocess
+
+    (tmp_path / phone.COMMANDS).write_text((folder / phone.COMMANDS).read_text())
+    for number, text in enumerate(LOGS):
+        (tmp_path / f"network_{number:05d}.log").write_text(text)
+    (tmp_path / "network_00003.log").write_text("Segmentation fault\n")
+    adb = tmp_path / "adb"
+    adb.write_text('#!/bin/sh\necho "$@" >> called\n')
+    adb.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", phone.COMMANDS], cwd=tmp_path, env=environment, check=False)
+    called = (tmp_path / "called").read_text()
+    assert "network_00003.tflite" in called and "network_00000.tflite" not in called
+    assert "network_00001.tflite" not in called and "network_00002.tflite" not in called

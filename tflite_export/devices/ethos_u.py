@@ -203,6 +203,8 @@ def _layers(folder: str) -> list[dict[str, str]]:
 
 def _latency(summary: dict[str, str], rows: list[dict[str, str]], variant: str) -> Latency:
     milliseconds = float(summary["inference_time"]) * 1e3
+    if not any(row["Target"] == "NPU" for row in rows):
+        raise RuntimeError(f"no operation of the file runs on the NPU of {variant}: there is nothing to time")
     if not 0 < milliseconds < float("inf"):
         raise RuntimeError(f"vela gives an inference time of {summary['inference_time']!r} s")
     on_npu = sum(row["Target"] == "NPU" for row in rows)

@@ -1,0 +1,93 @@
+"""Time and memory of check and convert on many images.
+
+  python benchmarks/data.py --images=20000
+
+Draws 200 images of the sample set and writes variants of them (shifted in brightness, so that no two
+files are equal), a quarter of the images first and then all. Each mode runs as a command of its own.
+Prints one JSON object: images a second and the largest memory (resident, MiB) of both modes at both
+sizes; `memory_growth_mib` is what four times the images add.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_DRAWN = 200
+
+
+def make(folder: Path, images: int) -> None:
+    """A data folder with one split of so many images."""
+    from PIL import Image
+
+    from mobiledets_tf.data import sample
+
+    with tempfile.TemporaryDirectory() as drawn:
+        sample.write_sample(Path(drawn) / "data", num_train=_DRAWN, num_val=1, image_size=160)
+        source = Path(drawn) / "data"
+        value = json.loads((source / "instances_train.json").read_text())
+        entries, boxes = [], []
+        (folder / "train").mkdir(parents=True)
+        for number in range(images):
+            entry = value["images"][number % _DRAWN]
+            name = f"{number:06d}.jpg"
+            with Image.open(source / "train" / entry["file_name"]) as picture:
+                shift = number // _DRAWN
+                picture.point(lambda level, shift=shift: (level + shift) % 256).save(
+                    folder / "train" / name, quality=90
+                )
+            entries.append(entry | {"id": number + 1, "file_name": name})
+            boxes += [
+                box | {"id": len(boxes) + place, "image_id": number + 1}
+                for place, box in enumerate(
+                    [box for box in value["annotations"] if box["image_id"] == entry["id"]], 1
+                )
+            ]
+    content = value | {"images": entries, "annotations": boxes}
+    (folder / "instances_train.json").write_text(json.dumps(content))
+
+
+def run(mode: str, folder: Path, output: Path) -> tuple[float, float]:
+    """(seconds, MiB) of a mode as a command."""
+    arguments = [sys.executable, "-m", "mobiledets_tf.cli.data", f"--mode={mode}", f"--images={folder}",
+                 f"--output_dir={output}"]  # fmt: skip
+    start = time.perf_counter()
+    with open(os.devnull, "w") as nothing:
+        process = subprocess.Popen(arguments, stdout=nothing, stderr=nothing)
+        _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000)
+    options = parser.parse_args()
+    figures: dict[str, dict[str, float]] = {}
+    for count in (options.images // 4, options.images):
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder) / "data", count)
+            for mode in ("check", "convert"):
+                seconds, memory = run(mode, Path(folder) / "data", Path(folder) / "records")
+                figures[f"{mode}_{count}"] = {
+                    "seconds": round(seconds, 1), "images_per_second": round(count / seconds, 1),
+                    "memory_mib": round(memory, 1),
+                }  # fmt: skip
+    small, large = options.images // 4, options.images
+    growth = {
+        mode: round(figures[f"{mode}_{large}"]["memory_mib"] - figures[f"{mode}_{small}"]["memory_mib"], 1)
+        for mode in ("check", "convert")
+    }
+    cores = len(os.sched_getaffinity(0))
+    own = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps({"cores": cores, "runs": figures, "memory_growth_mib": growth, "largest_mib": own}))
+
+
+if __name__ == "__main__":
+    main()

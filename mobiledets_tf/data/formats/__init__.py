@@ -1,0 +1,69 @@
+"""Annotations as people have them, read as the COCO content that everything after works on.
+
+Each module has `NAME`, `recognises(folder)` and `read(folder, annotations)`, which gives the splits.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobiledets_tf.data import coco
+from mobiledets_tf.errors import InputError
+
+# In the order in which they are tried: the first that recognises a folder reads it.
+MODULES = ("coco_folder", "roboflow", "coco_export", "tfrecord", "yolo", "voc", "cvat", "labelme",
+           "label_studio")  # fmt: skip
+NAMES = ("coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio")
+
+
+def read(
+    images: str, annotations: str | None = None, format_name: str | None = None
+) -> tuple[str, list[coco.Split]]:  # fmt: skip
+    """The splits of a data folder in any of the formats.
+
+    Args:
+      images: the data folder, or the folder of images where `annotations` is given.
+      annotations: a file, or a folder of files, with the annotations alone.
+      format_name: one of `NAMES`; None finds it out.
+
+    Returns:
+      The name of the format, and its splits.
+
+    Raises:
+      InputError: a path is missing, no format is recognised, or it holds nothing of the format.
+    """
+    if not Path(images).is_dir():
+        raise InputError(f"--images={str(images)!r} is not a folder")
+    folder = Path(images)
+    place = Path(annotations) if annotations is not None else folder
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in MODULES]
+    if format_name is not None:
+        modules = [module for module in modules if module.NAME == format_name]
+    if annotations is not None and not place.exists():
+        return "coco", coco.find_splits(images, annotations)  # says what is wrong with the name
+    for module in modules:
+        if module.recognises(place):
+            return module.NAME, _named(module.read(folder, place))
+    if annotations is not None and format_name is None:
+        return "coco", coco.find_splits(images, annotations)
+    if format_name is not None:
+        wanted = modules[0].LOOKS_LIKE
+        raise InputError(f"--format={format_name}: {str(place)!r} does not look like it; wanted: {wanted}")
+    coco_text, *others = (f"{module.NAME} ({module.LOOKS_LIKE})" for module in modules if module.LOOKS_LIKE)
+    raise InputError(
+        f"{str(folder)!r} holds no instances_*.json and no other annotations that are known; give a data "
+        f"folder, or the folder of images with --annotations. Known are {coco_text}, {', '.join(others)}"
+    )
+
+
+def _named(splits: Sequence[coco.Split]) -> list[coco.Split]:
+    """The splits, with `test` as `val` where there is a training split and no other to measure on."""
+    names = {split.name for split in splits}
+    if "test" not in names or "val" in names or "train" not in names:
+        return list(splits)
+    note = "this split is called test in the data; it is taken as val"
+    return [
+        dataclasses.replace(split, name="val", notes=(*split.notes, note)) if split.name == "test" else split
+        for split in splits
+    ]

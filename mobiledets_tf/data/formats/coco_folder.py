@@ -1,0 +1,18 @@
+"""The data folder of this project: `instances_SPLIT.json` beside `SPLIT/`."""
+
+from pathlib import Path
+
+from mobiledets_tf.data import coco
+
+NAME, LOOKS_LIKE = "coco", "instances_*.json"
+
+
+def recognises(place: Path) -> bool:
+    if place.is_file():
+        return coco.is_split_file(place)
+    found = (path for path in place.iterdir() if coco.is_split_file(path))
+    return any((place / coco.split_name(path)).is_dir() for path in found)
+
+
+def read(folder: Path, place: Path) -> list[coco.Split]:
+    return coco.find_splits(folder, None if place == folder else place)

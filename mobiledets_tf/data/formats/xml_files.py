@@ -1,0 +1,47 @@
+"""XML of strangers: entities are not expanded, nothing outside is fetched."""
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from mobiledets_tf.data.formats.collecting import Damaged
+
+
+def root_of(path: Path) -> Element:
+    """The root element of an XML file.
+
+    Raises:
+      Damaged: it cannot be read, is no XML, or declares entities.
+    """
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        return fromstring(path.read_bytes())
+    except OSError as error:
+        raise Damaged(f"cannot be read: {error.strerror}") from error
+    except DefusedXmlException as error:
+        what = type(error).__name__
+        raise Damaged(f"declares entities or fetches files, which is refused ({what})") from error
+    except ParseError as error:
+        raise Damaged(f"is not valid XML: {error}") from error
+    except (ValueError, LookupError, RecursionError) as error:  # encodings that are unknown or wrong
+        raise Damaged(f"is not valid XML: {error}") from error
+
+
+def root_tag(path: Path) -> str:
+    """The first tag of a file, without reading it whole; '' where there is none."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return ""
+    for part in head.split(b"<")[1:]:
+        if part[:1] not in b"?!" and part:
+            return part.replace(b"/", b" ").replace(b">", b" ").split()[0].decode("ascii", "replace")
+    return ""
+
+
+def text_of(element: Element | None, path: str) -> str | None:
+    """The text of an element below, without spaces around it, or None."""
+    found = element.find(path) if element is not None else None
+    return found.text.strip() if found is not None and found.text else None

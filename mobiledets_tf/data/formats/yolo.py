@@ -1,0 +1,254 @@
+"""YOLO: a text file an image with `class x y width height` in parts of it, and a list of names.
+
+The names are in data.yaml, in classes.txt (labelImg), or in a .names file (Darknet). Labels lie
+beside the images or in `labels/` where these are in `images/`.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobiledets_tf.data import coco
+from mobiledets_tf.data.formats.collecting import (
+    TRAIN,
+    Collector,
+    Damaged,
+    Images,
+    enclosing,
+    files_below,
+    read_text,
+    split_of,
+)
+from mobiledets_tf.data.text import show
+from mobiledets_tf.errors import InputError
+
+NAME, LOOKS_LIKE = "yolo", "data.yaml or classes.txt with label files"
+_NAME_FILES = ("classes.txt", "names.txt", "labels.txt", "_darknet.labels", "obj.names")
+_KEYS = ("train", "val", "test")
+# Written with six digits: a box may end so far outside.
+_ROUNDING = 1e-4
+
+
+def recognises(place: Path) -> bool:
+    if not place.is_dir():
+        return False
+    return _yaml(place) is not None or bool(_name_files(place)) and _has_label_files(place)
+
+
+def _has_label_files(place: Path) -> bool:
+    """Whether a text file has the name of an image: many folders hold a list of names."""
+    stems = {os.path.splitext(os.path.basename(name))[0] for name in Images(place).names}
+    return any(path.stem in stems for path in files_below(place, ".txt"))
+
+
+def read(folder: Path, place: Path) -> list[coco.Split]:
+    names, settings = _names(place if _has_names(place) else folder)
+    images = Images(folder)
+    collector = Collector(NAME, place, images)
+    labels = {
+        path.with_suffix(""): path for path in files_below(place, ".txt")
+        if path.name not in _NAME_FILES and path.stem not in ("train", "val", "valid", "test", "README")
+        and not path.name.startswith("README")
+    }  # fmt: skip
+    splits = _listed(folder, settings, images)
+    used = set()
+    for name in images.names:
+        path = _label_path(name, folder, place, labels)
+        split = splits.get(name) if splits else split_of(name) or TRAIN
+        if split is None:
+            collector.notes["images that data.yaml does not list, not used"] += 1
+            continue
+        size = images.size(name)
+        image_id = collector.image(split, name, size or (1, 1), (name, "image"))
+        if path is None:
+            collector.notes["images without a label file, taken as images without objects"] += 1
+            continue
+        used.add(path)
+        if size is not None:
+            _read_file(collector, split, image_id, path, size, names)
+    strange = sorted(set(labels.values()) - used)
+    for path in strange:
+        collector.fault(path, "file", "there is no image of this name")
+    return collector.splits(list(names.values()))
+
+
+def _has_names(place: Path) -> bool:
+    return place.is_dir() and (_yaml(place) is not None or bool(_name_files(place)))
+
+
+def _read_file(
+    collector: Collector, split: str, image_id: int, path: Path, size: tuple[int, int], names: dict[int, str]
+) -> None:  # fmt: skip
+    try:
+        lines = read_text(path).splitlines()
+    except Damaged as damaged:
+        collector.fault(path, "file", str(damaged), split)
+        return
+    for index, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            class_id, bbox, is_polygon = _parse(line.split(), size)
+            if class_id not in names:
+                first = min(names, default=0)
+                raise Damaged(f"class {class_id} has no name; there are {len(names)}, from {first} on")
+        except Damaged as damaged:
+            collector.fault(path, f"line {index}", str(damaged), split)
+            continue
+        if is_polygon:
+            collector.notes["polygons; the box around each is taken"] += 1
+        collector.box(split, image_id, names[class_id], bbox, (str(path), f"line {index}"))
+
+
+def _parse(parts: list[str], size: tuple[int, int]) -> tuple[int, list[float], bool]:
+    """(class, [x, y, width, height] in pixels, whether it was a polygon) of a line.
+
+    Raises:
+      Damaged: it is not one.
+    """
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        raise Damaged(f"should hold numbers only, not {show(' '.join(parts))}") from None
+    if not all(map(math.isfinite, values)):
+        raise Damaged(f"holds a number that is not finite: {show(' '.join(parts))}")
+    class_id, *rest = values
+    if not class_id.is_integer() or class_id < 0:
+        raise Damaged(f"class should be a whole number, not {parts[0][:40]}")
+    if any(not -_ROUNDING <= value <= 1 + _ROUNDING for value in rest):
+        raise Damaged(f"numbers should be parts of the image, from 0 to 1, not {show(' '.join(parts[1:]))}")
+    width, height = size
+    if len(rest) == 4:
+        x, y, across, down = rest
+        box = [(x - across / 2) * width, (y - down / 2) * height, across * width, down * height]
+        return int(class_id), box, False
+    if len(rest) < 6 or len(rest) % 2:
+        raise Damaged(f"should be 'class x y width height', not {len(parts)} numbers")
+    points = zip(rest[::2], rest[1::2], strict=True)
+    return int(class_id), enclosing((x * width, y * height) for x, y in points) or [], True
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def _yaml(place: Path) -> Path | None:
+    """The .yaml file with names, of those in the folder itself."""
+    found = [path for path in files_below(place, ".yaml", ".yml") if path.parent == place]
+    return next((path for path in found if isinstance(_yaml_value(path).get("names"), (list, dict))), None)
+
+
+def _yaml_value(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(read_text(path))
+    except (Damaged, yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _name_files(place: Path) -> list[Path]:
+    known = [path for path in files_below(place, ".txt", ".labels", ".names") if path.name in _NAME_FILES]
+    return known + [path for path in files_below(place, ".names") if path not in known]
+
+
+def _names(place: Path) -> tuple[dict[int, str], dict[str, Any]]:
+    """Class number -> name, and the settings of data.yaml.
+
+    Raises:
+      InputError: there are none, or two lists differ.
+    """
+    path = _yaml(place)
+    if path is not None:
+        settings = _yaml_value(path)
+        given = settings["names"]
+        items = enumerate(given) if isinstance(given, list) else given.items()
+        names = {_number(path, number): str(name) for number, name in items}
+        count = settings.get("nc", len(names))
+        if count != len(names):
+            raise InputError(f"{str(path)!r} has nc {show(count)} and {len(names)} names")
+        return names, settings
+    lists = {}
+    for path in _name_files(place):
+        try:
+            lines = read_text(path).splitlines()
+        except Damaged as damaged:
+            raise InputError(f"list of names {str(path)!r} {damaged}") from damaged
+        while lines and not lines[-1].strip():
+            lines.pop()
+        lists[path] = {number: line.strip() for number, line in enumerate(lines)}
+    if not lists:
+        raise InputError(f"{str(place)!r} holds no names of classes: data.yaml, classes.txt or a .names file")
+    first, *others = lists
+    for other in others:
+        if lists[other] != lists[first]:
+            raise InputError(f"lists of names differ: {str(first)!r} and {str(other)!r}")
+    return lists[first], {}
+
+
+def _number(path: Path, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    raise InputError(f"{str(path)!r}: a class should have a whole number, not {show(value)}")
+
+
+# --- which image is where ----------------------------------------------------------------------
+
+
+def _label_path(name: str, folder: Path, place: Path, labels: dict[Path, Path]) -> Path | None:
+    """The label file of an image: in `labels/` for `images/`, or beside it."""
+    stem = os.path.splitext(name)[0]
+    parts = Path(stem).parts
+    candidates = [folder / stem, place / stem, place / Path(stem).name]
+    for index, part in enumerate(parts[:-1]):
+        if part == "images":
+            candidates.append(folder.joinpath(*parts[:index], "labels", *parts[index + 1 :]))
+            candidates.append(place.joinpath(*parts[index + 1 :]))
+    candidates.append(folder / "labels" / stem)
+    return next((labels[path] for path in candidates if path in labels), None)
+
+
+def _listed(folder: Path, settings: dict[str, Any], images: Images) -> dict[str, str]:
+    """Image -> split where data.yaml lists folders or files of them; nothing leads out of the folder."""
+    found: dict[str, str] = {}
+    root = settings.get("path") if isinstance(settings.get("path"), str) else ""
+    for key in _KEYS:
+        given = settings.get(key, settings.get("valid") if key == "val" else None)
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str) and text:
+                for name in _images_of(folder, root, text, images):
+                    found.setdefault(name, key)
+    return found
+
+
+def _images_of(folder: Path, root: str, text: str, images: Images) -> Iterator[str]:
+    for inside in _places(root, text):
+        path = folder / inside
+        if path.is_dir():
+            prefix = "" if inside == "." else inside + os.sep
+            yield from (name for name in images.names if name.startswith(prefix))
+            return
+        if path.is_file() and path.suffix == ".txt" and path.resolve().is_relative_to(folder.resolve()):
+            try:
+                lines = read_text(path).splitlines()
+            except Damaged:
+                return
+            yield from filter(None, (images.find(line.strip()) for line in lines if line.strip()))
+            return
+
+
+def _places(root: str, text: str) -> Iterator[str]:
+    """Places inside the folder that a path of data.yaml may mean, the likeliest first.
+
+    Paths in it are of the machine that wrote it, or relative to another folder than the file's.
+    """
+    for path in (os.path.join(root, text), text):
+        parts = [part for part in Path(path.replace("\\", "/")).parts if part not in ("..", ".", os.sep)]
+        for start in range(len(parts)):
+            yield os.path.join(*parts[start:])
+    if not [part for part in Path(text).parts if part not in ("..", ".")]:
+        yield "."
