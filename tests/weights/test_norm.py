@@ -3,7 +3,7 @@
 import numpy as np
 
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.search.inheritance import recover_norm
+from mobiledets_tf.weights.norm import recover_norm
 
 IMAGES, SIDE = 4, 8
 
