@@ -22,7 +22,7 @@ from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas, lost_workers
-from mobiledets_tf.search import data, inheritance, pictures, reliability, report, state
+from mobiledets_tf.search import data, inheritance, pictures, reliability, report, seeding, state
 from mobiledets_tf.search.agent import Agent, make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist, Halving
@@ -156,6 +156,8 @@ class _Run:
         # Other images first than the steps saw last.
         self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
         self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
+        if search.initial is not None and self.step == 0:
+            self._seed()
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
         # The same for every network and step, or the next ones (TuNAS): a batch for each replica.
         self._fixed = fixed("steer", search.quality_images or large * 4)
@@ -170,6 +172,15 @@ class _Run:
         if not (search.candidates or search.published):
             return []
         return known_networks(objective.networks, search.candidates, search.published)
+
+    def _seed(self) -> None:
+        """Puts the weights that the search was given into the shared ones."""
+        known = self._known[self.search.steering[0].device]
+        images = [batch.images for batch in itertools.islice(self._alone.batches(0), inheritance.BATCHES)]
+        lines = seeding.seed(self.shared.supernet, self.search.initial, known, images, self.search.seed)
+        set_seed(self.search.seed)
+        if self._main:
+            tqdm.write("\n".join(lines), file=sys.stderr)
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync

@@ -35,11 +35,11 @@ def fit(
         where there are none: folded weights then stay for inference only.
       build: makes the wanted detector; default `build_detector`.
       seed: of fresh weights.
-      by_worth: see `channels.Choice`.
+      by_worth: orders the channels by importance, also of the same network; see `channels.Choice`.
     """
     keras.utils.set_random_seed(seed)
     build = build or (lambda: _build(target))
-    if same_network(source.target, target):
+    if same_network(source.target, target) and not by_worth:
         return _unfolded(source, build(), images) if source.folded_norm and images is not None else source
     if source.folded_norm and images is not None:
         like = dataclasses.replace(source.target, image_size=target.image_size)

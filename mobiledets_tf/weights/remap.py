@@ -137,7 +137,7 @@ class _Remap:
             value = layers.middle(value, fresh.shape[0])
         placed = np.array(fresh)
         if value.ndim == 4 and not conv.op.depthwise:
-            placed[..., : value.shape[3]] = 0.0
+            placed[:, :, value.shape[2] :] = 0.0
         placed[tuple(slice(side) for side in value.shape)] = value
         if how is None:
             before = np.shape(self._given[sources[0]])

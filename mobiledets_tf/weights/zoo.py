@@ -120,8 +120,14 @@ def _downloaded(archive: Path) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             part.unlink(missing_ok=True)
+            _mark(part).unlink(missing_ok=True)
         raise
     return part
+
+
+def _mark(part: Path) -> Path:
+    """Where the server's mark of a file (ETag) is kept while only a part of the file is there."""
+    return part.with_name(part.name + ".etag")
 
 
 def _reason(error: Exception) -> str:
@@ -144,7 +150,7 @@ def _download(address: str, part: Path) -> None:
 
     The server's mark of the file (ETag) is kept beside it, so that parts of two files never meet.
     """
-    mark = part.with_name(part.name + ".etag")
+    mark = _mark(part)
     there = part.stat().st_size if part.exists() and mark.exists() else 0
     request = urllib.request.Request(address)
     if there:
