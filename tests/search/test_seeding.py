@@ -68,7 +68,8 @@ def test_a_search_starts_from_weights(source, sample_records, madds_file, tmp_pa
     imported.write(source, tmp_path / "trained")
     flags = {
         "search_space": "ibn", "train_data": sample_records, "latency_model": madds_file,
-        "latency_target": 1e7, "model_dir": tmp_path / "search", "steps": 1, "image_size": 96, "depth_multiplier": DEPTH,
+        "latency_target": 1e7, "model_dir": tmp_path / "search", "steps": 1, "image_size": 96,
+        "depth_multiplier": DEPTH,
         "batch_size": 2, "algorithm": "random", "published": "false", "finalists": 1, "finalist_steps": 0,
         "quality_images": 4, "rl_delay_fraction": 0, "init_from": tmp_path / "trained",
     }  # fmt: skip

@@ -198,6 +198,13 @@ def test_a_bad_archive_is_refused_in_one_line(kind, words, server, archive, chec
     assert not left(tmp_path / "cache") and {path.name for path in tmp_path.iterdir()} == {"cache"}
 
 
+def test_a_checkpoint_without_its_data_is_refused(checkpoint, tmp_path):
+    (tmp_path / INDEX).write_bytes(checkpoint[INDEX])
+    with pytest.raises(InputError, match="cannot be read: .*") as caught:
+        tf1_checkpoint.read(tmp_path / INDEX)
+    assert "\n" not in str(caught.value)
+
+
 def test_another_networks_archive_is_refused(archive, tmp_path):
     (tmp_path / NAME.replace("edgetpu", "dsp")).write_bytes(archive)
     with pytest.raises(InputError, match="is not that of 'dsp': --architecture=dsp, but .* is 'edgetpu'"):
