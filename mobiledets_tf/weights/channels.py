@@ -125,7 +125,7 @@ def importance(target: Target, weights: Mapping[str, np.ndarray]) -> dict[str, n
 
     Args:
       target: the detector.
-      weights: of it, by canonical name.
+      weights: of it, by canonical name; those of the class predictors may be missing.
 
     Returns:
       Group -> float64 [channels]: the root of the summed squares, over all convolutions that read the
@@ -136,7 +136,10 @@ def importance(target: Target, weights: Mapping[str, np.ndarray]) -> dict[str, n
     energy: dict[str, np.ndarray] = {}  # Of what was written into a group, squared.
     layer_energy: dict[tuple[str, str], np.ndarray] = {}  # Behind a depthwise convolution of a layer.
     for place in places(target).values():
-        conv, folded = place.conv, Folded.of(place.conv, weights)
+        conv = place.conv
+        if conv.kernel not in weights:  # Class predictors that were left behind; nothing reads them.
+            continue
+        folded = Folded.of(conv, weights)
         if conv.op.depthwise:
             layer_energy[conv.layer, place.reads] = folded.std**2
             continue

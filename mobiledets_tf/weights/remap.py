@@ -50,7 +50,8 @@ def remap(
     """Puts a trained network's weights onto another architecture.
 
     Args:
-      source: all weights of a network; its BN has statistics (`norm.unfold_norm`).
+      source: the weights of a network, those of the class predictors' last convolutions perhaps left fresh;
+        its BN has statistics (`norm.unfold_norm`).
       target: the wanted detector.
       fresh: initial weights of it, by canonical name.
       by_worth: see `channels.Choice`.
@@ -112,6 +113,9 @@ class _Remap:
             self._fresh_gate(conv)
             return
         given = theirs.conv
+        if given.kernel not in self._given:
+            self._leave_fresh([place], self._source.fresh[given.kernel])
+            return
         if given.depends_on_classes and given.op.out_channels != conv.op.out_channels:
             slots = (self._source.target.num_classes, self.account.target.num_classes)
             self._leave_fresh([place], f"it is for {slots[0]} classes, the network has {slots[1]}")

@@ -33,6 +33,10 @@ _MEMBER = re.compile(r"(?P<folder>.*/)?model\.ckpt[^/]*\.(?P<kind>index|data-\d{
 _CHECKPOINT = "model.ckpt"
 _TIMEOUT_S = 30
 _CHUNK = 1 << 20
+# ValueError: a header that is no number.
+_NETWORK_ERRORS = (
+    urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError, ValueError,
+)  # fmt: skip
 # The largest published archive has less than 100 MB.
 _LARGEST = 1 << 30
 
@@ -79,7 +83,7 @@ def checkpoint(path: str, cache: str | os.PathLike | None = None) -> str:
     unpacked = folder / archive.name.removesuffix(".tar.gz")
     if unpacked.is_dir():
         return str(unpacked / _CHECKPOINT)
-    with _readable_errors(folder), locked(folder):
+    with _readable_errors(folder), locked(folder, "weights cache"):
         if unpacked.is_dir():  # Another process has been faster.
             return str(unpacked / _CHECKPOINT)
         by_hand = archive.exists()
@@ -112,7 +116,7 @@ def _downloaded(archive: Path) -> Path:
     part, address = archive.with_name(archive.name + ".part"), ADDRESS + archive.name
     try:
         _download(address, part)
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+    except _NETWORK_ERRORS as error:
         raise InputError(
             f"{address} cannot be downloaded: {_reason(error)}; fetch it by hand and put it into "
             f"{str(archive.parent)!r}, or call again to resume"
@@ -228,6 +232,9 @@ def _take_checkpoint(archive: Path, staging: Path, shown: str) -> None:
         for kind, member in found[floats[0]].items():
             with tar.extractfile(member) as source, open(staging / f"{_CHECKPOINT}.{kind}", "wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
+        # The checksum of the whole stands at its end.
+        while tar.fileobj.read(_CHUNK):
+            pass
 
 
 def _check_member(member: tarfile.TarInfo, shown: str) -> None:

@@ -168,6 +168,7 @@ def test_an_archive_that_was_fetched_by_hand_is_taken_and_left(archive, tmp_path
     ("kind", "words"),
     [
         ("cut", "cut short or damaged"),
+        ("checksum", "cut short or damaged"),
         ("text", "cut short or damaged"),
         ("data", "a checkpoint without its .data-00000-of-00001 file"),
         ("empty", "holds 0 float checkpoints"),
@@ -183,6 +184,7 @@ def test_a_bad_archive_is_refused_in_one_line(kind, words, server, archive, chec
     data = f"{FOLDER}/fp32/{DATA}"
     server.body = {
         "cut": lambda: archive[:-2000],
+        "checksum": lambda: archive[:-4],
         "text": lambda: b"<html>no archive</html>",
         "data": lambda: packed({n: d for n, d in whole.items() if n != data}),
         "empty": lambda: packed({f"{FOLDER}/README": b""}),
