@@ -228,8 +228,9 @@ class _Remap:
             if found:
                 self.account.taken[tensor] = ", ".join(dict.fromkeys(found))
             else:
-                name = self.account.target.architecture.name
-                self.account.skipped[tensor] = f"nothing of {name!r} is made of it"
+                nothing = f"nothing of {self.account.target.architecture.name!r} is made of it"
+                known = (self.account.fresh[n] for n in names.split(", ") if n in self.account.fresh)
+                self.account.skipped[tensor] = next(known, nothing)
 
 
 def _vectors(conv: Convolution) -> list[str]:
