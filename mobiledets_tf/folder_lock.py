@@ -12,11 +12,12 @@ _NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other runs out of a model folder until the block ends; the system does so if the process dies.
+def locked(folder: str | os.PathLike, what: str = "model_dir") -> Iterator[None]:
+    """Keeps other runs out of a folder until the block ends; the system does so if the process dies.
 
     Args:
       folder: made where it's missing.
+      what: it is, for messages.
 
     Raises:
       InputError: another run is in the folder, or no file can be made there.
@@ -27,7 +28,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         # Not truncated: it holds the number of the process that has the lock.
         file = open(folder / _NAME, "a+b", buffering=0)
     except OSError as error:
-        raise InputError(f"model_dir {str(folder)!r} cannot be written: {error.strerror}") from error
+        raise InputError(f"{what} {str(folder)!r} cannot be written: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,7 +36,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             file.seek(0)
             process = file.read().decode(errors="replace") or "unknown"
             raise InputError(
-                f"model_dir {str(folder)!r} is in use by another run (process {process}); "
+                f"{what} {str(folder)!r} is in use by another run (process {process}); "
                 "wait for its end, stop it, or name another folder"
             ) from error
         except OSError:

@@ -1,11 +1,13 @@
-"""One entrance for weights of any origin: TF1 checkpoints and .tflite files."""
+"""One entrance for weights of any origin: checkpoints of this project, TF1 checkpoints, .tflite files."""
 
 import os
+from collections.abc import Mapping
 
 from mobiledets_tf.architecture import Architecture
-from mobiledets_tf.detection import tf1_checkpoint
-from mobiledets_tf.detection.imported import Account
+from mobiledets_tf.detection import initial_weights, tf1_checkpoint
+from mobiledets_tf.detection.imported import Account, Target
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights.remap import same_network
 from tflite_export import import_weights
 
 
@@ -30,6 +32,35 @@ def read(
     if path.endswith(".tflite"):
         return import_weights.read(path, architecture, num_classes, depth_multiplier)
     return tf1_checkpoint.read(path, architecture, num_classes, image_size or (320, 320), depth_multiplier)
+
+
+def read_for(path: str, target: Target, names: Mapping[int, str] | None = None) -> Account:
+    """Reads weights for a detector: of that network where they are its own, else of the network they are of.
+
+    A folder of this project says which network that is. Foreign weights are those of the detector, or of a
+    published network at the detector's width or at its full one.
+
+    Args:
+      path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
+      target: the wanted detector.
+      names: class id -> name, of its classes; a folder of this project may have had others.
+
+    Raises:
+      InputError: no weights, or damaged ones, or those of a network that is not known.
+    """
+    if initial_weights.is_own(path):
+        theirs = initial_weights.described(path, target.image_size)
+        same = theirs is None or same_network(theirs, target)
+        return initial_weights.read(path, target if same else theirs, names)
+    size, multiplier = target.image_size, target.depth_multiplier
+    itself = (target.architecture, target.num_classes, multiplier)
+    tries = [itself, (None, None, multiplier), (None, None, 1.0)]
+    for network, classes, width in dict.fromkeys(tries):
+        try:
+            return read(path, network, classes, size, width)
+        except InputError as error:
+            last = error
+    raise last
 
 
 def _is_tflite(path: str) -> bool:

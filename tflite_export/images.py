@@ -3,6 +3,8 @@
 import numpy as np
 
 from mobiledets_tf.compat import enable_object_detection, tf
+from mobiledets_tf.data import records
+from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.errors import InputError
 
 
@@ -44,3 +46,36 @@ def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.
       InputError: the image cannot be decoded.
     """
     return normalize(resize(decode(encoded, name), image_size))[np.newaxis]
+
+
+def batches(
+    files: list[str], image_size: tuple[int, int], count: int = 128, batch: int = 16, seed: int = 0
+) -> list[np.ndarray]:
+    """Images drawn from TFRecord shards, in batches of one size; damaged records are passed over.
+
+    Args:
+      files: shards with the Object Detection API's features.
+      image_size: (height, width) the network takes.
+      count: how many at most.
+      batch: images of a batch; fewer where there are no more.
+      seed: of the draw.
+
+    Returns:
+      float32 [batch, height, width, 3] in [-1, 1], at least one.
+
+    Raises:
+      InputError: no shard holds an image, or one cannot be decoded.
+    """
+    index, found = RecordIndex(files), []
+    for number in np.random.default_rng(seed).permutation(len(index)):
+        if len(found) == count:
+            break
+        try:
+            example = records.parse_example(index.read(int(number)), f"record {number + 1}")
+        except DamagedRecord:
+            continue
+        found.append(network_input(example.encoded, example.image_id, image_size))
+    if not found:
+        raise InputError(f"{files[0]!r} holds no image")
+    size = min(batch, len(found))
+    return [np.concatenate(found[i : i + size]) for i in range(0, len(found) - size + 1, size)]

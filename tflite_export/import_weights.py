@@ -24,7 +24,6 @@ from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture
 from mobiledets_tf.architecture.head import BOX_CODE_SIZE
 from mobiledets_tf.detection.imported import Account, Convolution, Target, convolutions
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from tflite_export import inspect
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -133,9 +132,7 @@ def _take(account: Account, conv: Convolution, node: Node) -> None:
     bias = conv.norm("beta") if conv.op.batch_norm else conv.bias
     account.take(node.bias[0], node.bias[1], bias, shape)
     if conv.op.batch_norm:
-        head = conv.layer.startswith(("extra", "predictor"))
-        epsilon = (HEAD_NORM if head else BACKBONE_NORM).epsilon
-        for part, value in (("gamma", 1.0), ("moving_mean", 0.0), ("moving_variance", 1.0 - epsilon)):
+        for part, value in (("gamma", 1.0), ("moving_mean", 0.0), ("moving_variance", 1.0 - conv.epsilon)):
             name = conv.norm(part)
             account.weights[name] = np.full(shape, value, np.float32)
             account.fresh[name] = _FRESH_NORM

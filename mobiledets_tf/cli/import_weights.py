@@ -1,26 +1,33 @@
 """`mobiledets-import`: published or older weights into a checkpoint that train and export read."""
 
 import json
-import os
 import sys
 
 from absl import flags
 
 from mobiledets_tf import architecture
-from mobiledets_tf.cli import app
+from mobiledets_tf.cli import app, weight_flags
 from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
 flags.DEFINE_string(
-    "weights", None, "TF1 checkpoint (prefix, one of its files, or folder), or a .tflite file.",
+    "weights", None, "TF1 checkpoint (prefix, one of its files, or folder), a .tflite file, a folder of this "
+    "project, or zoo:cpu, zoo:edgetpu, zoo:dsp (downloaded).",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
     "architecture", None,
-    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file; default: what the weights are of.",
+    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file; default: what the weights are of. "
+    "Weights of another network are remapped.",
     flag_values=FLAGS,
 )  # fmt: skip
+flags.DEFINE_string(
+    "calibration_data", None, "Images that batch normalisation is recovered over: a converted folder, or a "
+    "pattern of TFRecords. Without them weights of a .tflite file are for inference only.",
+    flag_values=FLAGS,
+)  # fmt: skip
+weight_flags.define_cache(FLAGS)
 flags.DEFINE_string("output_dir", None, "Folder to write; new or empty.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "num_classes", None, "Classes of the wanted head (those of the weights).", lower_bound=1,
@@ -40,7 +47,8 @@ Brings weights in: a MobileDet checkpoint of the TF1 Object Detection API, or a 
 Writes a checkpoint, its network and import.json, the account of every tensor.
 
   mobiledets-import --weights=model.ckpt-400000 --output_dir=imported
-  mobiledets-import --weights=detect.tflite --architecture=edgetpu --output_dir=imported
+  mobiledets-import --weights=detect.tflite --calibration_data=data/records --output_dir=imported
+  mobiledets-import --weights=zoo:edgetpu --output_dir=published
   mobiledets-export --checkpoint_dir=imported --output_dir=out
 """
 
@@ -51,15 +59,10 @@ def main() -> None:
     # From here on TensorFlow is needed.
     from mobiledets_tf.data import folders
     from mobiledets_tf.detection import imported
-    from tflite_export import foreign_weights
+    from mobiledets_tf.weights import fitting
 
-    account = foreign_weights.read(
-        FLAGS.weights,
-        architecture.load(FLAGS.architecture) if FLAGS.architecture else None,
-        FLAGS.num_classes,
-        None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size),
-        FLAGS.depth_multiplier,
-    )
+    account, target = _read()
+    account = fitting.fit(account, target, _images(target.image_size))
     with folders.new_folder(FLAGS.output_dir) as staging:
         imported.write(account, staging)
     if FLAGS.format == "json":
@@ -69,6 +72,65 @@ def main() -> None:
     print(f"{FLAGS.output_dir}: {account.target.architecture.name}, {account.target.num_classes} classes")
 
 
+def _read():
+    """The weights, and the detector that is asked for."""
+    from mobiledets_tf.detection import initial_weights
+    from tflite_export import foreign_weights
+
+    path = weight_flags.local(FLAGS.weights, FLAGS.weights_cache)
+    size = None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size)
+    if initial_weights.is_own(path):
+        theirs = initial_weights.described(path, size)
+        if theirs is None:
+            raise InputError(f"--weights={path}: no architecture.json and settings.json beside it")
+        target = _asked(theirs)
+        return foreign_weights.read_for(path, target), target
+    network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
+    account = _read_foreign(path, network, size)
+    return account, _asked(account.target)
+
+
+def _read_foreign(path: str, network, size: tuple[int, int] | None):
+    """Weights of the network that is asked for, or else of a published one."""
+    from tflite_export import foreign_weights
+
+    try:
+        return foreign_weights.read(path, network, FLAGS.num_classes, size, FLAGS.depth_multiplier)
+    except InputError as error:
+        if network is None:
+            raise
+        first = error
+    try:
+        return foreign_weights.read(path, None, None, size, FLAGS.depth_multiplier)
+    except InputError:
+        raise first from None
+
+
+def _asked(theirs):
+    """The detector that is asked for; what no flag says is as the weights have it."""
+    import dataclasses
+
+    network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
+    asked = {
+        "architecture": network,
+        "num_classes": FLAGS.num_classes,
+        "image_size": FLAGS.image_size and architecture.image_hw(FLAGS.image_size),
+        # The widths of a searched network are final.
+        "depth_multiplier": 1.0 if network and network.origin else None,
+    }
+    return dataclasses.replace(theirs, **{name: value for name, value in asked.items() if value})
+
+
+def _images(image_size: tuple[int, int]) -> list | None:
+    """Batches of --calibration_data."""
+    if FLAGS.calibration_data is None:
+        return None
+    from mobiledets_tf.data import records
+    from tflite_export import images
+
+    return images.batches(records.resolve(FLAGS.calibration_data, "train"), image_size)
+
+
 def _check_flags() -> None:
     if FLAGS.architecture is not None:
         architecture.load(FLAGS.architecture)
@@ -76,8 +138,11 @@ def _check_flags() -> None:
         architecture.image_hw(FLAGS.image_size)
     if not 0 < FLAGS.depth_multiplier <= 100:
         raise InputError(f"--depth_multiplier={FLAGS.depth_multiplier}: allowed are above 0, at most 100")
-    if FLAGS.weights.endswith(".tflite") and not os.path.isfile(FLAGS.weights):
-        raise InputError(f"--weights={FLAGS.weights} does not exist")
+    weight_flags.check("weights", FLAGS.weights)
+    if FLAGS.calibration_data is not None:
+        from mobiledets_tf.data import records
+
+        records.resolve(FLAGS.calibration_data, "train")
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

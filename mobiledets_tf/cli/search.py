@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from mobiledets_tf.cli import app, strategy_flags
+from mobiledets_tf.cli import app, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search_space import SPACES
 
@@ -46,6 +46,11 @@ flags.DEFINE_bool(
 flags.DEFINE_list(
     "candidates", [], "Architecture files of your own that count as known networks.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "init_from", None, weight_flags.INIT_FROM + " Their network counts as a known one; with --nopublished "
+    "every network drawn is near it.", flag_values=FLAGS,
+)  # fmt: skip
+weight_flags.define_cache(FLAGS)
 flags.DEFINE_float(
     "mutation_rate", 0.15, "Share of a known network's decisions that a mutation draws anew.", 0, 1,
     flag_values=FLAGS,
@@ -163,6 +168,7 @@ def main() -> None:
     from mobiledets_tf.compat import tf
     from mobiledets_tf.search import loop, schedule, settings
 
+    initial = _initial(models[0])
     search = settings.Search(
         train_data=FLAGS.train_data,
         model_dir=FLAGS.model_dir,
@@ -182,7 +188,7 @@ def main() -> None:
         algorithm=chosen["algorithm"],
         region=chosen["region"],
         published=chosen["published"],
-        candidates=_candidates(),
+        candidates=(*_candidates(), *_seed_network(initial)),
         mutation_rate=FLAGS.mutation_rate,
         population=FLAGS.population,
         children=FLAGS.children,
@@ -203,6 +209,7 @@ def main() -> None:
         execution=FLAGS.execution,
         seed=FLAGS.seed,
         checkpoint_every=FLAGS.checkpoint_every,
+        initial=initial,
     )
     if presets.changes(FLAGS.preset):
         print(f"preset {FLAGS.preset}: {presets.changes(FLAGS.preset)}", flush=True)
@@ -226,6 +233,31 @@ def _candidates() -> tuple:
     return tuple(
         dataclasses.replace(architecture.load(path), name=Path(path).stem) for path in FLAGS.candidates
     )
+
+
+def _initial(model):
+    """The weights of --init_from, of the network that they are of; None without the flag."""
+    if FLAGS.init_from is None:
+        return None
+    from mobiledets_tf import architecture
+    from mobiledets_tf.detection.imported import Target
+    from tflite_export import foreign_weights
+
+    network, multiplier = architecture.load("edgetpu"), model.space.depth_multiplier
+    like = Target(network, model.num_classes, model.image_size, multiplier)
+    return foreign_weights.read_for(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), like)
+
+
+def _seed_network(initial) -> tuple:
+    """The network of --init_from, with its final widths, as a candidate."""
+    import dataclasses
+
+    from mobiledets_tf.search import seeding
+
+    if initial is None:
+        return ()
+    scaled = initial.target.architecture.scaled(initial.target.depth_multiplier)
+    return (dataclasses.replace(scaled, name=seeding.NAME),)
 
 
 def _times(model, networks: list) -> list | None:
@@ -263,6 +295,8 @@ def _check_flags() -> None:
         if target <= 0:
             raise InputError(f"--latency_target={target}: allowed are numbers above 0")
     strategy_flags.check(FLAGS)
+    if FLAGS.init_from is not None:
+        weight_flags.check("init_from", FLAGS.init_from)
     if FLAGS.distribution_strategy == "tpu" and FLAGS.execution != "masked":
         raise InputError("--distribution_strategy=tpu needs --execution=masked: TPUs take static shapes")
 

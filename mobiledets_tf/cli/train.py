@@ -1,6 +1,6 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
-import os
+import functools
 import sys
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from absl import flags
 
 import object_detection_configs
 from mobiledets_tf import architecture, files
-from mobiledets_tf.cli import app, strategy_flags
+from mobiledets_tf.cli import app, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -35,11 +35,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "model_dir", None, "Folder of the training; goes on from its last checkpoint.", flag_values=FLAGS
 )
-flags.DEFINE_string(
-    "init_from", None,
-    "Weights to start from: a checkpoint or folder of this project, a TF1 checkpoint, or a .tflite file.",
-    flag_values=FLAGS,
-)  # fmt: skip
+flags.DEFINE_string("init_from", None, weight_flags.INIT_FROM, flag_values=FLAGS)
+weight_flags.define_cache(FLAGS)
 flags.DEFINE_enum(
     "preset", None, ["finetune", "small"],
     "Steps, batch, rate and augmentation by the size of the data: finetune with --init_from, small from "
@@ -89,6 +86,7 @@ Trains a detector with the TF Object Detection API and evaluates its checkpoints
     --train_data=data/records --model_dir=runs/sample
   mobiledets-train --init_from=model.ckpt-400000 --architecture=edgetpu --preset=finetune \\
     --train_data=data/records --model_dir=runs/mine
+  mobiledets-train --init_from=zoo:edgetpu --preset=finetune --train_data=data/records --model_dir=runs/mine
   mobiledets-train --init_from=runs/mine --quantization_aware --train_data=data/records --model_dir=runs/qat
   mobiledets-train --model_dir=runs/sample --mode=eval
 
@@ -117,7 +115,7 @@ def _evaluate() -> None:
 
 
 def _train() -> None:
-    from mobiledets_tf.detection import best, evaluate, jobs, model_dir, train
+    from mobiledets_tf.detection import best, evaluate, imported, jobs, model_dir, train
     from mobiledets_tf.interrupts import StopRequest
     from mobiledets_tf.replicas import Replicas
 
@@ -133,6 +131,8 @@ def _train() -> None:
         print(text_format.MessageToString(config), flush=True)
     # Every worker: writing the same files twice does no harm, reading them too early would.
     model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
+    if initial is not None and workers.is_chief:
+        files.write_artefact(Path(FLAGS.model_dir) / imported.ACCOUNT, initial.to_dict())
     with StopRequest() as stop:
         watch = None
         if FLAGS.mode == "train_and_eval":
@@ -171,25 +171,30 @@ def _end_if(stop) -> None:
 
 
 def _initial(config, label_map: str):
-    """The weights of --init_from for the network of a config, accounted for; None without the flag."""
+    """The weights of --init_from, made ready for the network of a config; None without the flag."""
     if FLAGS.init_from is None:
         return None
     from mobiledets_tf.data import records
-    from mobiledets_tf.detection import checkpoints, initial_weights, network_settings
+    from mobiledets_tf.detection import checkpoints, imported, meta_architecture, network_settings
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training goes on from its own.
-    settings = network_settings.read(config.model.ssd)
-    if initial_weights.is_own(FLAGS.init_from):
-        account = initial_weights.read(FLAGS.init_from, settings, records.read_label_map(label_map))
-    else:
-        from tflite_export import foreign_weights
+    from mobiledets_tf.weights import fitting
+    from tflite_export import foreign_weights, images
 
-        account = foreign_weights.read(
-            FLAGS.init_from, settings.architecture, settings.num_classes, settings.image_size,
-            settings.depth_multiplier,
-        )  # fmt: skip
-    print("\n".join(account.summary()))
+    settings = network_settings.read(config.model.ssd)
+    target = imported.Target(
+        settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
+    )
+    path = weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
+    source = foreign_weights.read_for(path, target, records.read_label_map(label_map))
+    drawn = None
+    if fitting.needs_images(source, target):
+        files = list(config.train_input_reader.tf_record_input_reader.input_path)
+        drawn = images.batches(files, settings.image_size, seed=FLAGS.seed)
+    build = functools.partial(meta_architecture.build_network, settings)
+    account = fitting.fit(source, target, drawn, build, FLAGS.seed)
+    print("\n".join(account.summary()), flush=True)
     return account
 
 
@@ -210,8 +215,8 @@ def _check_flags() -> None:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are numbers above 0, at most 100")
     if FLAGS.pipeline_config is not None:
         object_detection_configs.find(FLAGS.pipeline_config)
-    if FLAGS.init_from is not None and not _weights_there(FLAGS.init_from):
-        raise InputError(f"--init_from={FLAGS.init_from} does not exist")
+    if FLAGS.init_from is not None:
+        weight_flags.check("init_from", FLAGS.init_from)
     if FLAGS.early_stop is not None and FLAGS.mode != "train_and_eval":
         raise InputError(f"--early_stop needs --mode=train_and_eval; given --mode={FLAGS.mode}")
     if FLAGS.quantization_aware and FLAGS.mixed_precision:
@@ -224,12 +229,9 @@ def _check_flags() -> None:
                         ("--quantization_aware", FLAGS.quantization_aware)):  # fmt: skip
         if given and FLAGS.init_from is None and not started:
             raise InputError(f"{flag} needs --init_from: it starts from trained weights")
-    if not started and FLAGS.architecture is None and FLAGS.pipeline_config is None and not _initial_folder():
+    named = FLAGS.architecture or FLAGS.pipeline_config or _initial_folder() or _zoo_network()
+    if not started and not named:
         raise InputError("--architecture or --pipeline_config is needed to start a training")
-
-
-def _weights_there(path: str) -> bool:
-    return "://" in path or os.path.exists(path) or os.path.exists(f"{path}.index")
 
 
 def _initial_folder() -> Path | None:
@@ -238,6 +240,14 @@ def _initial_folder() -> Path | None:
     folder = path if path.is_dir() else path.parent
     named = all((folder / name).exists() for name in ("architecture.json", "settings.json"))
     return folder if FLAGS.init_from and named else None
+
+
+def _zoo_network() -> str | None:
+    """The network of published weights."""
+    from mobiledets_tf.weights import zoo
+
+    named = FLAGS.init_from is not None and zoo.is_name(FLAGS.init_from)
+    return zoo.check_name(FLAGS.init_from) if named else None
 
 
 def _network() -> dict:
@@ -250,8 +260,10 @@ def _network() -> dict:
     }
     folder = _initial_folder()
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
-    if FLAGS.architecture or FLAGS.pipeline_config or folder is None or started:
+    if FLAGS.architecture or FLAGS.pipeline_config or started:
         return given
+    if folder is None:
+        return given | {"architecture": _zoo_network()}
     settings = files.read_json(folder / "settings.json", "settings file")
     found = {
         "architecture": str(folder / "architecture.json"),

@@ -5,7 +5,8 @@ folder of it that export reads.
 """
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,17 @@ from mobiledets_tf.architecture.ops import ConvOp, SqueezeExciteOp
 from mobiledets_tf.architecture.summary import detector_ops
 from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from mobiledets_tf.models import build_detector
 
 SCHEMA_VERSION = 1
 ACCOUNT = "import.json"
 BN_WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
+# What can be done with weights whose batch normalisation is folded into the kernels, and with others.
+_INFERENCE_ONLY = "inference only: batch normalisation is folded; a training recovers it first"
+_ALL_USES = "inference and training"
+# An imported variance is 1 - epsilon in float32.
+_CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,19 @@ class Convolution:
     def norm(self, weight: str) -> str:
         """Canonical name of a BN weight: gamma, beta, moving_mean, moving_variance."""
         return f"{self.name}_bn/{weight}:0"
+
+    @property
+    def epsilon(self) -> float:
+        """Of its batch normalisation."""
+        head = self.layer.startswith(("extra", "predictor"))
+        return (HEAD_NORM if head else BACKBONE_NORM).epsilon
+
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name -> shape of each of its weights, those of its BN included."""
+        width = (self.op.out_channels,)
+        norm = {self.norm(part): width for part in BN_WEIGHTS}
+        return {self.kernel: self.kernel_shape} | (norm if self.op.batch_norm else {self.bias: width})
 
     @property
     def depends_on_classes(self) -> bool:
@@ -98,6 +118,27 @@ class Target:
         return list(convolutions(scaled, self.num_classes, self.image_size))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """How a weight came out of the weights of another network.
+
+    Attributes:
+      how: `copied`, `cut` to some channels or a smaller kernel, `widened` by fresh channels or a
+        larger kernel, `decomposed`, or `composed` of several.
+      sources: canonical names in the other network.
+      error: Frobenius norm of what a decomposition left out, in parts of the whole; None elsewhere.
+    """
+
+    how: str
+    sources: tuple[str, ...]
+    error: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        error = {} if self.error is None else {"relative_error": round(self.error, 6)}
+        return {"how": self.how, "from": list(self.sources)} | error
+
+
 @dataclass
 class Account:
     """What became of each tensor of a file.
@@ -111,6 +152,8 @@ class Account:
       skipped: tensor of the file -> why it was left.
       fresh: canonical name -> why it keeps its fresh value.
       folded_norm: whether BN was folded into the kernels, so that it has no statistics.
+      origins: canonical name -> how it was made, where the weights are those of another network.
+      notes: what else there is to say, a sentence each.
     """
 
     source: str
@@ -121,6 +164,8 @@ class Account:
     skipped: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
     folded_norm: bool = False
+    origins: dict[str, Origin] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def take(self, tensor: str, value: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
         """Puts a tensor under a canonical name.
@@ -145,13 +190,27 @@ class Account:
 
     def summary(self) -> list[str]:
         """Lines for people: counts, then each reason with its number of tensors."""
-        lines = [f"{len(self.taken)} tensors imported into {len(self.weights)} weights"]
+        lines = [f"{len(self.taken)} tensors imported into {len(self.weights)} weights", *self.notes]
+        lines += self._remapped()
+        if self.folded_norm:
+            lines.append(_INFERENCE_ONLY)
         for title, reasons in (("skipped", self.skipped), ("fresh", self.fresh)):
             for why in dict.fromkeys(reasons.values()):
                 names = [name for name, reason in reasons.items() if reason == why]
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 lines.append(f"{title}: {names[0]}{more}: {why}")
         return lines
+
+    def _remapped(self) -> list[str]:
+        """A line for the weights of another network: how many came how."""
+        if not self.origins:
+            return []
+        count = Counter(origin.how for origin in self.origins.values())
+        parts = [f"{number} {how}" for how, number in sorted(count.items())]
+        errors = [o.error for o in self.origins.values() if o.error is not None]
+        if errors:
+            parts.append(f"relative error of decompositions {min(errors):.2f} to {max(errors):.2f}")
+        return [f"another network's weights: {', '.join(parts)}, {len(self.fresh)} fresh"]
 
     def to_dict(self) -> dict[str, Any]:
         """What `import.json` says."""
@@ -164,10 +223,29 @@ class Account:
             "image_size": list(self.target.image_size),
             "depth_multiplier": self.target.depth_multiplier,
             "folded_norm": self.folded_norm,
+            "use": _INFERENCE_ONLY if self.folded_norm else _ALL_USES,
+            "notes": self.notes,
             "taken": self.taken,
             "skipped": self.skipped,
             "fresh": self.fresh,
+            "remapped": {name: origin.to_dict() for name, origin in self.origins.items()},
         }
+
+
+def is_folded(convolutions: Iterable[Convolution], weights: Mapping[str, np.ndarray]) -> bool:
+    """Whether all BN of a network are the identity, as the import of a .tflite file leaves them.
+
+    Args:
+      convolutions: of the network.
+      weights: by canonical name; all of them.
+    """
+    return all(
+        np.all(weights[conv.norm("gamma")] == 1.0)
+        and np.all(weights[conv.norm("moving_mean")] == 0.0)
+        and np.all(np.abs(weights[conv.norm("moving_variance")] - (1.0 - conv.epsilon)) < _CLOSE)
+        for conv in convolutions
+        if conv.op.batch_norm
+    )
 
 
 def assign(account: Account, named_weights: dict[str, Any]) -> None:

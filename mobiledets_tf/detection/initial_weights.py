@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf import files
 from mobiledets_tf.data import classes, records
 from mobiledets_tf.detection import checkpoints
-from mobiledets_tf.detection.imported import BN_WEIGHTS, Account, Target
+from mobiledets_tf.detection.imported import Account, Target, is_folded
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.errors import InputError
 
@@ -18,8 +21,31 @@ def is_own(path: str | os.PathLike) -> bool:
         return False
 
 
+def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None) -> Target | None:
+    """The detector that the folder of a checkpoint describes; None where it describes none.
+
+    Args:
+      path: a folder, or the prefix of a checkpoint in it.
+      image_size: of the wanted detector; changes no weight. Default: that of the folder.
+
+    Raises:
+      InputError: a file of the description is damaged.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    network, settings = folder / "architecture.json", folder / "settings.json"
+    if not network.exists() or not settings.exists():
+        return None
+    given = files.read_json(settings, "settings file")
+    try:
+        size = image_size or architectures.image_hw(tuple(given["image_size"]))
+        multiplier = float(given["depth_multiplier"])
+        return Target(architectures.load(network), int(given["num_classes"]), size, multiplier)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"settings file {str(settings)!r} says nothing of {error}") from error
+
+
 def read(
-    path: str | os.PathLike, settings: NetworkSettings, names: Mapping[int, str] | None = None
+    path: str | os.PathLike, settings: NetworkSettings | Target, names: Mapping[int, str] | None = None
 ) -> Account:  # fmt: skip
     """The weights of a checkpoint of this project for a network.
 
@@ -40,31 +66,27 @@ def read(
         settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
     )
     account = Account(prefix, "checkpoint", target)
-    given = checkpoints.values(prefix)
+    given, convolutions = checkpoints.values(prefix), target.convolutions()
     renamed = _renamed(os.path.dirname(prefix), names)
-    for conv in target.convolutions():
-        shapes = {conv.kernel: conv.kernel_shape}
-        width = (conv.op.out_channels,)
-        if conv.op.batch_norm:
-            shapes |= {conv.norm(part): width for part in BN_WEIGHTS}
-        else:
-            shapes[conv.bias] = width
-        missing = next((name for name in shapes if name not in given), None)
+    for conv in convolutions:
+        missing = next((name for name in conv.weights if name not in given), None)
         if missing:
             raise InputError(f"checkpoint {prefix!r} is of another network: it has no {missing}")
-        if conv.depends_on_classes and given[conv.bias].shape != width:
-            slots = given[conv.bias].shape[0] * (settings.num_classes + 1) // width[0]
+        width = conv.op.out_channels
+        if conv.depends_on_classes and given[conv.bias].shape != (width,):
+            slots = given[conv.bias].shape[0] * (settings.num_classes + 1) // width
             why = f"it is for {slots - 1} classes, the network has {settings.num_classes}"
-            account.leave_fresh(list(shapes), list(shapes), why)
+            account.leave_fresh(list(conv.weights), list(conv.weights), why)
             continue
         if conv.depends_on_classes and renamed:
-            account.leave_fresh(list(shapes), list(shapes), renamed)
+            account.leave_fresh(list(conv.weights), list(conv.weights), renamed)
             continue
-        for name, shape in shapes.items():
+        for name, shape in conv.weights.items():
             account.take(name, given[name], name, shape)
     left = sorted(given.keys() - account.weights.keys() - account.fresh.keys())
     if left:
         raise InputError(f"checkpoint {prefix!r} is of another network: {left[0]} is not in the network")
+    account.folded_norm = is_folded(convolutions, account.weights)
     return account
 
 

@@ -8,6 +8,8 @@ import os
 import re
 from collections import Counter
 
+import numpy as np
+
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import (
     Architecture,
@@ -25,6 +27,8 @@ from mobiledets_tf.errors import InputError
 
 SCOPES = {"MobileDetCPU": "cpu", "MobileDetEdgeTPU": "edgetpu", "MobileDetDSP": "dsp", "MobileDetGPU": "gpu"}
 _ROOT = "FeatureExtractor/"
+# The reader turns TensorFlow's status codes into these, by the kind of damage.
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 _LAYER_SCOPES = {
     InvertedBottleneckNoExpansionSpec: "IBNNoExpansion",
     InvertedBottleneckSpec: "IBN",
@@ -114,7 +118,7 @@ def _shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     where = prefix(path)
     try:
         reader = tf.train.load_checkpoint(where)
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    except _READ_ERRORS as error:
         raise InputError(f"checkpoint {where!r} cannot be read: {str(error).splitlines()[0]}") from error
     return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
 
@@ -219,7 +223,17 @@ def _take(account: Account, conv: Convolution, names: dict[str, str], shapes, re
                 f"checkpoint {account.source!r}: {name} is {shapes[name]} and {canonical[part]} of the "
                 f"network is {wanted[part]}; another --architecture or --depth_multiplier?"
             )
-        account.take(name, reader.get_tensor(name), canonical[part], wanted[part])
+        account.take(name, _value(reader, name, account.source), canonical[part], wanted[part])
+
+
+def _value(reader, name: str, where: str) -> np.ndarray:
+    try:
+        return reader.get_tensor(name)
+    except _READ_ERRORS as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"checkpoint {where!r}: {name} cannot be read: {why}; is its .data file whole?"
+        ) from error
 
 
 def _canonical(conv: Convolution, part: str) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobiledets_tf.architecture import Architecture
-from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.compat import tf
 from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models.ssdlite import build_detector
+from mobiledets_tf.weights.norm import recover_norm
 
 # Training batches that statistics are measured on.
 BATCHES = 16
@@ -42,23 +43,3 @@ def write(
             variable.assign(weights[name])
     recover_norm(detector, images)
     return checkpoints.save({weight.name: weight for weight in detector.weights}, folder, step)
-
-
-def recover_norm(detector: keras.Model, images: Sequence[tf.Tensor]) -> None:
-    """Sets the moving statistics of all batch normalisations to their means over some batches.
-
-    Args:
-      detector: of `build_detector`.
-      images: float32 [batch, height, width, 3] in [-1, 1], at least one batch.
-    """
-    norms = [layer for layer in detector.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    before = [norm.momentum for norm in norms]
-    try:
-        for number, batch in enumerate(images):
-            for norm in norms:
-                # The first batch replaces what was there; then the mean of all so far.
-                norm.momentum = number / (number + 1.0)
-            detector(batch, training=True)
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum

@@ -90,6 +90,11 @@ def fit(band: Band, network: Architecture) -> Known | None:
     return min(fitted, key=lambda pair: pair[0])[1] if fitted else None
 
 
+def nearest(space: SearchSpace, network: Architecture) -> tuple[int, ...]:
+    """The decisions of the network of a space that is nearest to another one, whatever it costs."""
+    return tuple(int(row.argmax()) for row in _scores(space, network, 1.0))
+
+
 def _scores(space: SearchSpace, network: Architecture, scale: float) -> list[np.ndarray]:
     """How near each option is to the scaled network; 0 is equal."""
     found = [_widths(space.stem_filters.choices, network.stem.filters * scale)]

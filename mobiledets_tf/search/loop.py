@@ -6,6 +6,7 @@ round the best one.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 import warnings
@@ -20,7 +21,7 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras, quiet, tf
 from mobiledets_tf.data import classes as data_classes
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
+from mobiledets_tf.detection import imported, meta_architecture, network_settings, pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
@@ -28,7 +29,7 @@ from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas, lost_workers
-from mobiledets_tf.search import data, inheritance, pictures, reliability, report, state
+from mobiledets_tf.search import data, inheritance, pictures, reliability, report, seeding, state
 from mobiledets_tf.search.agent import Agent, make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist, Halving
@@ -39,6 +40,7 @@ from mobiledets_tf.search.settings import Objective, Search, keep
 from mobiledets_tf.search.step import SharedStep
 from mobiledets_tf.search.summaries import Summaries
 from mobiledets_tf.search_space import SearchSpace, decode
+from mobiledets_tf.weights import fitting
 
 SETTINGS = "settings.json"
 # More dropped steps than this share end the search.
@@ -158,6 +160,8 @@ class _Run:
         self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
         self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
         self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
+        if search.initial is not None and state.load(search.model_dir) is None:
+            self._seed()
         # Before the state is restored: a comparison leaves the optimizer as a search starts with it.
         self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
@@ -195,6 +199,20 @@ class _Run:
         with self._comparing("known networks", len(known)) as after:
             ranked = self._halving(after).first_rung(finalists)
         return [named[ranked[0].decisions]]
+
+    def _seed(self) -> None:
+        """Puts the weights that the search was given into the shared ones."""
+        known = self._known[self.search.steering[0].device]
+        lines = seeding.seed(
+            self.shared.supernet, self.search.initial, known, self._norm_images(), self.search.seed
+        )
+        set_seed(self.search.seed)
+        if self._main:
+            tqdm.write("\n".join(lines), file=sys.stderr)
+
+    def _norm_images(self) -> list[tf.Tensor]:
+        """Training batches that batch normalisation is measured on."""
+        return [batch.images for batch in itertools.islice(self._alone.batches(0), inheritance.BATCHES)]
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
@@ -408,10 +426,9 @@ class _Run:
         """The network's weights as a checkpoint that training, evaluation and export read."""
         latency = self.search.latency
         weights = self._halving().weights(finalist)
-        batches = itertools.islice(self._alone.batches(0), inheritance.BATCHES)
         inheritance.write(
             self.search.model_dir, found, latency.num_classes, latency.image_size, weights,
-            [batch.images for batch in batches], self.step + finalist.steps,
+            self._norm_images(), self.step + finalist.steps,
         )  # fmt: skip
 
     def _reliability(self) -> reliability.Reliability:
@@ -481,7 +498,14 @@ class _Run:
         set_seed(self.search.seed)
         network = decode(self.search.latency.space, finalist.decisions)
         settings = dataclasses.replace(self._network_settings, architecture=network)
-        return meta_architecture.initial_weights(settings)
+        weights = meta_architecture.initial_weights(settings)
+        if self.search.initial is not None:
+            target = imported.Target(network, settings.num_classes, settings.image_size)
+            build = functools.partial(meta_architecture.build_network, settings)
+            account = fitting.fit(self.search.initial, target, self._norm_images(), build, self.search.seed)
+            set_seed(self.search.seed)
+            weights |= {name.removesuffix(":0"): value for name, value in account.weights.items()}
+        return weights
 
     def _shared_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
         return self.shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import Architecture
@@ -15,6 +15,9 @@ from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.search.band import Band
 from mobiledets_tf.search.reward import QUALITIES, REWARDS
 from mobiledets_tf.search.schedule import Schedule
+
+if TYPE_CHECKING:  # It imports TensorFlow, which settings do not need.
+    from mobiledets_tf.detection.imported import Account
 
 ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")
@@ -114,6 +117,7 @@ class Search:
       execution: `sliced` or `masked`; see `models.execution`.
       seed: of everything random.
       checkpoint_every: steps.
+      initial: trained weights that the shared ones start from (`search.seeding`); None: from nothing.
     """
 
     train_data: str
@@ -145,6 +149,7 @@ class Search:
     execution: str = "sliced"
     seed: int = 0
     checkpoint_every: int = 50
+    initial: "Account | None" = None
 
     def __post_init__(self):
         devices = [objective.device for objective in self.objectives]
@@ -223,6 +228,7 @@ class Search:
             ],
             "train_data": self.train_data,
             "candidates": [architectures.to_dict(network) for network in self.candidates],
+            "initial": None if self.initial is None else _weights_fingerprint(self.initial),
             **{name: getattr(self, name) for name in _PLAIN},
             **dataclasses.asdict(self.schedule),
         }
@@ -251,6 +257,15 @@ def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
     if changed:
         shown = "; ".join(f"{key} was {before.get(key)!r}, is {settings[key]!r}" for key in changed)
         raise InputError(f"{path.parent} holds a {what} with other settings: {shown}")
+
+
+def _weights_fingerprint(account: "Account") -> str:
+    """16 hex digits over names and values of weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(account.weights.items()):
+        digest.update(name.encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def fingerprint(model: LatencyModel) -> str:

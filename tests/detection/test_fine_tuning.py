@@ -1,5 +1,7 @@
 """A training that starts from weights, by class count and origin; presets; quantisation-aware training."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,26 @@ def test_a_quantised_training_starts_from_a_float_folder_and_keeps_its_names(tra
         checkpoints.restore_ranges(model.ranges, trained)
     boxes, logits = model.network(tf.zeros((1, SIZE, SIZE, 3)), training=False)
     assert np.isfinite(boxes.numpy()).all() and np.isfinite(logits.numpy()).all()
+
+
+@pytest.mark.slow
+def test_a_training_takes_weights_of_another_architecture(trained, tiny, tmp_path, capsys):
+    """Remapped, statistics recovered, then trained with simulated quantisation."""
+    folder = tmp_path / "dsp"
+    flags = ("--steps=1", "--batch_size=2", "--learning_rate=0.001", "--mode=train", "--quantization_aware")
+    network = ("--architecture=dsp", f"--image_size={SIZE}", f"--depth_multiplier={DEPTH}")
+    code = command.run(
+        ["mobiledets-train", f"--init_from={trained}", f"--train_data={tiny}", f"--model_dir={folder}",
+         *network, *flags]
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    assert code == 0 and "put onto dsp" in output and "recovered over 16 images" in output
+    account = json.loads((folder / "import.json").read_text())
+    first = checkpoints.values(checkpoints.kept(folder)[0])
+    assert first.keys() == account["remapped"].keys() | account["fresh"].keys()
+    assert account["remapped"]["block1_layer1_depthwise/depthwise_kernel:0"]["how"] == "decomposed"
+    assert account["architecture"] == "dsp" and not account["folded_norm"]
+    given = checkpoints.values(trained)
+    np.testing.assert_array_equal(first["stem_conv/kernel:0"], given["stem_conv/kernel:0"])
+    # Recovered: what the first normalisation reads is not what the old weights say.
+    assert not np.array_equal(first["stem_conv_bn/moving_mean:0"], given["stem_conv_bn/moving_mean:0"])

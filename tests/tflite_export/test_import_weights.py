@@ -1,5 +1,6 @@
 """Export, then import: the same network again, from files of today's and the old converter."""
 
+import dataclasses
 import json
 
 import flatbuffers
@@ -13,7 +14,8 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.detection import checkpoints, imported
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.models import build_detector
-from tflite_export import convert, evaluate, import_weights, inspect
+from mobiledets_tf.weights import fitting
+from tflite_export import convert, evaluate, foreign_weights, import_weights, inspect
 from tflite_export.suppression import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
@@ -188,6 +190,12 @@ def test_the_command(detector, tflite, tmp_path, image, capsys):
     assert "it is for 3 classes, the network has 5" in text and "edgetpu, 5 classes" in text
     account = json.loads((out / "import.json").read_text())
     assert account["folded_norm"] and account["fresh"]["predictor5_class_conv/bias:0"]
+    assert account["use"].startswith("inference only") and "inference only" in text
+    # A training from that folder recovers batch normalisation first, for any network.
+    target = imported.Target(architectures.load("edgetpu"), 2, (SIZE, SIZE), MULTIPLIER)
+    for wanted in (target, dataclasses.replace(target, depth_multiplier=0.5)):
+        read = foreign_weights.read_for(str(out), wanted)
+        assert read.folded_norm and fitting.needs_images(read, wanted)
     network = build_detector(architectures.load("edgetpu"), 5, SIZE, MULTIPLIER)
     checkpoints.restore(network, out)
     # The boxes are those of the file; the classes are others.
@@ -199,3 +207,24 @@ def test_the_command(detector, tflite, tmp_path, image, capsys):
         assert command.run(["mobiledets-import", f"--weights={wrong}", f"--output_dir={tmp_path}/no"]) == 2
         assert not (tmp_path / "no").exists()
         assert capsys.readouterr().err.strip().splitlines()[-1].count("error") >= 1
+
+
+@pytest.mark.slow
+def test_the_command_recovers_batch_normalisation(detector, tflite, folder, tmp_path, image, capsys):
+    """Inference stays what it was; training mode, which would have destroyed it, comes near."""
+    flags = [f"--weights={tflite('float', 'float')}", f"--depth_multiplier={MULTIPLIER}"]
+    flags += [f"--calibration_data={folder}", f"--output_dir={tmp_path / 'out'}"]
+    assert command.run(["mobiledets-import", *flags]) == 0
+    assert "batch normalisation recovered over 6 images" in capsys.readouterr().out
+    account = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert not account["folded_norm"] and not account["fresh"] and account["use"] == "inference and training"
+    network = build_detector(architectures.load("edgetpu"), CLASSES, SIZE, MULTIPLIER)
+    checkpoints.restore(network, tmp_path / "out")
+    assert max(differences(detector, network, image)) < 1e-4
+    # Another network by the same command.
+    flags[-1] = f"--output_dir={tmp_path / 'dsp'}"
+    assert command.run(["mobiledets-import", "--architecture=dsp", *flags]) == 0
+    account = json.loads((tmp_path / "dsp" / "import.json").read_text())
+    assert account["architecture"] == "dsp" and account["remapped"]["stem_conv/kernel:0"]["how"] == "copied"
+    assert not set(account["taken"]) & set(account["skipped"])
+    assert command.run(["mobiledets-import", *flags[:2], "--calibration_data=no", "--output_dir=no"]) == 2

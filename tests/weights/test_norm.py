@@ -1,9 +1,10 @@
-"""BN statistics that a search has not: means over some batches, against numpy."""
+"""BN statistics that a search or a file has not: means over some batches, against numpy."""
 
 import numpy as np
+import pytest
 
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.search.inheritance import recover_norm
+from mobiledets_tf.weights.norm import recover_norm, unfold_norm
 
 IMAGES, SIDE = 4, 8
 
@@ -58,3 +59,31 @@ def test_a_network_evaluates_as_it_was_trained():
     recover_norm(model, [batch])
     together = np.abs(model(batch, training=False) - model(batch, training=True)).max()
     assert together < 0.05 < 0.1 < apart
+
+
+def test_folded_weights_keep_their_function_and_get_statistics():
+    """A network computes the same in inference, and nearly the same in training mode."""
+    model, batches = _network(), _batches(3)
+    rng = np.random.default_rng(1)
+    for norm in _norms(model):
+        # As a .tflite file is imported: the identity, and a bias.
+        norm.moving_variance.assign(tf.fill(norm.moving_variance.shape, 1.0 - norm.epsilon))
+        norm.beta.assign(rng.normal(0, 0.3, norm.beta.shape))
+    before = [model(batch, training=False).numpy() for batch in batches]
+    folded = _network()
+    folded.set_weights(model.get_weights())
+    apart = np.abs(before[1] - folded(batches[1], training=True)).mean()
+    unfold_norm(model, batches)
+    for batch, expected in zip(batches, before, strict=True):
+        np.testing.assert_allclose(model(batch, training=False), expected, atol=1e-5)
+    x = np.concatenate([model.layers[1](batch).numpy() for batch in batches])
+    first = _norms(model)[0]
+    np.testing.assert_allclose(first.moving_mean, x.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
+    # Scale and offset are the deviation and the mean of what comes out.
+    np.testing.assert_allclose(first.gamma, np.sqrt(first.moving_variance + first.epsilon), rtol=1e-5)
+    one = _network()
+    one.set_weights(model.get_weights())
+    unfold_norm(one, batches[1:2])
+    assert np.abs(before[1] - one(batches[1], training=True)).mean() < 0.05 * apart
+    with pytest.raises(ValueError, match="no batch"):
+        unfold_norm(model, [])

@@ -1,0 +1,1 @@
+"""Weights that travel: batch normalisation recovered, trained weights on another architecture, the zoo."""

@@ -1,0 +1,86 @@
+"""Batch normalisation whose statistics are missing, measured in one pass over images.
+
+A search normalises by the batch and keeps no statistics: `recover_norm` sets them. A .tflite file
+holds convolutions with batch normalisation folded in; imported, its normalisations are the
+identity, which a training would replace by the batch's own and so destroy what the file knew:
+`unfold_norm` gives them statistics, and the scale and offset with which the network computes what
+it did.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mobiledets_tf.compat import keras, tf
+
+Images = Sequence[tf.Tensor | np.ndarray]
+
+
+def recover_norm(detector: keras.Model, images: Images) -> None:
+    """Sets the moving statistics of all batch normalisations to their means over some batches.
+
+    The network runs in training mode, so that what each normalisation reads is normalised by the
+    batch as well.
+
+    Args:
+      detector: of `build_detector`.
+      images: float32 [batch, height, width, 3] in [-1, 1], at least one batch.
+    """
+    NormStatistics(detector).recover(images)
+
+
+def unfold_norm(detector: keras.Model, images: Images) -> None:
+    """Gives all batch normalisations statistics without changing what they compute in inference.
+
+    A normalisation computes a * z + b; with the mean m and the variance v of z over the images its
+    scale becomes a * sqrt(v + epsilon) and its offset b + a * m.
+
+    Args:
+      detector: of `build_detector`.
+      images: as in `recover_norm`; 100 photos are enough.
+    """
+    NormStatistics(detector).unfold(images)
+
+
+class NormStatistics:
+    """Measures and sets the statistics of a detector's batch normalisations; traced once for several passes.
+
+    Args:
+      detector: of `build_detector`.
+    """
+
+    def __init__(self, detector: keras.Model):
+        self._norms = [n for n in detector.layers if isinstance(n, keras.layers.BatchNormalization)]
+        reader = keras.Model(detector.input, [norm.input for norm in self._norms])
+
+        # One function: the maps themselves are freed as soon as they are reduced.
+        @tf.function(reduce_retracing=True)
+        def measure(batch, training: bool):
+            return [tf.nn.moments(x, [0, 1, 2]) for x in reader(batch, training=training)]
+
+        self._measure = measure
+
+    def recover(self, images: Images) -> None:
+        """See `recover_norm`."""
+        for norm, (mean, variance) in zip(self._norms, self._moments(images, True), strict=True):
+            norm.moving_mean.assign(mean)
+            norm.moving_variance.assign(variance)
+
+    def unfold(self, images: Images) -> None:
+        """See `unfold_norm`."""
+        for norm, (mean, variance) in zip(self._norms, self._moments(images, False), strict=True):
+            old_mean, old_variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+            factor = norm.gamma.numpy().astype(np.float64) / np.sqrt(old_variance + norm.epsilon)
+            offset = norm.beta.numpy() - factor * old_mean
+            norm.gamma.assign(factor * np.sqrt(variance + norm.epsilon))
+            norm.beta.assign(offset + factor * mean)
+            norm.moving_mean.assign(mean)
+            norm.moving_variance.assign(variance)
+
+    def _moments(self, images: Images, training: bool) -> list[np.ndarray]:
+        """[mean, variance] at the input of each normalisation, averaged over batches; float64 [channels]."""
+        found = [self._measure(tf.convert_to_tensor(batch), training) for batch in images]
+        if not found:
+            raise ValueError("no batch of images; allowed: 1 and more")
+        by_norm = zip(*found, strict=True)
+        return [np.mean([np.array(pair, np.float64) for pair in pairs], axis=0) for pairs in by_norm]
