@@ -3,6 +3,8 @@
 MOBILEDETS_FUZZ=2500 runs so many inputs of each format.
 """
 
+import copy
+import json
 import random
 
 import pytest
@@ -26,6 +28,32 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
         middle = rng.choice(_PIECES) if kind < 0.6 else data[start:end] * 2 if kind < 0.8 else b""
         data = data[:start] + middle + data[end:]
     return data if rng.random() < 0.95 else data[: rng.randrange(len(data) + 1)]
+
+
+_VALUES = (
+    None, True, -1, 0.5, 1e308, float("nan"), 10**400, "", "x", "../../x", "\0", [], {}, [None] * 4, [[]],
+    {"id": 1}, "9" * 500,
+)  # fmt: skip
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    """A JSON file that stays one: a value somewhere in it is replaced, removed or repeated."""
+    value = json.loads(data)
+    for _ in range(rng.randint(1, 3)):
+        parent, key, part = None, None, value
+        while isinstance(part, (dict, list)) and part and (parent is None or rng.random() < 0.9):
+            parent, key = part, rng.choice(list(part) if isinstance(part, dict) else range(len(part)))
+            part = part[key]
+        if parent is None:
+            continue
+        action = rng.random()
+        if action < 0.7:
+            parent[key] = copy.deepcopy(rng.choice(_VALUES))
+        elif action < 0.9:
+            del parent[key]
+        elif isinstance(parent, list):
+            parent.append(copy.deepcopy(part))
+    return json.dumps(value).encode()
 
 
 def _run(folder, output, capsys, name):
@@ -59,7 +87,8 @@ def test_damaged_annotations_end_in_one_line(name, writers, rounds, tmp_path, ca
     codes = {0: 0, 1: 0, 2: 0}
     for _ in range(rounds):
         path = rng.choice(files)
-        path.write_bytes(damaged(rng, originals[path]))
+        change = mutated if path.suffix == ".json" and rng.random() < 0.7 else damaged
+        path.write_bytes(change(rng, originals[path]))
         before = sorted(each.name for each in tmp_path.iterdir())
         code = _run(folder, output, capsys, name)
         codes[code] += 1
