@@ -60,7 +60,9 @@ JSON_DAMAGE = {
     "crowd of 2": (_set("annotations", 0, iscrowd=2), "annotation 1", "'iscrowd'"),
     "class without name": (_drop("categories", 9, "name"), "category 10", "'name' is missing"),
     "class name twice": (_set("categories", 9, name="zero"), "category 10", "'zero' is used before"),
-    "name but for spaces": (_set("categories", 9, name=" zero"), "category 10", "' zero' is used before, written 'zero'"),
+    "name but for spaces": (
+        _set("categories", 9, name=" zero"), "category 10", "' zero' is used before, written 'zero'",
+    ),
     "class id twice": (_set("categories", 9, id=1), "category 1", "is used before"),
     "line break in class name": (_set("categories", 9, name="a\nb"), "category 10", "control characters"),
     "entry of another type": (lambda value: value["images"].append(None), "images[6]", "object, not null"),
