@@ -1,1 +1,1 @@
-"""The one-shot, latency-aware search (TuNAS, arXiv 2008.06120, on the detection objective)."""
+"""One-shot, latency-aware architecture search (TuNAS, arXiv 2008.06120, with a detection objective)."""

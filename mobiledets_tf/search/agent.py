@@ -1,4 +1,4 @@
-"""What proposes networks for a device, and learns what they are worth."""
+"""Agents, which propose networks for a device and learn from their quality."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 
 class Agent:
-    """One device's side of a search.
+    """Base class of the agents; each proposes networks for one device.
 
     Args:
-      search: its settings.
-      objective: the device.
-      centres: known networks to search round.
+      search: settings of the search.
+      objective: objective on the device.
+      centres: known networks to search around.
     """
 
     def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
@@ -31,43 +31,43 @@ class Agent:
         self.centres = list(centres)
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
-        """The networks that the shared weights are trained on next; int32 [networks, decisions]."""
+        """Returns the networks on which the shared weights are trained next; int32 [networks, decisions]."""
         raise NotImplementedError
 
     def measures_at(self, step: int) -> bool:
-        """Whether `learn` wants qualities after a step, counted from 0."""
+        """Returns whether `learn` should be called after a step, counted from 0."""
         raise NotImplementedError
 
     def learn(
         self, step: int, trained: np.ndarray, measure: Measure, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Measures networks and learns from them.
+        """Measures networks and learns from their qualities.
 
         Args:
-          step: from 0.
-          trained: int32 [networks, decisions], those of `propose`.
-          measure: takes qualities.
-          rng: random state.
+          step: number of the step, counted from 0.
+          trained: the networks that `propose` returned, int32 [networks, decisions].
+          measure: function that measures qualities.
+          rng: random number generator.
 
         Returns:
-          The networks that were measured and their qualities.
+          (the measured networks int32 [networks, decisions], their qualities float64 [networks]).
         """
         raise NotImplementedError
 
     def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
-        """Returns the networks to compare at the end, best first: (int32 [decisions], their source)."""
+        """Returns the networks to compare at the end, best first, as (int32 [decisions], source)."""
         raise NotImplementedError
 
     def probabilities(self) -> Probabilities:
-        """Returns the policy that networks are drawn from, not yet restricted to the band."""
+        """Returns the distribution that networks are drawn from, before it is restricted to the band."""
         raise NotImplementedError
 
     def entropy(self) -> float:
-        """How open the search still is; see `controller.relative_entropy`."""
+        """Returns the `relative_entropy` of the distribution that networks are drawn from."""
         return relative_entropy(self.probabilities())
 
     def start(self) -> Probabilities:
-        """The distribution that a search starts from: mutations of the known networks, or the space."""
+        """Returns the initial distribution: mutations of the known networks, or the whole space."""
         space, search = self._search.latency.space, self._search
         if search.region == "space" or not self.centres:
             return proposals.even(space)
@@ -81,15 +81,15 @@ class Agent:
         return self.objective.networks.sample(probabilities, rng, networks)
 
     def state(self) -> dict[str, Any]:
-        """A JSON-ready copy of everything that changes."""
+        """Returns a JSON-ready copy of everything that changes during a search."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state again."""
+        """Restores a state returned by `state`."""
 
 
 class TunasAgent(Agent):
-    """A controller and the average reward that its networks are compared with."""
+    """Trains a controller by REINFORCE; the baseline is the moving average of the rewards."""
 
     def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
         super().__init__(search, objective, centres)
@@ -110,7 +110,7 @@ class TunasAgent(Agent):
         qualities = measure(trained)
         costs = self.objective.latency.predict(trained)
         worth = np.array([self.objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
-        # A batch without boxes pays nothing, and its quality is not a number.
+        # A batch without boxes yields no reward: its quality is NaN.
         paid = np.isfinite(worth)
         if paid.any():
             rewards = worth[paid]
@@ -122,7 +122,7 @@ class TunasAgent(Agent):
         return trained, qualities
 
     def best(self, rng, networks):
-        """The network that the policy stands for, its likeliest options, and draws of it."""
+        """Returns the policy's most probable network in the band, its most probable options, and samples."""
         found = [(self.controller.best(), "argmax")]
         if self._search.extraction == "target":
             logs = [np.log(row) for row in self.controller.probabilities()]
@@ -148,12 +148,12 @@ class TunasAgent(Agent):
 
 
 class EvolutionAgent(Agent):
-    """A population that the best of its mutations enter, a round at a time.
+    """Evolves a population in rounds.
 
-    The shared weights are trained on mutations of the population's members, which are the known
-    networks at first. In a round all members and as many new mutations and crossings are measured
-    with the same weights on the same images, and the best stay (as DetNAS, arXiv 1903.10979, does
-    once, after the training).
+    The shared weights are trained on mutations of the population's members, which are initially the
+    known networks. In each round all members and new mutations and crossovers are measured with the
+    same weights on the same images, and the best are kept (DetNAS, arXiv 1903.10979, does this once,
+    after the training).
     """
 
     def __init__(self, search: Search, objective: Objective, centres: Sequence[Known]):
@@ -166,18 +166,21 @@ class EvolutionAgent(Agent):
         return np.concatenate([self._draw(self._parent(rng), rng, 1) for _ in range(networks)])
 
     def _parent(self, rng: np.random.Generator) -> Probabilities:
-        """Mutations of a random member; the whole space while there is none."""
+        """Returns the distribution of mutations of a random member; the whole space if there is no member."""
         space, members = self._search.latency.space, self.members
         if not members:
             return proposals.even(space)
         return proposals.around(space, members[rng.integers(len(members))], self._search.mutation_rate)
 
     def measures_at(self, step: int) -> bool:
-        """At the end of each round; rounds divide what follows the delay, the last ends with the search."""
+        """Returns whether a round ends at a step.
+
+        The steps after the delay are divided into rounds; the last one ends with the search.
+        """
         schedule = self._search.schedule
         first, rounds = schedule.first_paid_step, self._search.rounds
         ends = (first + (schedule.steps - first) * number // rounds - 1 for number in range(1, rounds + 1))
-        # Devices take turns; each has its round at its last turn before the end.
+        # Devices take turns; each one measures at its last turn before the end of the round.
         turns = len(self._search.steering)
         return step >= first and any(end - turns < step <= end for end in ends)
 
@@ -197,7 +200,7 @@ class EvolutionAgent(Agent):
         return networks, qualities
 
     def _child(self, rng: np.random.Generator) -> np.ndarray:
-        """A mutation of a member or, as often, of a crossing of two."""
+        """Returns, equally often, a mutation of a member or a mutated crossover of two members."""
         space, rate = self._search.latency.space, self._search.mutation_rate
         if len(self.members) < 2 or rng.random() < 0.5:
             return self._draw(self._parent(rng), rng, 1)[0]
@@ -205,7 +208,7 @@ class EvolutionAgent(Agent):
         return self._draw(proposals.mixed([proposals.around(space, m, rate / 2) for m in pair]), rng, 1)[0]
 
     def best(self, rng, networks):
-        """The members, best first."""
+        """Returns the members of the population, best first."""
         return [(np.array(member, np.int32), "population") for member in self.members[:networks]]
 
     def probabilities(self) -> Probabilities:
@@ -222,7 +225,7 @@ class EvolutionAgent(Agent):
 
 
 class RandomAgent(Agent):
-    """Draws from where a search starts, and learns nothing."""
+    """Always draws from the initial distribution and learns nothing."""
 
     def propose(self, rng: np.random.Generator, networks: int) -> np.ndarray:
         return self._draw(self.start(), rng, networks)
@@ -234,7 +237,7 @@ class RandomAgent(Agent):
         return trained, measure(trained)
 
     def best(self, rng, networks):
-        """New draws: nothing was learnt."""
+        """Returns new samples, because nothing was learnt."""
         return [(network, "random") for network in self.propose(rng, networks)]
 
     def probabilities(self) -> Probabilities:

@@ -1,4 +1,4 @@
-"""The networks worth keeping for one device: the best by reward, and the Pareto set."""
+"""Archive of the best networks by reward and of the Pareto set, for one device."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A network as the search saw it, once.
+    """A network with the quality that the search measured at one step.
 
     Attributes:
-      step: when.
-      decisions: the network.
-      quality: on held-out images, with shared weights.
-      cost: predicted, in the unit of the device's latency model.
-      reward: of both.
+      step: number of the search step.
+      decisions: decision vector of the network.
+      quality: quality on held-out images with shared weights.
+      cost: predicted cost, in the unit of the device's latency model.
+      reward: reward computed from quality and cost.
     """
 
     step: int
@@ -27,10 +27,10 @@ class Candidate:
 
 
 class Archive:
-    """Best and Pareto set (quality up, cost down) of the networks seen.
+    """The best networks and the Pareto set (high quality, low cost) of all networks added.
 
     Args:
-      size: how many of the best are kept.
+      size: number of best networks to keep.
     """
 
     def __init__(self, size: int = 8):
@@ -39,7 +39,7 @@ class Archive:
         self.front: list[Candidate] = []
 
     def add(self, candidate: Candidate) -> None:
-        """Keeps the network where it is worth it; of equals the earlier one stays."""
+        """Adds a network to the best or the Pareto set if it qualifies; on ties the earlier one stays."""
         others = [c for c in self.best if c.decisions != candidate.decisions or c.reward >= candidate.reward]
         if candidate.decisions not in {c.decisions for c in others}:
             self.best = sorted([*others, candidate], key=lambda c: -c.reward)[: self.size]
@@ -49,25 +49,25 @@ class Archive:
         self.front = sorted([*kept, candidate], key=lambda c: c.cost)
 
     def spread(self, count: int) -> list[tuple[int, ...]]:
-        """Networks of the Pareto set and the best, so many at most, the best first."""
+        """Returns at most `count` networks: the best ones first, then the Pareto set by falling quality."""
         ranked = [*self.best, *sorted(self.front, key=lambda c: -c.quality)]
         return list(dict.fromkeys(c.decisions for c in ranked))[:count]
 
     def replace(self, candidates: Iterable[Candidate]) -> None:
-        """Forgets what was seen and keeps these, measured anew."""
+        """Clears the archive and adds the given candidates."""
         self.best, self.front = [], []
         for candidate in candidates:
             self.add(candidate)
 
     def state(self) -> dict[str, Any]:
-        """A JSON-ready copy."""
+        """Returns a JSON-ready copy of the archive."""
         return {
             "best": [dataclasses.asdict(c) for c in self.best],
             "front": [dataclasses.asdict(c) for c in self.front],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state again."""
+        """Restores a state returned by `state`."""
         self.best, self.front = ([_candidate(row) for row in state[name]] for name in ("best", "front"))
 
 

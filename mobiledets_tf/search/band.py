@@ -1,11 +1,11 @@
-"""Networks whose predicted cost lies within a band around a target, drawn without rejection.
+"""Networks whose predicted cost lies within a band around a target, sampled by dynamic programming.
 
-A cost is a sum of one table entry per op position (`LatencyModel.tables`), and an entry depends on
-the width before the position, the option and the width after it. So the networks inside a band
-are paths through a chain of widths whose costs add up to the band. Dynamic programming over
-(width, cost so far) counts them, draws them from any policy of independent decisions, gives the
-policy's probabilities inside the band, and finds the likeliest one. Costs are rounded to a
-fraction of the band for that; every network that is returned was checked by its exact cost.
+The cost of a network is a sum of one table entry per op position (`LatencyModel.tables`), and an entry
+depends on the width before the position, the option and the width after it. So the networks inside a
+band are paths through a chain of widths whose total cost lies in the band. Dynamic programming over
+(width, cost so far) computes their share, samples them from any policy of independent decisions,
+computes the policy's marginal probabilities inside the band, and finds the most probable network. For
+this, costs are rounded to a fraction of the band; every returned network is checked by its exact cost.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.latency.features import op_positions
 from mobiledets_tf.search.proposals import Probabilities
 
-# Steps of rounded cost across the band, and at most in all.
+# Number of rounded cost steps across the band, and the maximum number in total.
 _STEPS_IN_BAND, _MAX_STEPS = 32, 4096
-# Rounding moves a network's cost by 1.4 steps on average (22 entries), so this finds next to all of the band.
+# Extra cost steps on both sides of the band. Rounding changes a network's cost by 1.4 steps on average (22
+# entries), so with this margin nearly all networks of the band are found.
 _MARGIN = 4
 _ROUNDS = 200
 
@@ -28,13 +29,13 @@ _ROUNDS = 200
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stage:
-    """A place of the chain where a width, an option, or both are chosen.
+    """A stage of the chain at which a width, an option, or both are chosen.
 
     Attributes:
-      decisions: indices of the decisions made here.
-      choices: int [choices, decisions]: what each choice means for them.
-      cost: int [widths before, choices], in steps.
-      after: int [widths before, choices], the width that follows.
+      decisions: indices of the decisions made at this stage.
+      choices: option of each of these decisions for each choice, int [choices, decisions].
+      cost: cost of each choice in rounded steps, int [widths before, choices].
+      after: index of the width after the stage, int [widths before, choices].
     """
 
     decisions: tuple[int, ...]
@@ -43,21 +44,21 @@ class _Stage:
     after: np.ndarray
 
     def weights(self, of_decision: Probabilities) -> np.ndarray:
-        """float64 [decisions, choices]: of each decision made here the value of its option."""
+        """Returns the value of each decision's option for each choice; float64 [decisions, choices]."""
         columns = zip(self.decisions, self.choices.T, strict=True)
         return np.stack([np.asarray(of_decision[index])[column] for index, column in columns])
 
 
 class Band:
-    """Networks whose cost is within `width` of the target.
+    """The networks whose predicted cost is within `width` of the target.
 
     Args:
-      latency: predicts costs.
-      target: centre of the band, in the unit of the model.
-      width: largest distance from it, as a share of it.
+      latency: latency model that predicts the costs.
+      target: centre of the band, in the unit of the latency model.
+      width: largest distance from the target, as a fraction of the target.
 
     Raises:
-      InputError: no network of the space is that cheap or that dear.
+      InputError: no network of the space has a cost inside the band.
     """
 
     def __init__(self, latency: LatencyModel, target: float, width: float):
@@ -81,10 +82,10 @@ class Band:
         self._places = [self._place(stage) for stage in self._stages]
 
     def contains(self, decisions: np.ndarray) -> np.ndarray:
-        """Whether networks lie inside, by their exact predicted cost.
+        """Returns whether networks lie inside the band by their exact predicted cost.
 
         Args:
-          decisions: int [networks, decisions].
+          decisions: decision vectors of the networks, int [networks, decisions].
 
         Returns:
           bool [networks].
@@ -92,24 +93,24 @@ class Band:
         return np.abs(self.latency.predict(decisions) / self.target - 1) <= self.width
 
     def share(self, probabilities: Probabilities) -> float:
-        """Probability that a draw lies inside, up to the rounding of costs."""
+        """Returns the probability that a sampled network lies inside the band, up to rounding of costs."""
         return float(self._completions(probabilities, margin=0)[0][0, 0])
 
     def sample(
         self, probabilities: Probabilities, rng: np.random.Generator, networks: int
     ) -> np.ndarray:
-        """Draws networks from a policy, given that they lie inside.
+        """Samples networks from a policy conditioned on the band.
 
         Args:
-          probabilities: of the options of each decision; need not add up to 1.
-          rng: random state.
-          networks: how many.
+          probabilities: probabilities of the options of each decision; they need not sum to 1.
+          rng: random number generator.
+          networks: number of networks to draw.
 
         Returns:
           int32 [networks, decisions].
 
         Raises:
-          InputError: the policy holds no network inside.
+          InputError: too few networks of the policy were found inside the band.
         """
         values = self._completions(probabilities, _MARGIN)
         found: list[np.ndarray] = []
@@ -125,10 +126,10 @@ class Band:
         )
 
     def marginals(self, probabilities: Probabilities) -> list[np.ndarray]:
-        """Probability of each option given that the network lies inside; float64 [options] each."""
+        """Returns each option's probability given that the network is in the band; float64 [options] each."""
         values = self._completions(probabilities, margin=0)
         if not values[0][0, 0] > 0:
-            # The policy's networks lie inside by their exact costs only.
+            # The policy's networks may lie inside by their exact costs and outside by the rounded ones.
             values = self._completions(probabilities, _MARGIN)
         reached = np.zeros((1, self._high + 2))
         reached[0, 0] = 1.0 / values[0][0, 0]
@@ -145,10 +146,11 @@ class Band:
         return [row / row.sum() for row in found]
 
     def likeliest(self, scores: Probabilities) -> np.ndarray | None:
-        """The network inside with the largest sum of scores; None where none was found.
+        """Returns the network in the band with the largest sum of scores; None if none was found.
 
         Args:
-          scores: of the options of each decision, log-probabilities for instance; -inf forbids one.
+          scores: scores of the options of each decision, for instance log-probabilities; -inf forbids an
+            option.
 
         Returns:
           int32 [decisions].
@@ -163,15 +165,29 @@ class Band:
         return None
 
     def _place(self, stage: _Stage) -> np.ndarray:
-        """Index into the next values that each choice leads to, from each width and cost; int32 [widths,
-        choices, costs]. The last cost of a width stands for all that are too high."""
+        """Returns the index into the next stage's values that each choice leads to.
+
+        The last cost of a width stands for all costs that are too high.
+
+        Returns:
+          int32 [widths, choices, costs].
+        """
         columns = self._high + 2
         cost = np.arange(columns - 1) + stage.cost[:, :, None]
         return (stage.after[:, :, None] * columns + np.minimum(cost, columns - 1)).astype(np.int32)
 
     def _completions(self, of_decision: Probabilities, margin: int, best: bool = False) -> list[np.ndarray]:
-        """Before each stage, and after the last: probability of ending inside, by width and cost so
-        far; with `best` the largest sum of scores that ends inside. float64 [widths, costs]."""
+        """Computes the values before each stage and after the last one, by width and cost so far.
+
+        Args:
+          of_decision: probabilities or, with `best`, scores of the options of each decision.
+          margin: cost steps by which the band is widened on both sides.
+          best: whether to maximise scores instead of summing probabilities.
+
+        Returns:
+          For each stage the probability of ending inside the band or, with `best`, the largest sum of
+          scores that ends inside; float64 [widths, costs].
+        """
         low, high = max(0, self._low + _MARGIN - margin), self._high - _MARGIN + margin
         end = np.full((int(self._stages[-1].after.max()) + 1, self._high + 2), -np.inf if best else 0.0)
         end[:, low : high + 1] = 0.0 if best else 1.0
@@ -186,7 +202,7 @@ class Band:
         return values
 
     def _draw(self, of_decision, values: list[np.ndarray], rng, networks: int) -> np.ndarray:
-        """Walks the chain; without `rng` by the best choice at each stage."""
+        """Walks the chain and samples a choice at each stage; without `rng` takes the best choice."""
         width, cost = np.zeros(networks, np.int64), np.zeros(networks, np.int64)
         found = np.zeros((networks, len(of_decision)), np.int32)
         for stage, places, value in zip(self._stages, self._places, values[1:], strict=True):
@@ -205,7 +221,7 @@ class Band:
 
 
 def _stages(latency: LatencyModel) -> tuple[list[_Stage], float]:
-    """The chain with costs of at least 0 in the model's unit, and what has to be added to them."""
+    """Returns (stages with costs of at least 0 in the model's unit, constant to add to their sum)."""
     stem, layers, endpoints = latency.tables()
     widths = np.arange(len(stem))
     stages = [_Stage((0,), widths[:, None], stem[None], widths[None])]
@@ -237,7 +253,7 @@ def _stages(latency: LatencyModel) -> tuple[list[_Stage], float]:
 
 
 def _extreme(stages: Sequence[_Stage], of) -> float:
-    """The cheapest or dearest path; `of` is np.min or np.max."""
+    """Returns the cost of the cheapest or most expensive path; `of` is np.min or np.max."""
     rest = np.zeros(int(stages[-1].after.max()) + 1)
     for stage in reversed(stages):
         rest = of(stage.cost + rest[stage.after], axis=1)

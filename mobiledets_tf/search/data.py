@@ -1,4 +1,4 @@
-"""Images of a search: the Object Detection API's decoder and transforms, split by image id."""
+"""Input pipeline of a search: the Object Detection API's decoder and transforms, split by image id."""
 
 import dataclasses
 import itertools
@@ -20,17 +20,18 @@ from object_detection.core import standard_fields as fields  # noqa: E402
 from object_detection.data_decoders import tf_example_decoder  # noqa: E402
 
 Labels = fields.InputDataFields
-# Ten hash buckets of image ids. One steers the search (MobileDets: 10 % of the training set), one judges
-# its finalists and so steers nothing, the rest train the shared weights.
+# Number of hash buckets of image ids. One bucket steers the search (MobileDets: 10 % of the training set),
+# one is reserved for judging the finalists, and the others train the shared weights.
 BUCKETS = 10
 SIDES = ("steer", "judge", "train")
-# At least; more where an image of the data has more.
+# Minimum number of boxes that labels have room for; raised if an image has more.
 MAX_BOXES = 100
-# Serialized examples.
+# Size of the shuffle buffer in serialized examples.
 SHUFFLE_BUFFER = 2048
-# Of fixed held-out images, as many batches at least, and images in each: BN normalises by the batch.
+# Minimum number of batches of fixed held-out images, and minimum number of images per batch, which BN uses
+# for its statistics.
 _FIXED_BATCHES, _LEAST_IN_BATCH = 4, 4
-# Seeds of epochs of different streams must not meet.
+# Spacing between the epoch seeds of different streams, which must not coincide.
 _EPOCHS = 1 << 20
 _SOURCE_ID = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
 LABEL_KEYS = (
@@ -44,12 +45,12 @@ LABEL_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Images of one step of one replica.
+    """Images and labels for one step of one replica.
 
     Attributes:
       images: float32 [batch, height, width, 3] in [-1, 1].
       labels: the API's padded ground truth tensors by key.
-      ids: string [batch], the COCO image ids.
+      ids: COCO image ids, string [batch].
     """
 
     images: tf.Tensor
@@ -58,14 +59,14 @@ class Batch:
 
 
 class Split:
-    """A training set in three sides by the hash of image ids; see `SIDES`.
+    """A training set split into three sides by the hash of image ids; see `SIDES`.
 
     Args:
-      files: TFRecord shards.
+      files: paths of TFRecord shards.
 
     Attributes:
       images: side -> number of images.
-      max_boxes: boxes an image that labels have room for.
+      max_boxes: number of boxes per image that labels have room for.
     """
 
     def __init__(self, files: Sequence[str]):
@@ -86,46 +87,48 @@ class Split:
         return paths.interleave(tf.data.TFRecordDataset, cycle_length=4)
 
     def epoch(self, side: str, seed: tf.Tensor) -> tf.data.Dataset:
-        """Serialized examples of a side in an order of their own."""
+        """Returns the serialized examples of a side, shuffled with a seed."""
         examples = self._examples(self._paths.shuffle(len(self._files), seed=seed))
         mine = examples.filter(lambda serialized: tf.equal(_side(serialized), SIDES.index(side)))
         return mine.shuffle(SHUFFLE_BUFFER, seed=seed)
 
 
 def fixed_batch_size(images: int, most: int) -> int:
-    """Images of a batch that networks are compared on: several batches tell how sure a comparison is.
+    """Returns the batch size for comparing networks.
+
+    It leaves several batches, because the spread over batches shows how certain a comparison is.
 
     Args:
-      images: that are held out.
-      most: where there are enough.
+      images: number of held-out images.
+      most: largest batch size, used if there are enough images.
     """
     return min(most, max(_LEAST_IN_BATCH, images // _FIXED_BATCHES))
 
 
 def _side(serialized: tf.Tensor) -> tf.Tensor:
-    """Index into `SIDES`: buckets 0 and 1 are those of the first two, all others train."""
+    """Returns an example's index in `SIDES`: buckets 0 and 1 are the first two sides, all others train."""
     source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
     bucket = tf.strings.to_hash_bucket_fast(source_id, BUCKETS)
     return tf.cast(tf.minimum(bucket, len(SIDES) - 1), tf.int32)
 
 
 class Stream:
-    """An endless shuffled stream of one side of the split; a batch is a function of its number.
+    """An endless shuffled stream of one side of the split; each batch is a function of its number.
 
-    Each epoch has an order of its own, drawn from the seed and the number of the epoch, so the
-    stream can be entered anywhere: a search that goes on sees what it would have seen.
+    The order of each epoch is derived from the seed and the number of the epoch, so the stream can
+    start at any batch: a resumed search sees the same images as an uninterrupted one.
 
     Args:
-      split: of the training set.
-      label_map: of its classes.
-      model_config: the `model` part of a pipeline config: image size and classes.
-      preprocess: of the detection model; maps pixels to [-1, 1].
-      batch_size: images of one replica.
+      split: split of the training set.
+      label_map: path of the label map.
+      model_config: the `model` part of a pipeline config, which defines image size and classes.
+      preprocess: preprocessing function of the detection model; maps pixels to [-1, 1].
+      batch_size: number of images per replica.
       side: one of `SIDES`.
-      seed: of the order.
+      seed: seed of the order.
 
     Raises:
-      InputError: no image is on this side.
+      InputError: this side contains no image.
     """
 
     def __init__(
@@ -152,22 +155,26 @@ class Stream:
             )
 
     def batches(self, number: int, replica: int = 0, replicas: int = 1) -> Iterator[Batch]:
-        """The batches of one replica from a number on.
+        """Yields the batches of one replica, starting at a step.
 
         Args:
-          number: of the first step.
-          replica, replicas: a step takes one batch for each replica, in their order.
+          number: number of the first step.
+          replica, replicas: index of the replica and number of replicas; each step uses one batch per
+            replica, in the order of the replicas.
         """
         yield from self._batches(self._serialized(number, replica, replicas))
 
     def recorded(
         self, number: int, count: int, replica: int = 0, replicas: int = 1
     ) -> Callable[[], Iterator[Batch]]:
-        """So many batches from a number on, for several passes: read once, decoded at each call.
+        """Reads batches for several passes; they are read once and decoded in each pass.
 
         Args:
           number, replica, replicas: as in `batches`.
-          count: of batches.
+          count: number of batches.
+
+        Returns:
+          A function that starts a pass over the batches.
         """
         serialized = self._serialized(number, replica, replicas).take(count * self.batch_size)
         kept = tf.data.Dataset.from_tensor_slices(list(serialized))
@@ -192,7 +199,12 @@ class Stream:
             yield Batch(images, labels, ids)
 
     def fixed(self, images: int) -> list[Batch]:
-        """The same images at every call: so many, or all of the side, in whole batches, at least one."""
+        """Returns the same batches at every call.
+
+        Args:
+          images: wanted number of images; it is limited to those of the side and rounded down to whole
+            batches, at least one.
+        """
         count = max(1, min(images, self.images) // self.batch_size)
         return list(itertools.islice(self.batches(0), count))
 
@@ -222,15 +234,15 @@ def _transform(model_config, preprocess: Callable, max_boxes: int) -> Callable:
 def ground_truth(
     labels: dict, image_size: tuple[int, int], num_classes: int
 ) -> dict:
-    """A batch's boxes as a COCO dictionary; sizes are those of the input.
+    """Converts a batch's boxes to a COCO dictionary in pixels of the network's input.
 
     Args:
-      labels: padded tensors of a batch.
+      labels: padded ground truth tensors of a batch by key.
       image_size: (height, width) of the input.
-      num_classes: classes.
+      num_classes: number of classes.
 
     Returns:
-      Images are numbered from 1.
+      A COCO dictionary in which images are numbered from 1.
     """
     height, width = image_size
     arrays = {key: tensor.numpy() for key, tensor in labels.items()}

@@ -1,10 +1,11 @@
-"""The choice between candidates: each is trained alone for a while, by successive halving (arXiv 1502.07943).
+"""Comparison of finalists by short stand-alone trainings with successive halving (arXiv 1502.07943).
 
-What a network is worth with shared weights after a few hundred steps says little of what it is
-worth alone. So each candidate is trained alone, on the search's own traced step and on the same
-images as the others; after each rung the better half is trained further. Held-out images that
-steered nothing judge. From fresh weights, drawn and trained as `mobiledets-train` does, the order
-after 300 steps was nearly that after 1,200; from shared weights it was that of the search.
+The quality of a network with shared weights after a few hundred steps says little about its quality
+after training alone. So each finalist is trained alone, with the search's own traced step and on the
+same images as the others; after each rung the better half is trained further. Finalists are compared
+on held-out images that did not steer the search. With fresh weights, initialised and trained as by
+`mobiledets-train`, the order after 300 steps was nearly that after 1,200; when trainings started from
+the shared weights, the order remained that of the search.
 """
 
 import dataclasses
@@ -23,22 +24,22 @@ from mobiledets_tf.search.step import SharedStep
 
 STATE = "finalists.json"
 _RESAMPLES = 2000
-# A training alone warms up over so many steps, and its rate falls to 0 over the last part of a rung.
+# Within a rung: number of warm-up steps, and fraction of the steps over which the rate falls to 0 at the end.
 _WARM_UP, _DECAY = 30, 0.25
 
 
 @dataclasses.dataclass
 class Finalist:
-    """A network that is compared at the end.
+    """A network that is compared at the end of a search.
 
     Attributes:
-      decisions: the network.
-      source: where it comes from: `population`, `policy`, `argmax`, `published edgetpu`, ...
-      quality: with shared weights, on the images that steered the search.
-      steps: that it was trained alone.
-      judged: on each batch of the judging images, the higher the better; after those steps.
-      measured: cost measured on the device, in the unit of the model; None where that is not possible.
-      failed: why it could not be measured.
+      decisions: decision vector of the network.
+      source: origin of the network: `population`, `policy`, `argmax`, `published edgetpu`, ...
+      quality: quality with shared weights on the images that steered the search.
+      steps: number of steps for which it was trained alone.
+      judged: quality on each batch of the judging images after those steps; higher is better.
+      measured: cost measured on the device, in the latency model's unit; None if it was not measured.
+      failed: reason why the measurement failed, or None.
     """
 
     decisions: tuple[int, ...]
@@ -51,20 +52,20 @@ class Finalist:
 
     @property
     def score(self) -> float:
-        """Mean of `judged`, batches without boxes left out."""
+        """Mean of `judged` over the batches that contain boxes."""
         values = [value for value in self.judged if not math.isnan(value)]
         return float(np.mean(values)) if values else -math.inf
 
     @property
     def is_known(self) -> bool:
-        """Whether one could have taken it without a search."""
+        """Whether the network was known before the search."""
         return self.source.startswith(("published", "candidate"))
 
 
 def rungs(finalists: int) -> list[int]:
-    """How many networks each rung has at least; the last one has two, or one where there is one.
+    """Returns the minimum number of networks in each rung; the last rung has two, or one if there is one.
 
-    A known network that would have left stays besides.
+    The best known network is kept in addition if it would have been eliminated.
     """
     counts = [finalists]
     while counts[-1] > 2:
@@ -73,18 +74,18 @@ def rungs(finalists: int) -> list[int]:
 
 
 class Halving:
-    """Trains and compares networks alone; resumes after each training, and trains none twice.
+    """Trains networks alone and compares them; can be resumed after each training and repeats none.
 
     Args:
-      shared: the supernet and its step; its weights are put back at the end.
-      stream: training images.
-      judge: held-out images.
-      metric: see `SharedStep.quality`.
+      shared: the supernet with its training step; the shared weights are restored at the end.
+      stream: stream of training images.
+      judge: batches of held-out images.
+      metric: as in `SharedStep.quality`.
       rate: highest learning rate of a rung.
-      steps: that each network is trained in a rung.
-      start: returns the weights that a network starts from, by canonical name.
-      folder: of its state and weights.
-      after: called after each training; may raise to stop, the state is saved then.
+      steps: number of steps for which each network is trained in a rung.
+      start: returns the initial weights of a network by canonical name.
+      folder: folder of the comparison's state and of the trained weights.
+      after: called after each training, when the state has been saved; it may raise to stop.
     """
 
     def __init__(
@@ -99,19 +100,20 @@ class Halving:
         self._done = self._load()
 
     def first_rung(self, finalists: Sequence[Finalist]) -> list[Finalist]:
-        """Trains all as the first rung of `run` does, and fills in the same; returns them best first."""
+        """Runs only the first rung of `run`; sets `steps` and `judged`, returns all networks best first."""
         ranked = self._rung(list(finalists))
         self._put_back()
         return ranked
 
     def run(self, finalists: Sequence[Finalist]) -> list[Finalist]:
-        """Compares; fills in `steps` and `judged`.
+        """Compares finalists and sets their `steps` and `judged`.
 
         Args:
-          finalists: at least one; no network twice.
+          finalists: at least one finalist; no network may occur twice.
 
         Returns:
-          All finalists, best first: those of the last rung by their score, then those of the rung before.
+          All finalists, best first: those of the last rung by their score, then those eliminated in the
+          rung before, and so on.
         """
         running, beaten = list(finalists), []
         last = len(rungs(len(finalists))) - 1
@@ -124,12 +126,15 @@ class Halving:
         return running + beaten
 
     def trainings(self, finalists: Sequence[Finalist]) -> int:
-        """How many trainings there will be at least."""
+        """Returns the minimum number of trainings that remain."""
         known = sum(self._key(finalist, self._steps) in self._done for finalist in finalists)
         return sum(rungs(len(finalists))) - known
 
     def weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
-        """The weights of a finalist after its own training, by canonical name, BN statistics left out."""
+        """Returns the weights of a finalist by canonical name, without BN statistics.
+
+        They are those after its stand-alone training or, without one, the shared weights.
+        """
         path = self._path(finalist)
         if not _trained_steps(path):
             return self._shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
@@ -155,18 +160,18 @@ class Halving:
         return self._folder / "-".join(map(str, finalist.decisions))
 
     def _images(self, first: int) -> list[Callable[[], Iterator[Batch]]]:
-        """Returns the batches of a rung for each local replica; all finalists see the same images."""
+        """Returns the batches of a rung for each local replica; they are the same for all finalists."""
         replicas, count = self._shared.replicas, self._shared.strategy.num_replicas_in_sync
         return [self._stream.recorded(first, self._steps, replica, count) for replica in replicas.local]
 
     def _train(
         self, finalist: Finalist, images: Sequence[Callable[[], Iterator[Batch]]]
     ) -> list[float]:
-        """Trains one network from where it is for a rung; returns its quality on each batch."""
+        """Trains one network for one more rung; returns its quality on each judging batch."""
         shared, network = self._shared, np.array(finalist.decisions, np.int32)
         path, wanted = self._path(finalist), finalist.steps + self._steps
         self._put_back()
-        # A run that was killed while it judged has trained already.
+        # A run that was killed during evaluation has already completed the training.
         trained = _trained_steps(path) == wanted
         is_new = finalist.steps == 0 and not trained
         shared.supernet.assign(network, self._start(finalist) if is_new else self.weights(finalist))
@@ -198,32 +203,33 @@ class Halving:
 
 
 def _trapezoid(step: int, steps: int) -> float:
-    """The share of the highest learning rate at a step of a rung: up, level, and down at the end."""
+    """Returns the learning rate at a step of a rung as a fraction of the highest: up, level, then down."""
     return min(1.0, (step + 1) / _WARM_UP, (steps - step) / (_DECAY * steps))
 
 
 def _trained_steps(path: Path) -> int:
-    """Steps of the checkpoint in a finalist's folder; 0 without one, also where a kill left a part of it."""
+    """Returns the step of the checkpoint in a finalist's folder; 0 if there is no complete checkpoint."""
     return checkpoints.step(path) if checkpoints.kept(path) else 0
 
 
 def _survivors(ranked: list[Finalist]) -> list[Finalist]:
-    """The better half, and the best known network, so that it and what was found are compared alike."""
+    """Returns the better half and the best known network, so that it is trained for as long as the winner."""
     kept = ranked[: math.ceil(len(ranked) / 2)]
     known = next((f for f in ranked if f.is_known), None)
     return kept if known is None or known in kept else [*kept, known]
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no such numbers."""
+    """Returns a non-finite value as a string, because JSON cannot represent it."""
     return value if math.isfinite(value) else str(value)
 
 
 def certainty(first: Finalist, second: Finalist) -> float | None:
-    """How sure it is that one finalist is better than another, from 0 to 1.
+    """Returns how certain it is that the first finalist is better than the second, from 0 to 1.
 
-    The share of bootstrap samples of the judging batches in which it is. That is about images alone:
-    another training of the same networks differs too.
+    The value is the fraction of bootstrap samples of the judging batches in which the first is better. It
+    covers only the choice of images; another training of the same networks would differ as well. None if
+    fewer than two batches can be compared.
     """
     pairs = np.array([first.judged, second.judged], np.float64)
     if pairs.shape[1] < 2:

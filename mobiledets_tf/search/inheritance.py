@@ -1,7 +1,7 @@
-"""Writes the weights that the search trained into the network it found, BN statistics recovered.
+"""Writes the weights trained in a search as a checkpoint of the network found, with BN statistics.
 
-A search normalises by the batch and keeps no statistics; a detector needs them. One pass over
-training images measures mean and variance at every batch normalisation.
+A search normalises by the statistics of the batch and keeps none, but a detector needs them. One pass
+over training images measures mean and variance at every batch normalisation.
 """
 
 import os
@@ -15,7 +15,7 @@ from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models.ssdlite import build_detector
 from mobiledets_tf.weights.norm import recover_norm
 
-# Training batches that statistics are measured on.
+# Number of training batches on which the statistics are measured.
 BATCHES = 16
 
 
@@ -23,18 +23,18 @@ def write(
     folder: str | os.PathLike, network: Architecture, num_classes: int, image_size: tuple[int, int],
     weights: dict[str, np.ndarray], images: Sequence[tf.Tensor], step: int,
 ) -> str:  # fmt: skip
-    """Writes a checkpoint that `--init_from` and `--checkpoint_dir` take.
+    """Writes a checkpoint that `--init_from` and `--checkpoint_dir` accept.
 
     Args:
-      folder: of the search, which holds `architecture.json` and `settings.json`.
-      network: with its final widths.
-      num_classes, image_size: of the detector.
-      weights: by canonical name, as `Supernet.detector_weights` gives them.
-      images: float32 [batch, height, width, 3] in [-1, 1], several batches.
-      step: how many steps the weights were trained.
+      folder: folder of the search, which contains `architecture.json` and `settings.json`.
+      network: the network with its final widths.
+      num_classes, image_size: number of classes and input size of the detector.
+      weights: weights by canonical name, as returned by `Supernet.detector_weights`.
+      images: several batches of images, float32 [batch, height, width, 3] in [-1, 1].
+      step: number of steps for which the weights were trained.
 
     Returns:
-      The checkpoint's prefix.
+      Prefix of the checkpoint.
     """
     detector = build_detector(network, num_classes, image_size)
     for variable in detector.weights:

@@ -1,4 +1,4 @@
-"""Rows that a search writes as it goes: JSON, one row a line."""
+"""Journal of a search in JSON Lines format, written while the search runs."""
 
 import json
 import os
@@ -9,11 +9,12 @@ from mobiledets_tf.files import write_text
 
 
 class Journal:
-    """Appended to at every step; each row has a `step`.
+    """A file to which rows are appended during a search; each row has a `step`.
 
     Args:
-      path: of the file.
-      step: rows of later steps are dropped: they are made again from the state saved at `step`.
+      path: path of the file.
+      step: step of the saved state that the search resumes from; rows of later steps are removed because
+        the resumed search writes them again.
     """
 
     def __init__(self, path: str | os.PathLike, step: int):
@@ -21,7 +22,7 @@ class Journal:
         lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []
         self.rows: list[dict[str, Any]] = []
         for line in lines:
-            # The line that was being written when the run was killed is the last one.
+            # If the run was killed while it was writing, the last line is incomplete.
             row = json.loads(line) if line.endswith("\n") else None
             if row is None or row["step"] > step:
                 break
@@ -30,7 +31,7 @@ class Journal:
             write_text(self._path, "".join(lines[: len(self.rows)]))
 
     def append(self, row: dict[str, Any]) -> None:
-        """Writes a row."""
+        """Appends a row to the file."""
         self.rows.append(row)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,7 +1,7 @@
 """Networks that are known to be good, fitted into the latency band of a search.
 
-The published networks and a user's own: what one would take without searching. A search starts
-from them and has to beat them, so they are scaled to the cost that it asks for.
+They are the published networks and the user's own, which one would use without a search. A search
+starts from them and has to beat them, so they are scaled to its target cost.
 """
 
 import contextlib
@@ -16,24 +16,24 @@ from mobiledets_tf.errors import InputError
 from mobiledets_tf.search.band import Band
 from mobiledets_tf.search_space import SKIP, LayerOption, SearchSpace, encode
 
-# Widths are multiplied by these before the nearest ones of the space are taken.
+# Width multipliers that are tried; each scaled width is then rounded to the nearest one of the space.
 _SCALES = np.geomspace(0.2, 4.0, 61)
-# Scales at which the network costs so many times the target, or its inverse, are not tried.
+# Scales at which the cost of the network differs from the target by more than this factor are skipped.
 _REACH = 2.0
-# What a departure from the known network costs: a width by its ratio (a step of 25 % costs 1.1), a layer
-# that is left out or put in, another kind, another size of the same kind.
+# Penalties for differences from the known network: the log-ratio of a width (a step of 25 % costs 1.1), a
+# layer that is removed or added, a different kind of layer, and a different size of the same kind.
 _WIDTH, _DEPTH, _KIND, _SIZE = 5.0, 8.0, 4.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A known network in the terms of a space.
+    """A known network, represented by the nearest network of a search space.
 
     Attributes:
-      name: of the network, or of the file it comes from.
-      decisions: the network of the space that is nearest to it inside the band.
-      scale: the multiplier of its widths.
-      changes: decisions that differ from the scaled network, rounded to widths and kinds of the space.
+      name: name of the network, or of the file it comes from.
+      decisions: the nearest network of the space inside the band.
+      scale: multiplier of the known network's widths.
+      changes: number of decisions that differ from those of the scaled network rounded to the space.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Known:
 def known_networks(
     band: Band, candidates: Sequence[Architecture] = (), published: bool = True
 ) -> list[Known]:
-    """Known networks, each as near to itself as the band allows; no network twice.
+    """Fits known networks into a latency band, each with as few changes as possible, without duplicates.
 
     Args:
-      band: of the search.
-      candidates: a user's own networks.
-      published: whether the published ones are wanted.
+      band: latency band of the search.
+      candidates: the user's own networks.
+      published: whether to include the published networks.
     """
     found: dict[tuple[int, ...], Known] = {}
     names = architectures.PUBLISHED if published else ()
@@ -62,11 +62,11 @@ def known_networks(
 
 
 def fit(band: Band, network: Architecture) -> Known | None:
-    """The network of the space nearest to a scaled one, inside the band; None where there is none.
+    """Returns the network in the band that is nearest to a scaled network; None if there is none.
 
-    A network of the space that lies inside comes back as it is. Else the scale is taken at which the
-    least has to change; among equals that of the space, then the one whose cost is nearest to the target.
-    What a space does not have, an activation or a squeeze-excite, is left out.
+    A network of the space that lies inside the band is returned unchanged. Otherwise the scale with the
+    smallest changes is chosen; ties go to the space's own scale, then to the cost nearest to the target.
+    An activation or squeeze-excite that the space does not have is dropped.
     """
     space, seen, fitted = band.latency.space, set(), []
     with contextlib.suppress(InputError):
@@ -91,12 +91,12 @@ def fit(band: Band, network: Architecture) -> Known | None:
 
 
 def nearest(space: SearchSpace, network: Architecture) -> tuple[int, ...]:
-    """The decisions of the network of a space that is nearest to another one, whatever it costs."""
+    """Returns the decisions of the space's network that is nearest to a given one, whatever its cost."""
     return tuple(int(row.argmax()) for row in _scores(space, network, 1.0))
 
 
 def _scores(space: SearchSpace, network: Architecture, scale: float) -> list[np.ndarray]:
-    """How near each option is to the scaled network; 0 is equal."""
+    """Returns how similar each option is to the scaled network; 0 is equal, differences are negative."""
     found = [_widths(space.stem_filters.choices, network.stem.filters * scale)]
     for block, layers in zip(space.blocks, network.blocks, strict=True):
         found.append(_widths(block.filters.choices, layers[0].filters * scale))
@@ -118,5 +118,5 @@ def _likeness(option: LayerOption, layer: LayerSpec | None) -> float:
     differing = sum(getattr(option, name) != getattr(given, name) for name in fields)
     if option.op == given.op:
         return -_SIZE * differing
-    # Kinds differ in the fields they have; the kernel alone can be compared.
+    # Kinds of layer have different fields; only the kernel size can be compared.
     return -_KIND - _SIZE * (option.kernel_size != given.kernel_size)

@@ -1,7 +1,7 @@
-"""Search loop: propose networks, train the shared weights, measure and learn; then compare finalists.
+"""Search loop: sample networks, train the shared weights, compute the reward, update the policy.
 
-Where the search looks round known networks, these are compared first, each trained alone, and it looks
-round the best one.
+At the end the finalists are compared. A search around known networks first compares these, each trained
+alone, and then searches around the best one.
 """
 
 import contextlib
@@ -43,18 +43,19 @@ from mobiledets_tf.search_space import SearchSpace, decode
 from mobiledets_tf.weights import fitting
 
 SETTINGS = "settings.json"
-# More dropped steps than this share end the search.
+# The search fails if a larger fraction of its steps is dropped.
 MAX_DROPPED = 0.05
-# Columns of the policy's picture.
+# Number of columns in the figure of the policy over time.
 _SNAPSHOTS = 200
-# A report needs no more of the random numbers than that they are not those of a step.
+# Random seeds of the report; their only requirement is that no step uses them.
 _AFTER, _RELIABILITY = 1 << 40, 1 << 41
-# Networks of the Pareto set that are measured again at the end.
+# Maximum number of networks of the Pareto set that are measured again at the end.
 _FRONT = 16
-# Seeds of the finalists' images are not those of the steps.
+# Offset of the seed of the finalists' images, so that their order differs from that of the search steps.
 _ALONE = 1 << 16
 
-# Measures networks on the device of a latency model: a cost in the model's unit, or why there is none.
+# Measures networks on the device of a latency model: returns for each network its cost in the model's unit
+# or the reason why it could not be measured.
 DeviceTimes = Callable[[LatencyModel, Sequence[np.ndarray]], "list[float | str] | None"]
 
 
@@ -63,20 +64,24 @@ def run(
 ) -> architectures.Architecture:
     """Runs a search from its last saved state to its end and writes its files.
 
-    `architecture.json` is the network of the first device that is steered by, and the checkpoint
-    beside it its weights; with several devices each has an `architecture_DEVICE.json` too.
+    `architecture.json` contains the network of the first steering device, and the checkpoint beside it
+    the weights of that network; with several devices there is also an `architecture_DEVICE.json` for each.
 
     Args:
-      search: what to do.
-      strategy: of tf.distribute; each replica trains its own network.
-      times: measures finalists where their device can be reached; the band is then held by what it gives.
+      search: settings of the search.
+      strategy: a tf.distribute strategy; each replica trains its own network.
+      times: measures finalists on their device if it can be reached; the measured cost then decides
+        whether a finalist is inside the latency band.
+
+    Returns:
+      The network in `architecture.json`.
 
     Raises:
-      InputError: data, head and latency model don't fit, the folder holds a search with other
-        settings, or another search is running in it.
+      InputError: data, head and latency model do not fit together, the folder contains a search with
+        other settings, or another search is running in it.
       CheckFailed: too many steps were dropped because a loss or reward was not finite, or another
         worker has ended.
-      KeyboardInterrupt: after the state was saved.
+      KeyboardInterrupt: the search was interrupted; its state has been saved.
     """
     files = records.resolve(search.train_data, "train")
     label_map = records.label_map_path(files)
@@ -86,7 +91,7 @@ def run(
         raise InputError(
             f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
         )
-    # Found before anything is written: no network may be that cheap.
+    # Computed before anything is written, because it fails if the band contains no network.
     if search.needs_band:
         for objective in search.objectives:
             _ = objective.networks
@@ -105,7 +110,11 @@ def run(
 
 
 def set_seed(seed: int) -> None:
-    """Of weights. Not 0: TensorFlow then asks whether the seed of an epoch, a tensor, is 0 too."""
+    """Seeds weight initialisation.
+
+    The seed is offset by 1: with a global seed of 0, TensorFlow checks whether the operation's seed is 0
+    too, and the seed of an epoch is a tensor.
+    """
     keras.utils.set_random_seed(seed + 1)
 
 
@@ -117,12 +126,24 @@ def build_step(
     weight_update: str = "lazy",
     strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[SharedStep, Any]:
-    """The supernet with its training step, and the `model` part of the pipeline config it uses."""
+    """Builds the supernet with its training step.
+
+    Args:
+      space: the search space.
+      image_size: (height, width) in pixels.
+      num_classes: number of classes without the background.
+      execution: `sliced` or `masked`; see `models.execution`.
+      weight_update: `lazy` or `dense`; see `search.optimizer`.
+      strategy: a tf.distribute strategy; by default one device is used.
+
+    Returns:
+      (the training step, the `model` part of the pipeline config that it uses).
+    """
     config = pipeline_config.generate(
         pipeline_config.Overrides(architecture="edgetpu", num_classes=num_classes, image_size=image_size)
     )
-    # The traced graph holds every option of every layer: optimising it as a whole takes longer
-    # than a short search gains (80 s against 26 s for the first step, equal steps).
+    # The traced graph contains every option of every layer, and optimising it costs more time than a short
+    # search gains: the first step takes 80 s instead of 26 s, later steps take equally long.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
     def make_supernet() -> Supernet:
@@ -156,13 +177,15 @@ class _Run:
         def fixed(side: str, images: int) -> list[data.Batch]:
             return stream(data.fixed_batch_size(split.images[side], large), side).fixed(images)
 
-        # Other images first than the steps saw last.
+        # The order differs from that of the search steps, so that training does not start with the images
+        # that the shared weights saw last.
         self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
         self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
         self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
         if search.initial is not None and state.load(search.model_dir) is None:
             self._seed()
-        # Before the state is restored: a comparison leaves the optimizer as a search starts with it.
+        # Agents are made before the state is restored: making them may compare known networks, which resets
+        # the optimizer.
         self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
         self.step = self.dropped = self._drawn = 0
@@ -175,11 +198,12 @@ class _Run:
         self._summaries = Summaries(folder) if self._main else None
 
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
-        # The same for every network and step, or the next ones (TuNAS): a batch for each replica.
+        # Quality is measured on fixed images, the same for every network and step, or, as in TuNAS, on the
+        # next batch of each replica.
         self._fixed = fixed("steer", search.quality_images or large * 4)
         self._quality_batches = None
         if not search.quality_images:
-            # No quality is taken during the delay, so the held-out batches start after it.
+            # No quality is measured during the delay, so the held-out batches start after it.
             paid = max(0, self.step - search.schedule.first_paid_step)
             self._quality_batches = self._iterators(stream(large, "steer"), paid)
 
@@ -190,7 +214,7 @@ class _Run:
         return known_networks(objective.networks, search.candidates, search.published)
 
     def _centres(self, objective: Objective) -> list[Known]:
-        """The known networks that the search looks round: the best one, where they can be compared."""
+        """Returns the known networks to search around: only the best one if they are compared first."""
         known = self._known[objective.device]
         if not self.search.finalist_steps or self.search.region != "known" or len(known) < 2:
             return known
@@ -201,7 +225,7 @@ class _Run:
         return [named[ranked[0].decisions]]
 
     def _seed(self) -> None:
-        """Puts the weights that the search was given into the shared ones."""
+        """Initialises the shared weights from the trained weights in the settings."""
         known = self._known[self.search.steering[0].device]
         lines = seeding.seed(
             self.shared.supernet, self.search.initial, known, self._norm_images(), self.search.seed
@@ -211,7 +235,7 @@ class _Run:
             tqdm.write("\n".join(lines), file=sys.stderr)
 
     def _norm_images(self) -> list[tf.Tensor]:
-        """Training batches that batch normalisation is measured on."""
+        """Returns the training batches that BN statistics are measured on."""
         return [batch.images for batch in itertools.islice(self._alone.batches(0), inheritance.BATCHES)]
 
     def _iterators(self, stream: data.Stream, number: int) -> list:
@@ -228,7 +252,7 @@ class _Run:
             while self.step < steps:
                 row = self._one_step()
                 if self.step == first + 1:
-                    # The first step traces the graph: it says nothing of the time that is left.
+                    # The first step traces the graph, so its duration must not enter the remaining time.
                     bar.unpause()
                 bar.set_postfix_str(self._progress(row), refresh=False)
                 bar.update()
@@ -255,7 +279,7 @@ class _Run:
     def _one_step(self) -> dict[str, Any]:
         search, step, schedule = self.search, self.step, self.search.schedule
         agent = self.agents[step % len(self.agents)]
-        # Random numbers are a function of the step, so a run that goes on draws what it would have.
+        # Random numbers are a function of the step, so a resumed run draws the same ones.
         rng = np.random.default_rng((search.seed, step))
         space, replicas = search.latency.space, self.shared.strategy.num_replicas_in_sync
         networks = agent.propose(rng, replicas)
@@ -268,7 +292,7 @@ class _Run:
         costs = agent.objective.latency.predict(networks)
         row = {"step": step + 1, "device": agent.objective.device, "cost": float(costs.mean())}
         fault, measuring = _fault(losses), agent.measures_at(step)
-        # Batches are taken in step even where the step is dropped: their numbers are those of steps.
+        # The next batches are read even if the step is dropped: batch numbers must stay in line with steps.
         next_batches = self._next_quality_batches(step)
         if fault is None:
             row |= {
@@ -286,7 +310,7 @@ class _Run:
         return row
 
     def _next_quality_batches(self, step: int) -> list[data.Batch]:
-        """One for each local replica; none where quality is taken on fixed images, or in the delay."""
+        """Returns one batch per local replica; none during the delay or if quality uses fixed images."""
         if self._quality_batches is None or step < self.search.schedule.first_paid_step:
             return []
         return [next(iterator) for iterator in self._quality_batches]
@@ -295,10 +319,10 @@ class _Run:
         self, agent: Agent, networks: np.ndarray, batches: list[data.Batch], rng: np.random.Generator,
         row: dict[str, Any],
     ) -> str | None:  # fmt: skip
-        """Lets the agent measure networks and learn from them, and keeps what was seen.
+        """Lets the agent measure networks and learn from them; archives the measured networks.
 
         Returns:
-          What was wrong with the qualities, or None.
+          A description of what was wrong with the qualities, or None.
         """
 
         def measure(wanted: np.ndarray) -> np.ndarray:
@@ -331,7 +355,7 @@ class _Run:
         return None
 
     def _drop(self, fault: str, ids: list[str], networks: np.ndarray) -> None:
-        """Counts a step that changed nothing, says which, and ends the search after too many."""
+        """Counts and reports a dropped step, which changed nothing; fails after too many of them."""
         self.dropped += 1
         fault = f"step {self.step} dropped: {fault}"
         if self._main:
@@ -375,7 +399,7 @@ class _Run:
         state.save(self.search.model_dir, self._saved, values)
         tenth = 10 * self.step // self.search.schedule.steps
         if tenth > self._drawn:
-            # A picture takes about as long as a step: not with every state.
+            # A figure takes about as long as a step, so it is not drawn each time the state is saved.
             self._drawn = tenth
             for agent in self.agents:
                 device = agent.objective.device
@@ -423,7 +447,7 @@ class _Run:
         return found
 
     def _write_weights(self, finalist: Finalist, found: architectures.Architecture) -> None:
-        """The network's weights as a checkpoint that training, evaluation and export read."""
+        """Writes the network's weights as a checkpoint that training, evaluation and export can read."""
         latency = self.search.latency
         weights = self._halving().weights(finalist)
         inheritance.write(
@@ -432,13 +456,13 @@ class _Run:
         )  # fmt: skip
 
     def _reliability(self) -> reliability.Reliability:
-        """Whether the quality tells networks apart, over fresh draws of what the search looked at."""
+        """Measures whether the quality distinguishes networks, on newly proposed networks."""
         agent, rng = self.agents[0], np.random.default_rng((self.search.seed, _RELIABILITY))
         networks = agent.propose(rng, reliability.NETWORKS)
         return reliability.split_half(self.shared.measure(self._fixed, networks, self.search.metric))
 
     def _finalists(self, objective: Objective) -> list[Finalist]:
-        """The finalists of a device, the one that is shipped first."""
+        """Returns the ranked finalists of a device; the first one is selected."""
         search, rng = self.search, np.random.default_rng((self.search.seed, _AFTER))
         agents = {agent.objective.device: agent for agent in self.agents}
         agent = agents.get(objective.device)
@@ -463,7 +487,7 @@ class _Run:
         if search.finalist_steps:
             return self._compare(inside) + outside
         if search.extraction == "argmax" and search.algorithm == "tunas":
-            # As released: the policy's own network, whatever it was worth at the end.
+            # As in the released TuNAS code: the policy's most probable network, whatever its quality.
             return sorted(found, key=lambda f: f.source != "argmax")
         return sorted(inside, key=lambda f: -_worth(objective, f)) + outside
 
@@ -474,7 +498,11 @@ class _Run:
 
     @contextlib.contextmanager
     def _comparing(self, what: str, trainings: int) -> Iterator[Callable[[], None]]:
-        """Shows the progress of trainings alone; what it gives is called after each, and stops on request."""
+        """Shows a progress bar over stand-alone trainings.
+
+        Yields:
+          A function to call after each training; it raises KeyboardInterrupt if a stop was requested.
+        """
         bar = tqdm(desc=what, unit="training", total=trainings, disable=not self._main)
         with StopRequest() as stop, quiet(), bar:
 
@@ -494,7 +522,7 @@ class _Run:
         )  # fmt: skip
 
     def _fresh_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
-        """What `mobiledets-train` starts from; every network from the same seed."""
+        """Returns the weights that `mobiledets-train` would start from; every network uses the same seed."""
         set_seed(self.search.seed)
         network = decode(self.search.latency.space, finalist.decisions)
         settings = dataclasses.replace(self._network_settings, architecture=network)
@@ -511,10 +539,10 @@ class _Run:
         return self.shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
 
     def _time(self, objective: Objective, finalists: list[Finalist]) -> None:
-        """Puts measured costs beside the predicted ones, where the device can be reached."""
+        """Adds measured costs to the finalists if the device can be reached."""
         if self._times is None:
             return
-        # Nothing where another worker measures, or the device is out of reach.
+        # All None on workers other than the chief, which measures, or if the device cannot be reached.
         values: Sequence[float | str | None] = [None] * len(finalists)
         if self._main:
             networks = [np.array(finalist.decisions) for finalist in finalists]
@@ -527,12 +555,15 @@ class _Run:
             finalist.failed = value if isinstance(value, str) else None
 
     def _is_inside(self, objective: Objective, finalist: Finalist) -> bool:
-        """Whether a finalist holds the band, by its measured cost where there is one."""
+        """Returns whether a finalist is inside the latency band, by its measured cost if there is one."""
         cost = finalist.measured or objective.latency.predict_one(finalist.decisions)
         return abs(cost / objective.target - 1) <= objective.band
 
     def _measure_front(self, objective: Objective) -> None:
-        """The Pareto set by the quality of the last weights on all images, not by what was seen once."""
+        """Measures the archived networks again with the final weights on all fixed images.
+
+        The qualities seen during the search were measured with older weights.
+        """
         archive = self.archives[objective.device]
         networks = archive.spread(_FRONT)
         if not networks:
@@ -553,21 +584,21 @@ def _worth(objective: Objective, finalist: Finalist) -> float:
 
 
 def _source(known: str | None, source: str | None) -> str:
-    """Names the source of a finalist; a known network keeps its name, even if the search drew it too."""
+    """Returns the source of a finalist; a known network keeps its name even if the search also drew it."""
     if known is not None:
         return f"published {known}" if known in architectures.PUBLISHED else f"candidate {known}"
     return source or "best"
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean quality of each network over its batches, those without boxes left out; [networks]."""
+    """Returns the mean quality of each network over the batches that contain boxes; [networks]."""
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(values, axis=1)
 
 
 def _fault(losses: Sequence[dict[str, float]]) -> str | None:
-    """Which loss of which replica was not finite; None where the step was applied."""
+    """Describes which losses were not finite; None if the step was applied."""
     if losses[0]["applied"]:
         return None
     parts = [

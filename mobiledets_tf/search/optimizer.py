@@ -1,9 +1,9 @@
-"""SGD with momentum over shared weights, of which a step trains a part.
+"""SGD with momentum for shared weights, only some of which are sampled in each step.
 
-Two meanings of momentum. `lazy`: weights that no sampled network holds rest; they neither move
-on with their momentum nor does it decay. That costs what the sampled network costs. `dense`, as
-in TuNAS: every weight moves at every step, by momentum alone where it was not sampled.
-L2 acts on sampled weights only in both, as in TuNAS.
+There are two kinds of update. `lazy` leaves weights that no sampled network uses unchanged, together
+with their momentum; a step costs as much as the sampled network. `dense`, as in TuNAS, moves every
+weight at every step; weights that were not sampled move by their momentum alone. With both, L2 acts
+on sampled weights only, as in TuNAS.
 """
 
 from mobiledets_tf.compat import tf
@@ -12,7 +12,7 @@ from mobiledets_tf.models.execution import Taken
 from mobiledets_tf.models.supernet import Supernet
 
 UPDATES = ("lazy", "dense")
-# That of a generated pipeline config: shared weights are trained as networks are alone.
+# Same value as in a generated pipeline config, so that shared weights are trained like a single network.
 CLIP_NORM = 2.0
 
 
@@ -20,10 +20,10 @@ class SharedMomentum(tf.Module):
     """momentum <- decay * momentum - rate * gradient; weight <- weight + momentum.
 
     Args:
-      supernet: whose weights it trains; made in the same strategy scope.
+      supernet: supernet whose weights are trained; created in the same strategy scope.
       update: `lazy` or `dense`.
-      decay: of the momentum.
-      clip_norm: gradients of a larger global norm are scaled down to it.
+      decay: decay of the momentum.
+      clip_norm: gradients with a larger global norm are scaled down to this norm.
     """
 
     def __init__(self, supernet: Supernet, update: str, decay: float = 0.9, clip_norm: float = CLIP_NORM):
@@ -45,11 +45,11 @@ class SharedMomentum(tf.Module):
         finite: tf.Tensor,
         learning_rate: tf.Tensor,
     ) -> tf.Tensor:
-        """Updates the shared weights, or nothing where a replica's loss or gradient is not finite.
+        """Updates the shared weights; changes nothing if a replica's loss or gradient is not finite.
 
         Args:
-          gradients: of this replica's network, of the rows of each bank.
-          taken: what the gradients belong to.
+          gradients: gradients of this replica's network with respect to its rows of each bank.
+          taken: for each bank the rows that the gradients belong to.
           finite: bool scalar, whether this replica's loss is finite.
           learning_rate: float scalar.
 
@@ -70,14 +70,14 @@ class SharedMomentum(tf.Module):
         for bank, slot, mine, gradient in zip(
             self.supernet.banks, self.slots, taken, gradients, strict=True
         ):  # fmt: skip
-            # ResourceSparseApplyKerasMomentum is the same on one thread, and twice as slow.
+            # ResourceSparseApplyKerasMomentum computes the same on a single thread and is twice as slow.
             momentum = self.decay * tf.gather(slot, mine.where) - rate * gradient
             slot.scatter_update(tf.IndexedSlices(momentum, mine.where))
             bank.rows.scatter_update(tf.IndexedSlices(mine.rows + momentum, mine.where))
         return tf.constant(True)
 
     def _move_all(self, gradients, taken, scale, finite, learning_rate) -> tf.Tensor:
-        """The same on whole banks: static shapes, and sums over replicas with other networks."""
+        """Updates whole banks: shapes are static, and gradients of the replicas' networks can be summed."""
         banks, spread = self.supernet.banks, self.supernet.execution.spread
         wholes = [
             tf.where(finite, spread(bank, mine, gradient * scale), 0.0)
@@ -102,7 +102,10 @@ class SharedMomentum(tf.Module):
 
 
 def _sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums of equal-shaped tensors, packed into one: a collective costs more than its numbers."""
+    """Sums each tensor over the replicas.
+
+    The tensors are packed into one because the overhead of a collective exceeds the cost of its data.
+    """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return tensors

@@ -1,4 +1,4 @@
-"""Pictures of a search; they read without colours."""
+"""Figures of a search, readable without colour."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from mobiledets_tf.search_space import SearchSpace
 
 _MARKERS = "os^Dv*Px"
 _GREYS = ("black", "0.45", "0.25", "0.6")
-# So many lines of text have room beside the policy.
+# Number of text lines that fit beside the policy.
 _LABELS = 85
 
 
@@ -25,9 +25,9 @@ def draw(
     snapshots: Sequence[dict[str, Any]],
     archives: dict[str, Archive],
 ) -> None:
-    """Reward, quality, cost against target, loss, entropy, Pareto set and the policy over time.
+    """Draws reward, quality, cost / target, loss, entropy, Pareto set and the policy over time.
 
-    A PNG, written atomically.
+    The figure is a PNG and is written atomically.
     """
     import matplotlib
 
@@ -86,7 +86,7 @@ def _front(axis, search: Search, archives: dict[str, Archive]) -> None:
 
 
 def policy_png(space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> bytes:
-    """The policy over time alone, as the bytes of a PNG."""
+    """Draws only the policy over time; returns the bytes of a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -101,7 +101,7 @@ def policy_png(space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> bytes
 
 
 def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> None:
-    """Probabilities of all options (rows, by decision) over the steps (columns); dark is likely."""
+    """Draws the probabilities of all options (rows, by decision) over the steps (columns); dark is likely."""
     decisions = space.decisions
     heights = [len(node.choices) for _, node in decisions]
     edges = np.concatenate([[0], np.cumsum(heights)])
@@ -120,7 +120,7 @@ def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -
 
 
 def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """Places from the top down, moved down where they are nearer to each other than `distance`."""
+    """Moves places, which are sorted from the top down, so that they are at least `distance` apart."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + distance) if moved else place)
@@ -136,7 +136,7 @@ def _short(path: str) -> str:
 
 
 def _smooth(values: list[float], keep: float = 0.9) -> list[float]:
-    """Moving average for the eye."""
+    """Returns the exponential moving average, which makes the trend visible."""
     smoothed: list[float] = []
     for value in values:
         smoothed.append(keep * smoothed[-1] + (1 - keep) * value if smoothed else value)

@@ -1,8 +1,8 @@
-"""Sets of flag values, and what each changes."""
+"""Presets: named sets of flag values, and how each differs from `tunas`."""
 
 from mobiledets_tf.errors import unknown_name
 
-# As released (TuNAS, arXiv 2008.06120), apart from what the data set decides.
+# Values of the released code (TuNAS, arXiv 2008.06120), except those that depend on the data set.
 TUNAS = {
     "algorithm": "tunas",
     "region": "space",
@@ -19,9 +19,10 @@ TUNAS = {
     "quality": "AP",
     "extraction": "argmax",
 }
-# For a few hundred to a few thousand steps. Mutations of known networks share weights well; all networks
-# are inside the latency band; on 8 held-out batches the loss had a split-half tau of 0.82, AP50 one of
-# 0.16; the finalists are compared by training each alone. A step with op warm-up takes as long as ten others.
+# For a few hundred to a few thousand steps. Mutations of known networks share weights well, and all
+# networks are inside the latency band. The quality is the loss: on 8 held-out batches it had a split-half
+# tau of 0.82, AP50 one of 0.16. Finalists are compared by training each alone. There is no op warm-up
+# because a step with op warm-up takes as long as ten others.
 SMALL = {
     "algorithm": "evolution",
     "region": "known",
@@ -41,10 +42,10 @@ PRESETS = {"tunas": TUNAS, "small": TUNAS | SMALL}
 
 
 def get_preset(name: str) -> dict[str, float | int | str]:
-    """Flag values by flag name.
+    """Returns the flag values of a preset by flag name.
 
     Raises:
-      InputError: unknown name.
+      InputError: the preset is unknown.
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
@@ -52,7 +53,7 @@ def get_preset(name: str) -> dict[str, float | int | str]:
 
 
 def changes(name: str) -> str:
-    """What a preset changes against `tunas`, for people; empty for `tunas` itself."""
+    """Describes how a preset differs from `tunas`; empty for `tunas` itself."""
     preset = get_preset(name)
     return ", ".join(
         f"{flag} {TUNAS[flag]} -> {preset[flag]}" for flag in TUNAS if preset[flag] != TUNAS[flag]

@@ -1,4 +1,4 @@
-"""Which networks a search looks at: policies of independent decisions, as probabilities of each option."""
+"""Sampling distributions of a search: independent decisions, given by the probability of each option."""
 
 import functools
 from collections import Counter
@@ -8,20 +8,20 @@ import numpy as np
 
 from mobiledets_tf.search_space import SKIP, SearchSpace
 
-# For each decision, in the order of a decision vector: float64 [options].
+# The probabilities of each decision, float64 [options], in the order of a decision vector.
 Probabilities = Sequence[np.ndarray]
-# What kinds drawn evenly give it in the largest space, which has three others.
+# Probability of a skip: that of one of four equally likely kinds, as in the largest space.
 _SKIP_SHARE = 0.25
 
 
-# A search asks for it many times at every step.
+# Cached because a search calls it many times in every step.
 @functools.lru_cache(maxsize=8)
 def even(space: SearchSpace) -> Probabilities:
-    """Widths evenly; kinds of layer evenly, and evenly among the options of a kind.
+    """Returns a distribution with equal probabilities of widths, of kinds of layer, and of options of a kind.
 
-    A layer that can be left out is left out as often in every space. Without the kinds a Tucker layer, which
-    has 8 of 17 options, would be half of all layers, and a skip a fifth of them in one space and a
-    seventeenth in another.
+    The probability of a skip is the same in every space. If all options were equally likely, Tucker layers,
+    which have 8 of 17 options, would be half of all layers, and skips would be a fifth of them in one space
+    and a seventeenth in another.
     """
     rows = tuple(
         _even_kinds(node.choices) if node.tag == "op" else _even(node.choices)
@@ -33,12 +33,14 @@ def even(space: SearchSpace) -> Probabilities:
 
 
 def around(space: SearchSpace, network: Sequence[int], rate: float) -> Probabilities:
-    """Mutations of a network: each decision is drawn anew from `even` with probability `rate`.
+    """Returns the distribution of mutations of a network.
+
+    Each decision is drawn anew from `even` with probability `rate` and is kept otherwise.
 
     Args:
       space: the search space.
-      network: int [decisions].
-      rate: from 0 to 1.
+      network: decision vector of the network, int [decisions].
+      rate: mutation rate, from 0 to 1.
     """
     found = [rate * row for row in even(space)]
     for row, option in zip(found, network, strict=True):
@@ -47,7 +49,7 @@ def around(space: SearchSpace, network: Sequence[int], rate: float) -> Probabili
 
 
 def mixed(several: Sequence[Probabilities]) -> Probabilities:
-    """The mean of policies, decision by decision: draws of it cross the networks they stand for."""
+    """Returns the mean of several distributions, decision by decision; its samples cross their networks."""
     return [np.mean(rows, axis=0) for rows in zip(*several, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Do shared weights rank networks as training each alone does? Kendall's tau over networks of the band."""
+"""Rank comparison: whether shared weights rank networks of the band as stand-alone training does."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from mobiledets_tf.search_space import SearchSpace, check_decisions, decode, sto
 DRAWS = ("region", "space")
 ALONE = ("AP", "AP50", "loss")
 SHARED, _SCHEMA_VERSION = "shared_quality.json", 1
-# Mutations of a known network repeat, so more networks are drawn than are wanted; at most so often.
+# Maximum number of rounds of drawing; mutations of a known network repeat, so one round may not suffice.
 _ROUNDS = 50
 
 
@@ -32,7 +32,7 @@ def _whole(low: int) -> Callable[[Any], bool]:
 
 
 def _is_number(value: Any) -> bool:
-    # Compared, because isfinite cannot take an integer of hundreds of digits.
+    # A comparison is used because math.isfinite fails for an integer of hundreds of digits.
     return type(value) in (int, float) and abs(value) < 1e300
 
 
@@ -44,7 +44,7 @@ def _is_device(value: Any) -> bool:
     )
 
 
-# Settings of a search that a comparison reads, and whether a value is usable.
+# Settings of a search that a comparison reads -> function that returns whether a value is usable.
 _USABLE: dict[str, Callable[[Any], bool]] = {
     "image_size": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_whole(1), value)),
     "num_classes": _whole(1),
@@ -65,11 +65,17 @@ _USABLE: dict[str, Callable[[Any], bool]] = {
 
 
 def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]:
-    """Reads and checks the settings of a search, and makes its space.
+    """Reads and checks the settings of a search.
+
+    Args:
+      folder: folder of the search.
+
+    Returns:
+      (settings, search space).
 
     Raises:
-      InputError: the folder holds no search, the search has no saved weights, comes from another
-        version or space, or is of images that are not square.
+      InputError: the folder contains no search, or the search has no saved weights, comes from another
+        version or space, or uses images that are not square.
     """
     from mobiledets_tf.search.loop import SETTINGS
 
@@ -94,7 +100,7 @@ def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]
 
 
 def _saved_step(folder: str | os.PathLike) -> int:
-    """The step of the weights that a search saved last."""
+    """Returns the step of a search's last saved weights."""
     from mobiledets_tf.search import state
 
     saved = state.load(folder)
@@ -106,14 +112,15 @@ def _saved_step(folder: str | os.PathLike) -> int:
 
 
 def search_band(settings: dict[str, Any], space: SearchSpace, model: LatencyModel) -> Band:
-    """The latency band of the search's first device.
+    """Returns the latency band of the search's first device.
 
     Args:
-      settings, space: from `read_search`.
+      settings, space: settings and search space returned by `read_search`.
       model: the latency model that the search used for this device.
 
     Raises:
-      InputError: it is another latency model (both fingerprints are named), or the band is empty.
+      InputError: the latency model is not the one used by the search (the message shows both
+        fingerprints), or the band is empty.
     """
     device = settings["devices"][0]
     actual, expected = fingerprint(model), device["latency_model"]
@@ -127,13 +134,13 @@ def search_band(settings: dict[str, Any], space: SearchSpace, model: LatencyMode
 
 
 def policies(settings: dict[str, Any], band: Band, draw: str) -> list[proposals.Probabilities]:
-    """The distributions that networks are drawn from, all with equal probability.
+    """Returns the distributions that networks are drawn from; each is used with equal probability.
 
     Args:
-      settings: from `read_search`.
-      band: of the search.
-      draw: `region` gives what the search started from: mutations of the known networks, or the space
-        where the search had no region. `space` gives the whole space.
+      settings: settings returned by `read_search`.
+      band: latency band of the search.
+      draw: `region` draws from what the search started with: mutations of the known networks, or the
+        whole space if the search did not start around known networks. `space` draws from the whole space.
 
     Raises:
       InputError: a candidate in the settings is malformed.
@@ -156,19 +163,19 @@ def policies(settings: dict[str, Any], band: Band, draw: str) -> list[proposals.
 def sample_networks(
     band: Band, mixture: Sequence[proposals.Probabilities], networks: int, seed: int
 ) -> np.ndarray:
-    """Draws networks of the band, each from a random policy of a mixture; no network twice.
+    """Draws different networks of the band, each from a random policy of a mixture.
 
     Args:
-      band: of the search.
-      mixture: from `policies`.
-      networks: how many.
-      seed: of the draws.
+      band: latency band of the search.
+      mixture: distributions returned by `policies`.
+      networks: number of networks to draw.
+      seed: seed of the draws.
 
     Returns:
       int32 [networks, decisions].
 
     Raises:
-      InputError: the policies hold too few different networks of the band.
+      InputError: too few different networks inside the band were found.
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[int, ...], None] = {}
@@ -186,16 +193,16 @@ def sample_networks(
 def shared_quality(
     folder: str | os.PathLike, settings: dict[str, Any], space: SearchSpace, networks: np.ndarray
 ) -> np.ndarray:
-    """Qualities of networks with the shared weights, as the search measured them.
+    """Measures the quality of networks with the shared weights in the same way as the search.
 
     Args:
-      folder: of the search.
-      settings, space: from `read_search`.
+      folder: folder of the search.
+      settings, space: settings and search space returned by `read_search`.
       networks: int32 [networks, decisions].
 
     Returns:
-      float64 [networks, batches] on the images that steered the search, the higher the better; batches
-      without boxes are left out. Less infinity where a loss is not finite.
+      Quality on the images that steered the search, float64 [networks, batches]; higher is better.
+      Batches without boxes are left out. Minus infinity where a loss is not finite.
 
     Raises:
       InputError: weights or images of the search cannot be read, or no image has a box.
@@ -224,7 +231,7 @@ def shared_quality(
 
 
 def network_file(folder: str | os.PathLike, number: int) -> Path:
-    """Architecture file of a network of the comparison."""
+    """Returns the path of the architecture file of a network in the comparison."""
     return Path(folder) / f"network{number:03d}.json"
 
 
@@ -234,10 +241,10 @@ def write_start(
     """Writes the architecture files of networks and their qualities with shared weights.
 
     Args:
-      folder: of the comparison.
-      space: of the networks.
+      folder: folder of the comparison.
+      space: search space of the networks.
       networks: int32 [networks, decisions].
-      shared: float64 [networks, batches].
+      shared: quality with shared weights, float64 [networks, batches].
     """
     for number, network in enumerate(networks):
         path = network_file(folder, number)
@@ -249,13 +256,18 @@ def write_start(
 def read_start(
     folder: str | os.PathLike, space: SearchSpace, networks: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads what `write_start` wrote.
+    """Reads the files that `write_start` wrote.
+
+    Args:
+      folder: folder of the comparison.
+      space: search space of the networks.
+      networks: number of networks.
 
     Returns:
-      (int32 [networks, decisions], float64 [networks, batches]).
+      (networks int32 [networks, decisions], their shared-weights quality float64 [networks, batches]).
 
     Raises:
-      InputError: a file is missing or damaged, or a network is not of the space.
+      InputError: a file is missing or damaged, or a network does not belong to the space.
     """
     found = []
     for number in range(networks):
@@ -278,15 +290,15 @@ def read_start(
 
 
 def alone_quality(folder: str | os.PathLike, steps: int, metric: str) -> float | None:
-    """Quality of a network after its own training, the higher the better.
+    """Reads the quality of a network after stand-alone training; higher is better.
 
     Args:
-      folder: of the training.
-      steps: of the whole training.
-      metric: one of `ALONE`; `loss` is less the sum of the class and the box loss, as in a search.
+      folder: folder of the training.
+      steps: number of steps of the whole training.
+      metric: one of `ALONE`; `loss` is minus the sum of the class and the box loss, as in a search.
 
     Returns:
-      None where the training has not been evaluated at its last step.
+      The quality; None if the training has not been evaluated at its last step.
 
     Raises:
       InputError: `eval_metrics.json` is damaged or lacks the metric.

@@ -1,4 +1,4 @@
-"""The report of a rank comparison: Kendall's tau, its interval, its controls; in words and drawn."""
+"""Report of a rank comparison: Kendall's tau, its interval and its controls, as text and as a figure."""
 
 import dataclasses
 import itertools
@@ -16,17 +16,18 @@ from mobiledets_tf.search.reliability import ENOUGH, kendall_tau, split_half
 from mobiledets_tf.search_space import SearchSpace, decode
 
 SCHEMA_VERSION = 2
-# What a network's size alone says about its quality: name in `architecture.describe`, and in words.
+# Controls: how well the size of a network alone predicts its quality. Name in `architecture.describe` ->
+# name in sentences.
 CONTROLS = {"params": "the number of parameters", "madds": "the number of multiply-adds"}
 _RESAMPLES = 2000
 _LABELS = {"loss": "minus the loss"}
 
 
 def sizes(settings: dict[str, Any], space: SearchSpace, networks: np.ndarray) -> dict[str, list[int]]:
-    """The controls: parameters and multiply-adds of each network, by name.
+    """Returns the controls by name: parameters and multiply-adds of each network.
 
     Args:
-      settings, space: from `read_search`.
+      settings, space: settings and search space returned by `rank.read_search`.
       networks: int32 [networks, decisions].
     """
     image_size = tuple(settings["image_size"])
@@ -41,22 +42,22 @@ def report(
     networks: np.ndarray, shared: np.ndarray, alone: np.ndarray, controls: dict[str, Sequence[float]],
     about: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The rank correlation of shared weights with training alone, and what it is to be held against.
+    """Computes the rank correlation between shared-weights and stand-alone quality, with its controls.
 
     Args:
       networks: int [networks, decisions].
-      shared: float64 [networks, batches], quality with shared weights; a network whose quality is less
+      shared: quality with shared weights, float64 [networks, batches]; a network whose quality is minus
         infinity ranks last.
-      alone: float64 [networks, seeds], quality after training alone.
+      alone: quality after stand-alone training, float64 [networks, seeds].
       controls: name of a control -> its value for each network; see `sizes`.
-      about: further entries: `metric`, `alone_metric`, `draw`, ...
+      about: further entries of the report: `metric`, `alone_metric`, `draw`, ...
 
     Returns:
-      The content of rank_report.json. Entries are None where they are not defined, because all values
-      of a side are equal.
+      The content of rank_report.json. An entry is None where it is undefined because all values on one
+      side are equal.
 
     Raises:
-      InputError: fewer than three networks.
+      InputError: there are fewer than three networks.
     """
     from scipy import stats
 
@@ -88,10 +89,10 @@ def report(
 
 
 def seeds_tau(alone: np.ndarray) -> float | None:
-    """Mean Kendall's tau over pairs of seeds; None with one seed, or where no pair has one.
+    """Returns the mean Kendall's tau over pairs of seeds; None with one seed or if no pair has a tau.
 
     Args:
-      alone: float64 [networks, seeds].
+      alone: quality after stand-alone training, float64 [networks, seeds].
     """
     taus = [kendall_tau(first, second) for first, second in itertools.combinations(alone.T, 2)]
     defined = [tau for tau in taus if tau is not None]
@@ -99,7 +100,7 @@ def seeds_tau(alone: np.ndarray) -> float | None:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Kendall's tau of two sides, float64 [networks], with the interval of `tau_interval`."""
+    """Returns Kendall's tau of two qualities, float64 [networks] each, with its `tau_interval`."""
     return {
         "kendall_tau": kendall_tau(first, second),
         "kendall_tau_interval": tau_interval(first, second),
@@ -107,13 +108,13 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
 
 
 def tau_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:
-    """Bootstrap 95 % interval of Kendall's tau over networks; always the same resamples.
+    """Returns the bootstrap 95 % interval of Kendall's tau over networks; the resamples have a fixed seed.
 
     Args:
-      first, second: float64 [networks].
+      first, second: the two values of each network, float64 [networks].
 
     Returns:
-      [low, high]; None where tau is defined in no resample.
+      [low, high]; None if tau is defined in no resample.
     """
     rng = np.random.default_rng(0)
     resamples = rng.integers(len(first), size=(_RESAMPLES, len(first)))
@@ -123,12 +124,12 @@ def tau_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no number that is not finite."""
+    """Returns None for a non-finite value, which JSON cannot represent."""
     return float(value) if np.isfinite(value) else None
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:
-    """Puts a report into words: tau, both reliabilities, the controls, and a warning."""
+    """Returns the sentences of a report: tau, both reliabilities, the controls and any warning."""
     shared, alone = summary["shared_reliability"]["tau"], summary["alone_reliability"]["tau"]
     count, seeds = len(summary["networks"]), summary["alone_reliability"]["seeds"]
     controls = " and ".join(
@@ -169,10 +170,10 @@ def _shown(tau: float | None) -> str:
 
 
 def draw(path: str | os.PathLike, summary: dict[str, Any]) -> None:
-    """Draws stand-alone quality over shared-weight quality; a PNG, written atomically.
+    """Plots stand-alone quality against shared-weights quality as a PNG, written atomically.
 
-    A vertical line joins the best and the worst seed of a network. Networks without a finite quality
-    with shared weights are left out.
+    A vertical line joins the best and the worst seed of a network. Networks whose quality with shared
+    weights is not finite are left out.
     """
     import matplotlib
 

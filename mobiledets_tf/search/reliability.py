@@ -1,29 +1,29 @@
-"""Does a search's quality tell networks apart? Split-half reliability over networks of the band."""
+"""Split-half reliability: whether the quality measured in a search distinguishes networks of the band."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-# Networks that it is measured on.
+# Number of networks on which the reliability is measured.
 NETWORKS = 16
 _SPLITS = 20
-# Below this the order of two networks is next to a guess: of 100 pairs one half of the images orders 65 as
-# the other half does.
+# Below this tau the order of two networks is little better than a guess: the two halves of the images agree
+# on the order of only 65 out of 100 pairs.
 ENOUGH = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """How well one half of the held-out images predicts what the other half says.
+    """How well the ranking on one half of the held-out images agrees with that on the other half.
 
     Attributes:
-      networks: that were measured.
+      networks: number of networks that were measured.
       tau: mean Kendall's tau between the qualities on two halves of the batches, over random halves; None
-        where there is one batch only, or all networks are alike.
+        if there is only one batch, fewer than three networks, or all networks have equal quality.
       spread: standard deviation of the networks' qualities.
-      noise: standard deviation that the mean quality of one network has from the choice of images alone,
-        what all networks have in common left out.
+      noise: standard deviation of a network's mean quality that is due to the choice of images, without
+        the part that all networks have in common.
     """
 
     networks: int
@@ -33,15 +33,16 @@ class Reliability:
 
     @property
     def blind(self) -> bool:
-        """Whether the quality could not tell networks apart."""
+        """Whether the quality could not distinguish networks."""
         return self.tau is None or not self.tau >= ENOUGH
 
 
 def split_half(values: np.ndarray) -> Reliability:
-    """The reliability of qualities.
+    """Computes the split-half reliability of measured qualities.
 
     Args:
-      values: float64 [networks, batches]; not a number for batches without boxes.
+      values: quality of each network on each batch, float64 [networks, batches]; NaN for batches
+        without boxes.
     """
     values = values[:, np.isfinite(values).all(axis=0)]
     networks, batches = values.shape
@@ -61,7 +62,7 @@ def split_half(values: np.ndarray) -> Reliability:
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b; None where all values of a side are equal."""
+    """Returns Kendall's tau-b; None if all values on one side are equal."""
     from scipy import stats
 
     if len(set(first)) < 2 or len(set(second)) < 2:

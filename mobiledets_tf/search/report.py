@@ -1,4 +1,4 @@
-"""The report of a search: its result and its history as JSON, and the result in a few lines."""
+"""Report of a search: its result and history as JSON, and a summary of a few lines."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mobiledets_tf.search.settings import Objective, Search
 from mobiledets_tf.search_space import decode
 
 SCHEMA_VERSION = 3
-# Rows of the history that a report holds; all of them are in history.jsonl.
+# Maximum number of history rows in a report; history.jsonl contains all of them.
 _ROWS = 1000
 
 
@@ -31,19 +31,19 @@ def summarise(
     history: Sequence[dict[str, Any]],
     dropped: int,
 ) -> dict[str, Any]:
-    """A JSON-ready report: settings, and for each device the network, its cost, what came close.
+    """Returns a JSON-ready report: the settings and, for each device, its network, cost and runners-up.
 
-    The entries of the first device that was steered by stand at the top as well.
+    The main entries of the first steering device are repeated at the top level.
 
     Args:
-      search: its settings.
-      agents: of the devices that were steered by.
-      known: networks by device.
-      archives: by device.
-      finalists: by device, the one that is shipped first.
-      reliability: of the quality.
-      history: rows of the steps.
-      dropped: steps that changed nothing.
+      search: settings of the search.
+      agents: agents of the steering devices.
+      known: known networks of each device.
+      archives: archive of each device.
+      finalists: finalists of each device; the selected one comes first.
+      reliability: reliability of the quality measured with shared weights.
+      history: one row per search step.
+      dropped: number of steps that were dropped and changed nothing.
     """
     policies = {agent.objective.device: agent for agent in agents}
     devices = []
@@ -86,7 +86,11 @@ def summarise(
 
 
 def against_known(finalists: Sequence[Finalist]) -> dict[str, Any] | None:
-    """How the network found stands to the best known one that was compared alike; None without one."""
+    """Compares the selected network with the best known one that was trained for as many steps.
+
+    Returns:
+      A JSON-ready comparison; None if there is no such known network.
+    """
     found = finalists[0]
     known = [f for f in finalists if f.is_known and f.steps == found.steps]
     if not known:
@@ -102,18 +106,18 @@ def against_known(finalists: Sequence[Finalist]) -> dict[str, Any] | None:
 
 
 def _score(finalist: Finalist) -> float:
-    """By training alone where that was done, else by shared weights."""
+    """Returns the stand-alone score of a network trained alone, otherwise its shared-weights quality."""
     return finalist.score if finalist.judged else finalist.quality
 
 
 def _certainty(finalists: Sequence[Finalist]) -> float | None:
-    """How sure the first is better than the best of the others that were trained as long."""
+    """Returns the `certainty` that the first is better than the best other one trained for as many steps."""
     found, *others = [f for f in finalists if f.steps == finalists[0].steps]
     return certainty(found, others[0]) if others and found.judged else None
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """Returns the lines that are printed at the end of a search."""
+    """Returns the summary lines printed at the end of a search."""
     metric, reliability = summary["settings"]["metric"], summary["reliability"]
     found = []
     if reliability["blind"]:
@@ -181,7 +185,7 @@ def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[s
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no number that is not finite."""
+    """Returns None for a non-finite value, which JSON cannot represent."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -1,38 +1,38 @@
-"""What the controller is paid for."""
+"""Reward functions and the reward baseline of the controller."""
 
 from collections.abc import Callable
 
 from mobiledets_tf.errors import InputError
 
-# Less the detection loss, or COCO's average precision, of held-out images.
+# Minus the detection loss, or COCO's average precision, on held-out images.
 QUALITIES = ("loss", "AP", "AP50")
 Reward = Callable[[float, float, float, float], float]
 
 
 def band_reward(quality: float, cost: float, target: float, beta: float) -> float:
-    """Quality alone: for networks that are drawn inside a band of cost."""
+    """Returns the quality alone, for networks that are sampled inside a latency band."""
     return quality
 
 
 def absolute_reward(quality: float, cost: float, target: float, beta: float) -> float:
-    """quality + beta * |cost / target - 1|: TuNAS (arXiv 2008.06120).
+    """Returns quality + beta * |cost / target - 1|, as in TuNAS (arXiv 2008.06120).
 
     Args:
       quality: AP or AP50, from 0 to 1.
-      cost, target: in the unit of the latency model, above 0.
-      beta: below 0.
+      cost, target: predicted cost and target in the unit of the latency model, above 0.
+      beta: weight of the cost, below 0.
     """
     return quality + beta * abs(cost / target - 1.0)
 
 
 def mnas_reward(quality: float, cost: float, target: float, beta: float) -> float:
-    """quality * (cost / target) ** beta: MnasNet (arXiv 1807.11626), soft on both sides."""
+    """Returns quality * (cost / target) ** beta, MnasNet's soft constraint (arXiv 1807.11626)."""
     _require_positive(cost)
     return quality * (cost / target) ** beta
 
 
 def mnas_hard_reward(quality: float, cost: float, target: float, beta: float) -> float:
-    """The same, but nothing is paid for being below the target."""
+    """Returns `mnas_reward` without a bonus for costs below the target."""
     _require_positive(cost)
     return quality * min((cost / target) ** beta, 1.0)
 
@@ -54,10 +54,10 @@ REWARDS: dict[str, Reward] = {
 
 
 class DebiasedAverage:
-    """Exponential moving average without the pull towards its start at zero.
+    """Exponential moving average without the bias towards its initial value of zero.
 
     Args:
-      momentum: share of the old value that is kept.
+      momentum: fraction of the old value that is kept in an update.
     """
 
     def __init__(self, momentum: float = 0.95):
@@ -67,7 +67,7 @@ class DebiasedAverage:
 
     @property
     def value(self) -> float:
-        """The average; 0 before the first update."""
+        """The debiased average; 0 before the first update."""
         return self.biased / self.weight if self.weight else 0.0
 
     def update(self, value: float) -> None:

@@ -1,6 +1,6 @@
-"""When what happens in a search: warm-ups, the delay of the controller, learning rates.
+"""Schedule of a search: warm-ups, the delay of the controller and learning rates.
 
-Source: released TuNAS code; see `Schedule` for its values.
+Source: released TuNAS code; `Schedule` lists the values.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ class Schedule:
     """Settings that depend on the step.
 
     Attributes:
-      steps: of the whole search.
-      op_warmup, filter_warmup: shares of the search in which an op decision becomes the mix
-        of all options, a width its largest, with a probability that falls from 1 to 0.
-      rl_delay: share of the search before the controller learns.
-      controller_rate: learning rate of the controller at the end of the delay; grows
-        exponentially to ten times that at the end.
-      weight_rate: learning rate of the shared weights after a linear warm-up of 5 % of the
-        steps, then cosine to 0.
+      steps: number of steps of the whole search.
+      op_warmup, filter_warmup: duration of the warm-ups as a fraction of the search. During op
+        warm-up an op decision is replaced by the mix of all options, during filter warm-up a width
+        by the largest one, with a probability that falls linearly from 1 to 0.
+      rl_delay: fraction of the search before the controller starts to learn.
+      controller_rate: learning rate of the controller at the end of the delay; it grows
+        exponentially to ten times this value at the end of the search.
+      weight_rate: learning rate of the shared weights after a linear warm-up over 5 % of the
+        steps; it then follows a cosine decay to 0.
     """
 
     steps: int
@@ -56,11 +57,11 @@ class Schedule:
 
     @property
     def first_paid_step(self) -> int:
-        """The first step after the delay."""
+        """Number of the first step after the controller's delay, counted from 0."""
         return math.ceil(self.rl_delay * self.steps)
 
     def controller_learning_rate(self, step: int) -> float:
-        """0 during the delay."""
+        """Returns the learning rate of the controller at a step; 0 during the delay."""
         start = self.rl_delay * self.steps
         if step < start:
             return 0.0
@@ -83,17 +84,17 @@ def warm_up(
     rng: np.random.Generator,
     path_dropout: float = 0.0,
 ) -> np.ndarray:
-    """Decisions with some ops replaced by the mix, some widths by the largest, some layers left out.
+    """Returns decisions with some ops replaced by the mix, some widths by the largest, some layers skipped.
 
-    The mix of an op decision is its number of options; see `models.supernet.mix_option`.
+    The mix of an op decision is represented by its number of options; see `models.supernet.mix_option`.
 
     Args:
       space: the search space.
-      decisions: int32 [decisions].
-      schedule: gives the probabilities of the step.
-      step: from 0.
-      rng: random state.
-      path_dropout: probability of leaving out a layer that may be left out.
+      decisions: decision vector of a network, int32 [decisions].
+      schedule: defines the warm-up probabilities at each step.
+      step: number of the step, counted from 0.
+      rng: random number generator.
+      path_dropout: probability of skipping a layer that can be skipped.
     """
     warmed = decisions.copy()
     draws, drops = rng.random((2, len(decisions)))

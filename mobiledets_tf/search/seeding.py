@@ -1,8 +1,8 @@
-"""Puts trained weights into the shared ones, so that a search does not start from nothing.
+"""Initialises the shared weights of a search from trained weights.
 
-The weights become those of one network of the space, the one nearest to what they were trained in.
-Their channels are ordered by importance: narrower networks take the first of shared channels (as
-once-for-all does, arXiv 1908.09791).
+The trained weights are assigned to one network of the space, the one nearest to the network that they
+were trained in. Their channels are sorted by importance because narrower networks use the first of the
+shared channels (as in once-for-all, arXiv 1908.09791).
 """
 
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from mobiledets_tf.search.known import Known, nearest
 from mobiledets_tf.search_space import decode
 from mobiledets_tf.weights import fitting
 
-# Name of the seed's network among the known ones.
+# Name among the known networks of the network that the trained weights come from.
 NAME = "init_from"
 
 
 def seed(
     supernet: Supernet, source: Account, known: Sequence[Known], images: fitting.Images, number: int = 0
 ) -> list[str]:
-    """Puts weights into a supernet.
+    """Puts trained weights into a supernet.
 
     Args:
-      supernet: is changed.
-      source: weights of any network.
-      known: networks inside the latency band; the one with the seed's name is taken where there is one,
-        otherwise the nearest network of the space, whatever it costs.
+      supernet: the supernet, which is changed.
+      source: trained weights of any network.
+      known: networks inside the latency band. If one is named `NAME`, it receives the weights; otherwise
+        the nearest network of the space does, whatever its cost.
       images: training batches, float32 [batch, height, width, 3] in [-1, 1].
-      number: seed of weights that stay fresh.
+      number: random seed of weights that keep a fresh value.
 
     Returns:
-      What became of the weights, lines for people.
+      Human-readable lines that say what became of the weights.
     """
     scaled = source.target.architecture.scaled(source.target.depth_multiplier)
     fitted = next((one.decisions for one in known if one.name == NAME), None)

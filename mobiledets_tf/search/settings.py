@@ -1,4 +1,4 @@
-"""Everything that defines a search."""
+"""Settings that define a search."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from mobiledets_tf.search.band import Band
 from mobiledets_tf.search.reward import QUALITIES, REWARDS
 from mobiledets_tf.search.schedule import Schedule
 
-if TYPE_CHECKING:  # It imports TensorFlow, which settings do not need.
+if TYPE_CHECKING:  # This module imports TensorFlow, which settings do not need.
     from mobiledets_tf.detection.imported import Account
 
 ALGORITHMS = ("evolution", "tunas", "random")
@@ -27,14 +27,14 @@ STARTS = ("fresh", "shared")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
-    """A device and how good a network is for it.
+    """The objective of a search on one device: its latency target and its reward.
 
     Attributes:
-      latency: predicts the cost of a network on the device.
-      target: cost to reach, in the model's unit.
+      latency: latency model that predicts the cost of a network on the device.
+      target: target cost in the unit of the latency model.
       reward: one of `reward.REWARDS`.
       beta: weight or exponent of the cost in the reward, below 0.
-      band: largest distance from the target, as a share of it.
+      band: largest allowed distance from the target, as a fraction of the target.
     """
 
     latency: LatencyModel
@@ -53,7 +53,7 @@ class Objective:
 
     @property
     def device(self) -> str:
-        """Device and variant; unique in a search."""
+        """Name made of device and variant; unique in a search."""
         return "_".join(part for part in (self.latency.device, self.latency.variant) if part)
 
     @property
@@ -66,58 +66,65 @@ class Objective:
         """The networks inside the band.
 
         Raises:
-          InputError: no network of the space is that cheap or that dear.
+          InputError: no network of the space has a cost inside the band.
         """
         return Band(self.latency, self.target, self.band)
 
     def worth(self, quality: float, cost: float) -> float:
-        """The reward of a network.
+        """Returns the reward of a network.
+
+        Args:
+          quality: quality of the network, higher is better.
+          cost: predicted cost in the unit of the latency model.
 
         Raises:
-          InputError: a reward with an exponent, and a cost of 0 or less.
+          InputError: the reward uses an exponent and the cost is 0 or less.
         """
         return REWARDS[self.reward](quality, cost, self.target, self.beta)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Search:
-    """A search.
+    """All settings of a search.
 
     Attributes:
       train_data: converted folder or TFRecord pattern.
-      model_dir: where it is written.
-      objectives: one for each device; all latency models are of one space, image size and head.
-      schedule: see `Schedule`.
-      steered_by: the device whose controller proposes networks; None gives each device a
-        controller, which take turns. Every network counts for all devices' best and Pareto sets.
+      model_dir: folder that the search is written to.
+      objectives: one per device; all latency models are for the same space, image size and head.
+      schedule: schedule of the search; see `Schedule`.
+      steered_by: the device whose agent proposes networks; with None every device has an agent, and
+        they take turns. Every network is considered for the best networks and Pareto sets of all devices.
       algorithm: `evolution` of a population, `tunas`, or `random`, which learns nothing.
-      region: `known` searches round known networks first, `space` everywhere alike.
-      published: whether the published networks are among the known ones and the finalists.
-      candidates: a user's own known networks.
-      mutation_rate: share of the decisions that are drawn anew round a known network or a parent.
-      population, children, rounds: of `evolution`: networks kept, new ones in each round, and rounds.
-      extraction: `argmax` takes the likeliest option of each decision (TuNAS); `target` takes
-        the likeliest network within the latency band.
-      finalists: how many networks are compared at the end by training each alone.
-      finalist_steps: training steps of each of them; the better half is trained for as many again, and so
-        on. 0 compares by shared weights alone. With `known` as region the known networks are trained so
-        before the search, which then looks round the best one.
-      finalist_start: `fresh` trains them from weights as `mobiledets-train` draws them, `shared` from the
-        supernet's.
-      finalist_rate: highest learning rate of that.
-      batch_size: training images of a replica and step.
-      rl_batch_multiplier: quality is taken on batches so many times as large (TuNAS: 4).
-      quality_images: held-out images that quality is taken on, the same for all networks; 0: the
-        next batch (TuNAS).
-      judge_images: held-out images of their own that finalists are compared on.
-      entropy_weight: see `Controller`; TuNAS: 0.
-      path_dropout: share of the skippable layers left out at random when weights are trained.
+      region: `known` starts around known networks, `space` samples the whole space evenly.
+      published: whether the published networks are among the known networks and the finalists.
+      candidates: the user's own known networks.
+      mutation_rate: fraction of the decisions that are drawn anew in a mutation.
+      population, children, rounds: for `evolution`: number of networks kept, number of new networks
+        per round, and number of rounds.
+      extraction: `argmax` selects the most probable option of each decision (TuNAS); `target` selects
+        the most probable network inside the latency band.
+      finalists: number of networks that are compared at the end by training each alone.
+      finalist_steps: training steps of each finalist; the better half is then trained for as many steps
+        again, and so on. With 0, finalists are compared by shared weights alone. If the region is `known`,
+        the known networks are compared in the same way before the search, which then searches around the
+        best one.
+      finalist_start: `fresh` trains finalists from the initial weights of `mobiledets-train`, `shared`
+        from those of the supernet.
+      finalist_rate: highest learning rate of the finalists' training.
+      batch_size: training images per replica and step.
+      rl_batch_multiplier: batch size for measuring quality, as a multiple of `batch_size` (TuNAS: 4).
+      quality_images: number of held-out images on which quality is measured, the same for all networks;
+        0 measures on the next batch (TuNAS).
+      judge_images: number of separate held-out images on which finalists are compared.
+      entropy_weight: weight of the entropy bonus, see `Controller`; TuNAS uses 0.
+      path_dropout: probability of skipping a skippable layer while the shared weights are trained.
       metric: `loss`, `AP` or `AP50`; see `step.SharedStep.quality`.
       weight_update: `lazy` or `dense`; see `search.optimizer`.
       execution: `sliced` or `masked`; see `models.execution`.
-      seed: of everything random.
-      checkpoint_every: steps.
-      initial: trained weights that the shared ones start from (`search.seeding`); None: from nothing.
+      seed: seed of all random numbers.
+      checkpoint_every: number of steps between saved states.
+      initial: trained weights that initialise the shared weights (`search.seeding`); None starts from
+        scratch.
     """
 
     train_data: str
@@ -191,29 +198,29 @@ class Search:
 
     @property
     def latency(self) -> LatencyModel:
-        """The first device's; space, image size and classes are the same in all."""
+        """Latency model of the first device; space, image size and classes are the same in all models."""
         return self.objectives[0].latency
 
     @property
     def steering(self) -> tuple[Objective, ...]:
-        """The objectives that propose networks, in the order of their turns."""
+        """The objectives of the devices that propose networks, in the order of their turns."""
         return tuple(o for o in self.objectives if self.steered_by in (None, o.device))
 
     @property
     def needs_band(self) -> bool:
-        """Whether networks inside the latency band are asked for at any time."""
+        """Whether the search needs networks inside the latency band at any time."""
         known = self.published or self.candidates
         drawn = self.algorithm == "random" or any(o.in_band for o in self.objectives)
         return bool(known) or drawn or self.extraction == "target"
 
     def settings(self) -> dict[str, Any]:
-        """What must not change between a start and a resume, JSON-ready."""
+        """Returns the settings, JSON-ready, that must not change when a search is resumed."""
         first = self.latency
         return {
             "search_space": first.space.options() | {"hash": first.space.hash},
             "image_size": list(first.image_size),
             "num_classes": first.num_classes,
-            # Of the network found, whose widths are final: training and export read it.
+            # Applies to the network found and is read by training and export; its widths are final.
             "depth_multiplier": 1.0,
             "devices": [
                 {
@@ -243,10 +250,15 @@ _PLAIN = (
 
 
 def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
-    """Writes the settings of long work, or compares them with those of the work that is there.
+    """Writes the settings of a run, or compares them with those in an existing file.
+
+    Args:
+      path: settings file.
+      settings: JSON-ready settings.
+      what: kind of the run, used in error messages.
 
     Raises:
-      InputError: they differ; each difference is shown.
+      InputError: the settings differ; the message shows each difference.
     """
     path = Path(path)
     if not path.exists():
@@ -260,7 +272,7 @@ def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
 
 
 def _weights_fingerprint(account: "Account") -> str:
-    """16 hex digits over names and values of weights."""
+    """Returns a hash of 16 hex digits over names and values of weights."""
     digest = hashlib.sha256()
     for name, value in sorted(account.weights.items()):
         digest.update(name.encode())
@@ -269,7 +281,7 @@ def _weights_fingerprint(account: "Account") -> str:
 
 
 def fingerprint(model: LatencyModel) -> str:
-    """16 hex digits over what a latency model predicts."""
+    """Returns a hash of 16 hex digits over everything that a latency model's predictions depend on."""
     digest = hashlib.sha256(f"{model.device} {model.kind} {model.unit} {model.intercept!r} ".encode())
     digest.update(model.coefficients.tobytes())
     return digest.hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""The state of a search on disk: weights first, then what belongs to them.
+"""State of a search on disk: the checkpoint is written first, then the state that belongs to it.
 
-`search_state.json` names the step whose checkpoint is whole. A run that is killed at any moment
-leaves the state before, or the new one, and goes on from there: images and random numbers are
-functions of the step.
+`search_state.json` names the step whose checkpoint is complete. A run that is killed at any moment
+leaves either the previous or the new state and resumes from it, because images and random numbers
+are functions of the step.
 """
 
 import os
@@ -18,7 +18,7 @@ _PREFIX = "search-"
 
 
 def checkpoint(supernet, optimizer=None) -> tf.train.Checkpoint:
-    """What is saved of the shared weights: each bank under its label."""
+    """Returns a checkpoint of the shared weights and their momentum: each bank under its label."""
     names = [bank.label for bank in supernet.banks]
     kept: dict[str, Any] = {
         "weights": {name: bank.rows for name, bank in zip(names, supernet.banks, strict=True)}
@@ -29,7 +29,7 @@ def checkpoint(supernet, optimizer=None) -> tf.train.Checkpoint:
 
 
 def save(folder: str | os.PathLike, saved: tf.train.Checkpoint, state: dict[str, Any]) -> None:
-    """Writes weights and state of `state["step"]`, then removes the weights of older steps."""
+    """Writes the checkpoint and the state of `state["step"]`, then removes checkpoints of other steps."""
     folder, name = Path(folder), f"{_PREFIX}{state['step']}"
     saved.write(str(folder / name))
     write_json(folder / STATE, {"schema_version": SCHEMA_VERSION} | state)
@@ -39,10 +39,10 @@ def save(folder: str | os.PathLike, saved: tf.train.Checkpoint, state: dict[str,
 
 
 def load(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """The last state, or None at the start of a search.
+    """Returns the last saved state, or None if the search has not saved one yet.
 
     Raises:
-      InputError: the file is damaged or of another schema version.
+      InputError: the file is damaged or has another schema version.
     """
     path = Path(folder) / STATE
     if not path.exists():
@@ -55,10 +55,10 @@ def load(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def restore(folder: str | os.PathLike, saved: tf.train.Checkpoint, step: int) -> None:
-    """Reads the weights of a step.
+    """Restores the checkpoint of a step.
 
     Raises:
-      InputError: they are missing, damaged or of another network.
+      InputError: the checkpoint is missing, damaged or belongs to another network.
     """
     path = str(Path(folder) / f"{_PREFIX}{step}")
     try:

@@ -1,4 +1,4 @@
-"""One step of the shared weights, and the quality of one network: the two traced functions."""
+"""Traced functions of a search: a training step of the shared weights, and the quality of a network."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ Losses = dict[str, float]
 
 
 class _Bound:
-    """The supernet as the network of a detection model: the weights of one network at a time."""
+    """Presents the supernet to a detection model as one network; `bind` selects which one."""
 
     def __init__(self, supernet: Supernet):
         self.supernet = supernet
@@ -41,10 +41,10 @@ class SharedStep:
     """Trains and evaluates networks of a supernet; each replica has its own network and batch.
 
     Args:
-      make_supernet: called inside the strategy's scope.
-      model_config: the `model` part of a pipeline config, for losses, matcher and L2.
+      make_supernet: returns a new supernet; called inside the strategy's scope.
+      model_config: the `model` part of a pipeline config, which defines losses, matcher and L2.
       update: `lazy` or `dense`; see `search.optimizer`.
-      strategy: of tf.distribute; default: one device.
+      strategy: a tf.distribute strategy; by default one device is used.
     """
 
     def __init__(
@@ -66,21 +66,25 @@ class SharedStep:
 
     @staticmethod
     def preprocess(images):
-        """Pixels to [-1, 1]; and each image's shape, [images, 3]: the API's transform scales boxes by it."""
+        """Maps pixels from [0, 255] to [-1, 1].
+
+        Returns:
+          (the images, each image's shape [images, 3]); the API's transform scales boxes by the shapes.
+        """
         shape = tf.shape(images)
         return (2.0 / 255.0) * images - 1.0, tf.tile(shape[tf.newaxis, 1:], [shape[0], 1])
 
     def train(self, batches: Sequence[Batch], decisions: np.ndarray, learning_rate: float) -> list[Losses]:
-        """Updates the shared weights by one network and batch for each replica.
+        """Updates the shared weights with one network and one batch per replica.
 
         Args:
-          batches: one for each replica of this worker; see `data.Batch`.
-          decisions: int32 [local replicas, decisions]; op decisions may be mixes.
-          learning_rate: of the shared weights.
+          batches: one batch for each replica of this worker; see `data.Batch`.
+          decisions: int32 [local replicas, decisions]; an op decision may be the mix of all options.
+          learning_rate: learning rate of the shared weights.
 
         Returns:
-          For each local replica its losses by name, and `applied`: 1, or 0 where a loss or gradient
-          of any replica was not finite and nothing was changed.
+          For each local replica its losses by name, and `applied`: 1, or 0 if a loss or gradient
+          of any replica was not finite, in which case nothing was changed.
         """
         rate = tf.constant(learning_rate, tf.float32)
         losses = self._train(
@@ -117,38 +121,38 @@ class SharedStep:
         return losses | {"regularization_loss": self.model.settings.l2 * self.supernet.l2(rows)}
 
     def measure(self, batches: Sequence[Batch], networks: np.ndarray, metric: str) -> np.ndarray:
-        """Qualities of networks on the same images, each replica measuring its share of them.
+        """Measures the qualities of networks on the same images; the networks are split over the replicas.
 
         Args:
-          batches: held-out images.
+          batches: batches of held-out images.
           networks: int32 [networks, decisions].
-          metric: see `quality`.
+          metric: as in `quality`.
 
         Returns:
-          float64 [networks, batches].
+          The quality of each network on each batch, float64 [networks, batches].
         """
         count = self.strategy.num_replicas_in_sync
         local = self.replicas.local
         found = []
         for first in range(0, len(networks), count):
-            # The last replicas of the last round measure a network again.
+            # In the last round, surplus replicas measure the last network again.
             mine = [networks[min(first + replica, len(networks) - 1)] for replica in local]
             values = [self.quality([batch] * len(mine), mine, metric) for batch in batches]
             found.append(self.replicas.share(np.array(values).T))
         return np.concatenate(found)[: len(networks)]
 
     def quality(self, batches: Sequence[Batch], decisions: Sequence[np.ndarray], metric: str) -> np.ndarray:
-        """The higher, the better, of each local replica's network on its own batch.
+        """Measures the quality of each local replica's network on its own batch; higher is better.
 
         Args:
-          batches: one for each replica of this worker.
-          decisions: int32 [decisions] of each.
-          metric: one of `reward.QUALITIES`. `loss` is less the sum of the class and the box loss, the others
-            are from 0 to 1.
+          batches: one batch for each replica of this worker.
+          decisions: decision vector of each replica's network, int32 [decisions].
+          metric: one of `reward.QUALITIES`. `loss` is minus the sum of the class and the box loss; the
+            others range from 0 to 1.
 
         Returns:
-          float64 [local replicas]; not a number where a batch holds no box: nothing is paid for it;
-          less infinity where a loss is not finite.
+          float64 [local replicas]; NaN for a batch without boxes, which yields no reward; minus infinity
+          where a loss is not finite.
         """
         args = [
             self.replicas.spread(values)
@@ -200,7 +204,7 @@ class SharedStep:
 
 
 def _as_coco(outputs: Sequence[np.ndarray], image_size: tuple[int, int]) -> list[dict]:
-    """Detections of a batch as COCO results; images are numbered from 1."""
+    """Converts the detections of a batch to COCO results; images are numbered from 1."""
     boxes, scores, classes, counts = outputs
     height, width = image_size
     return [
