@@ -1,4 +1,4 @@
-"""Keras models of any architecture: flat functional graphs of plain layers."""
+"""Keras models of any architecture: flat functional models of plain Keras layers."""
 
 from mobiledets_tf.models.backbone import build_backbone
 from mobiledets_tf.models.ssdlite import build_detector

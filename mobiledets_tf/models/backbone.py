@@ -1,4 +1,4 @@
-"""The backbone of an architecture."""
+"""Backbones as Keras models."""
 
 from mobiledets_tf.architecture import Architecture, image_hw
 from mobiledets_tf.compat import keras
@@ -8,10 +8,10 @@ from mobiledets_tf.layers import BACKBONE_NORM, BatchNorm, layer_for
 def backbone_endpoints(
     architecture: Architecture, image, norm: BatchNorm = BACKBONE_NORM
 ) -> dict[str, object]:
-    """Emits the backbone's plain layers onto `image`; returns C1..C5.
+    """Applies the backbone's plain Keras layers to `image` and returns the endpoints C1..C5 by name.
 
     Args:
-      architecture: the network.
+      architecture: architecture of the network.
       image: symbolic tensor [batch, height, width, 3] in [-1, 1].
       norm: BN settings.
     """
@@ -28,10 +28,10 @@ def backbone_endpoints(
 def build_backbone(
     architecture: Architecture, image_size: int | tuple[int, int] = 320, depth_multiplier: float = 1.0
 ) -> keras.Model:
-    """A flat functional backbone.
+    """Builds the backbone as a flat functional model.
 
     Args:
-      architecture: the network.
+      architecture: architecture of the network.
       image_size: side, or (height, width), in pixels.
       depth_multiplier: scales all widths, rounding half up to a multiple of 8.
 

@@ -1,10 +1,10 @@
-"""Where shared weights are kept: tensors at their largest size, as rows in a few variables.
+"""Storage of shared weights: tensors at their largest size, as rows in a few variables called banks.
 
-A tensor is cut into rows of channels. A row is as long as the greatest common divisor of all
-sampled widths, so every network holds whole rows. Kernels with rows of one length lie in one
-variable, a bank, and so do the other tensors: a step reads and writes a few banks in place of a
-thousand tensors. Rows are read by gather and written by scatter: TensorFlow copies the whole
-variable at each read once a part of it has been assigned by slices.
+A tensor is divided into rows of channels. The length of a row is the greatest common divisor of all
+sampled widths, so every network uses whole rows. All kernels with rows of the same length are stored
+in one bank, and all other tensors with rows of the same length in another. A step thus reads and
+writes a few banks instead of a thousand tensors. Rows are read by gather and written by scatter,
+because TensorFlow copies the whole variable at each read once a part of it has been assigned by slices.
 """
 
 import functools
@@ -18,12 +18,12 @@ from mobiledets_tf.compat import tf
 
 
 class Extent(NamedTuple):
-    """What a network holds of a shared tensor.
+    """The part of a shared tensor that a network uses.
 
     Attributes:
-      size: int32 [rank], its shape; zeros where the network lacks it.
-      grid: int32 [sides], its rows along each side.
-      count: int32 [1], its rows.
+      size: shape of the part, int32 [rank]; zeros if the network does not use the tensor.
+      grid: number of rows along each side, int32 [sides].
+      count: number of rows, int32 [1].
     """
 
     size: tf.Tensor
@@ -32,24 +32,24 @@ class Extent(NamedTuple):
 
 
 class SharedTensor:
-    """One tensor at its largest size; its values are in a bank.
+    """One tensor at its largest size; its values are stored in a bank.
 
     Args:
-      label: unique in the supernet; its last part says what it is (`kernel`, `bias`, ...).
-      value: float32, of the largest shape; initial.
-      sizes: int32 [..., rank], the shapes in all networks; zeros where one lacks it.
+      label: unique name in the supernet; its last part is the role of the tensor (`kernel`, `bias`, ...).
+      value: initial value with the largest shape, float32.
+      sizes: shape in each network, int32 [..., rank]; zeros for a network that does not use the tensor.
     """
 
     def __init__(self, label: str, value: tf.Tensor, sizes: np.ndarray):
         self.label = label
         self.shape = tuple(int(side) for side in value.shape)
         self.value = value
-        # A depthwise kernel's channels are its last dimension but one.
+        # The channels of a depthwise kernel are its second last dimension.
         self._sides = len(self.shape) - (len(self.shape) == 4 and self.shape[-1] == 1)
         widths = np.unique(np.append(sizes[..., self._sides - 1], self.shape[self._sides - 1]))
         self.row = math.gcd(*(int(width) for width in widths))
         grids = self._grid(sizes)
-        # The extents in all networks, side by side; int32 [..., sum of `columns`].
+        # The extents in all networks, with their three parts concatenated; int32 [..., sum of `columns`].
         self.table = np.concatenate([sizes, grids, np.prod(grids, -1, keepdims=True)], -1).astype(np.int32)
         self.columns = (len(self.shape), self._sides, 1)
         self.count = int(np.prod(self._grid(np.array(self.shape))))
@@ -61,56 +61,57 @@ class SharedTensor:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether L2 acts on it."""
+        """Whether the tensor is a kernel, on which L2 acts."""
         return self.label.endswith("kernel")
 
     def put(self, bank: "Bank", first: int) -> None:
-        """Tells it where it is kept: in the rows of a bank from `first` on."""
+        """Assigns the tensor its rows in a bank, from row `first` on."""
         self._bank, self._first, self.value = bank, first, None
         numbers = np.arange(first, first + self.count, dtype=np.int32)
         self._numbers = tf.constant(numbers.reshape(self._grid(np.array(self.shape))))
 
     def row_numbers(self, grid: tf.Tensor) -> tf.Tensor:
-        """The rows of its bank that a network reads; int32 [rows]."""
+        """Returns the numbers of the bank's rows that a network reads; int32 [rows]."""
         return tf.reshape(tf.slice(self._numbers, corner(self._numbers.shape.as_list(), grid), grid), [-1])
 
     def full(self) -> tf.Tensor:
-        """The whole tensor."""
+        """Reads the whole tensor."""
         rows = tf.gather(self._bank.rows, tf.range(self._first, self._first + self.count))
         return tf.reshape(rows, self.shape)
 
     def view(self, rows: np.ndarray) -> np.ndarray:
-        """The whole tensor inside a copy of its bank's rows; writing to it changes the copy."""
+        """Returns a view of the whole tensor in a copy of its bank's rows; writing to it changes the copy."""
         return rows[self._first : self._first + self.count].reshape(self.shape)
 
     def mask(self, size: tf.Tensor) -> tf.Tensor:
-        """1 where a network of a size has weights, else 0; in the form of rows."""
+        """Returns the `channel_mask` for a part of this size in the form of rows; float32 [rows, row]."""
         mask = tf.broadcast_to(channel_mask(self.shape, size), self.shape)
         return tf.reshape(mask, [self.count, self.row])
 
 
 def channel_mask(shape: tuple[int, ...], size: tf.Tensor) -> tf.Tensor:
-    """1 where a network of a size has weights in a tensor of a shape, else 0; see `corner`.
+    """Returns a mask of a network's part of a tensor: 1 inside the part, otherwise 0; see `corner`.
 
     Args:
-      shape: of the whole tensor; the sides of kernels are odd.
-      size: int32 [rank], of the part; all odd or all 0 along a kernel's sides.
+      shape: shape of the whole tensor; kernel sizes are odd.
+      size: shape of the part, int32 [rank]; the kernel sizes are all odd or all 0.
     """
     sizes, lines = tf.unstack(size, len(shape)), []
     for axis in [axis for axis, side in enumerate(shape) if side > 1] or [0]:
         place = np.arange(shape[axis], dtype=np.int32)
-        # A part larger than this holds the place.
+        # A place belongs to the part if the size of the part is larger than this value.
         beyond = abs(2 * place + 1 - shape[axis]) if axis < _kernel_sides(len(shape)) else place
         lines.append(beyond.reshape([-1 if axis == i else 1 for i in range(len(shape))]) < sizes[axis])
     return tf.cast(functools.reduce(tf.logical_and, lines), tf.float32)
 
 
 def corner(shape: Sequence[int] | tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Where a network's part of a tensor begins: a small kernel is the middle of a large one.
+    """Returns where a network's part of a tensor begins; a small kernel is the middle of a large one.
 
     Args:
-      shape: [rank], of the whole tensor; ranks of 3 and more begin with a kernel's two sides.
-      size: int32 [rank], of the part, which has the first of all channels.
+      shape: shape of the whole tensor, [rank]; with a rank of 3 or more, the first two dimensions are
+        those of a kernel.
+      size: shape of the part, int32 [rank]; the part uses the first channels.
     """
     whole = tf.convert_to_tensor(shape, tf.int32)
     rank = whole.shape[0]
@@ -119,18 +120,18 @@ def corner(shape: Sequence[int] | tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def _kernel_sides(rank: int) -> int:
-    """How many dimensions are a kernel's sides; they come first."""
+    """Returns the number of leading dimensions that are the spatial sides of a kernel."""
     return 2 if rank > 2 else 0
 
 
 class Bank(tf.Module):
-    """All kernels, or all other tensors, with rows of one length.
+    """All kernels, or all other tensors, whose rows have the same length.
 
     Attributes:
-      label: unique in a supernet.
+      label: unique name in a supernet.
       rows: float32 variable [rows, row].
-      tensors: in the order in which they lie there.
-      is_kernel: whether L2 acts on it.
+      tensors: tensors stored in the bank, in the order of their rows.
+      is_kernel: whether the bank contains kernels, on which L2 acts.
     """
 
     def __init__(self, row: int, is_kernel: bool, tensors: list[SharedTensor]):
@@ -146,7 +147,7 @@ class Bank(tf.Module):
 
 
 def make_banks(tensors: Iterable[SharedTensor]) -> list[Bank]:
-    """Puts every tensor into a bank; the order of banks is that of their rows' lengths."""
+    """Puts every tensor into a bank; banks are sorted by the length of their rows."""
     kinds: dict[tuple[int, bool], list[SharedTensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.row, tensor.is_kernel), []).append(tensor)

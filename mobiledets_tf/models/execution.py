@@ -1,9 +1,10 @@
-"""Two ways to run a network with shared weights; both give the same numbers.
+"""Two ways to run a network with shared weights; both compute the same values.
 
-`sliced` cuts the weights to the network: dynamic shapes, and only the work the network needs.
-`masked` multiplies the weights outside the network by zero: static shapes, which XLA and so
-TPUs ask for, and the work of the largest network. A channel that is masked out is exactly
-zero everywhere: its kernel, scale and offset are, and all activations keep zero at zero.
+`sliced` slices the shared weights to the size of the network: shapes are dynamic, and only the
+network's own operations are computed. `masked` multiplies the weights outside the network by zero:
+shapes are static, as XLA and therefore TPUs require, but every network costs as much as the largest
+one. A masked channel is exactly zero everywhere, because its kernel, scale and offset are zero and
+all activations map zero to zero.
 """
 
 from typing import NamedTuple
@@ -16,11 +17,13 @@ from mobiledets_tf.models.shared_op import Tensors
 
 
 class Taken(NamedTuple):
-    """What a network holds of a bank.
+    """The part of a bank that a network uses.
 
     Attributes:
-      rows: float32 [rows, row]; of `masked` all rows of the bank, zeros in the others' place.
-      where: of `sliced` the rows' numbers, int32 [rows]; of `masked` a mask like `rows`.
+      rows: weights of the network, float32 [rows, row]; with `masked` execution all rows of the bank,
+        with zeros outside the network.
+      where: with `sliced` execution the numbers of the rows, int32 [rows]; with `masked` execution a
+        mask of the same shape as `rows`.
     """
 
     rows: tf.Tensor
@@ -28,13 +31,13 @@ class Taken(NamedTuple):
 
 
 class Sliced:
-    """Cuts."""
+    """Runs a network by slicing the shared weights."""
 
     name = "sliced"
     static = False
 
     def take(self, bank: Bank, extents: list[Extent]) -> Taken:
-        """The rows of a network, of the bank's tensors one after the other."""
+        """Reads the rows of a network from a bank, one tensor of the bank after the other."""
         numbers = [
             tensor.row_numbers(extent.grid) for tensor, extent in zip(bank.tensors, extents, strict=True)
         ]
@@ -42,26 +45,26 @@ class Sliced:
         return Taken(tf.gather(bank.rows, numbers), numbers)
 
     def tensors(self, bank: Bank, rows: tf.Tensor, extents: list[Extent]) -> list[tf.Tensor]:
-        """The tensors of a network out of its rows."""
+        """Splits and reshapes the rows of a network into its tensors."""
         counts = tf.concat([extent.count for extent in extents], 0)
         parts = tf.split(rows, counts, num=len(extents))
         return [tf.reshape(part, extent.size) for part, extent in zip(parts, extents, strict=True)]
 
     def spread(self, bank: Bank, taken: Taken, values: tf.Tensor) -> tf.Tensor:
-        """Values of a network's rows in the form of the whole bank, zeros in the others' place."""
+        """Expands values of a network's rows to the shape of the whole bank, with zeros in other rows."""
         return tf.scatter_nd(taken.where[:, tf.newaxis], values, bank.rows.shape)
 
     def narrow(self, tensor: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """Cuts a tensor further, to one option of a mix."""
+        """Slices a tensor to the size of one option of a mix."""
         return tf.slice(tensor, corner(tf.shape(tensor), size), size)
 
     def of_op(self, op: Op, tensors: Tensors, channels: int | None) -> Tensors:
-        """The tensors as an operation takes them; they have its size already."""
+        """Returns the tensors unchanged: they already have the size that the operation needs."""
         return tensors
 
 
 class Masked:
-    """Masks."""
+    """Runs a network by masking the shared weights; the methods are those of `Sliced`."""
 
     name = "masked"
     static = True
@@ -82,12 +85,12 @@ class Masked:
         return tensor * channel_mask(tuple(tensor.shape), size)
 
     def of_op(self, op: Op, tensors: Tensors, channels: int | None) -> Tensors:
-        """The tensors as an operation takes them: without the zeros that another option has weights for.
+        """Slices off the zeros around an operation's weights, where other options have weights.
 
         Args:
           op: the operation.
-          tensors: of its role.
-          channels: of its input.
+          tensors: tensors of the operation's role in the layer.
+          channels: number of input channels of the operation.
         """
         if isinstance(op, SqueezeExciteOp):
             return tensors
@@ -102,7 +105,7 @@ EXECUTIONS = {mode.name: mode for mode in (Sliced, Masked)}
 
 
 def get_execution(name: str) -> Execution:
-    """Raises InputError unless the name is `sliced` or `masked`."""
+    """Returns the execution of a name; raises InputError unless it is `sliced` or `masked`."""
     if name not in EXECUTIONS:
         raise unknown_name("execution", name, EXECUTIONS)
     return EXECUTIONS[name]()

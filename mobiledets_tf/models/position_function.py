@@ -1,8 +1,8 @@
-"""What an op position of the supernet computes.
+"""Computation at an op position of the supernet.
 
-A position's options are branches of one graph. Most positions of a space have the same branches
-and differ in widths and map sizes only, which are known at run time: what is large, the mean of
-all options, is traced once for all positions of one structure.
+The options of a position are branches of one graph. Most positions of a space have the same branches
+and differ only in widths and feature map sizes, which are known at run time. So the largest part of
+the graph, the mean of all options, is traced once for all positions with the same structure.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ from mobiledets_tf.models.shared_weights import Chain, LayerPlan, tensor_sizes
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What a position computes, without its widths; equal structures share their graphs.
+    """The operations of a position without their widths; positions of equal structure share graphs.
 
     Attributes:
-      ranks: role -> dimensions of each of its tensors, as pairs.
-      chains: what differs among those of the options, widths 0.
+      ranks: (role, rank of each of its tensors) pairs.
+      chains: the distinct chains of the options, with their widths set to 0.
       chain_of: option -> index into `chains`.
-      residual: whether the input is added to what a chain gives.
+      residual: whether the input is added to the output of a chain.
     """
 
     ranks: tuple[tuple[str, tuple[int, ...]], ...]
@@ -37,7 +37,7 @@ class Structure:
 
     @classmethod
     def of(cls, plan: LayerPlan, residual: bool, static: bool) -> "Structure":
-        """The structure of a position's plan; static: with sizes of kernels."""
+        """Returns the structure of a position's plan; with `static` it includes the kernel sizes."""
         chains = [tuple(_plain(op, static) for op in chain) for chain in plan.chains]
         distinct = tuple(dict.fromkeys(chains))
         ranks = tuple((role, tuple(len(s) for s in tensor_sizes(op))) for role, op in plan.largest.items())
@@ -45,12 +45,12 @@ class Structure:
 
     @property
     def mix(self) -> int:
-        """The option that means: the mean of all options."""
+        """Option number that selects the mean of all options."""
         return len(self.chain_of)
 
 
 def _plain(op: Op, static: bool) -> Op:
-    """The operation without what its tensors tell."""
+    """Returns the operation without the sizes that can be read from its tensors."""
     if isinstance(op, SqueezeExciteOp):
         return dataclasses.replace(op, channels=0, hidden=0)
     told = {"in_channels": 0, "out_channels": 0} | ({} if static else {"kernel_size": 0})
@@ -61,9 +61,9 @@ class PositionFunction:
     """Runs the chosen option of a position, or the mean of all of them.
 
     Args:
-      structure: of the position.
+      structure: structure of the position.
       norm: BN settings.
-      execution: of the supernet.
+      execution: execution of the supernet.
     """
 
     def __init__(self, structure: Structure, norm: BatchNorm, execution: Execution):
@@ -76,13 +76,13 @@ class PositionFunction:
     def __call__(
         self, x: tf.Tensor, tensors: dict[str, Tensors], option: tf.Tensor, sizes: tf.Tensor
     ) -> tf.Tensor:
-        """Runs it.
+        """Runs the chosen option.
 
         Args:
-          x: float32 [batch, height, width, channels].
-          tensors: role -> tensors of the chosen option; of the mix: large enough for all options.
-          option: int32 scalar; `structure.mix` is the mean of all.
-          sizes: int32 [options + 1, sum of ranks]: the shapes of all tensors in each option.
+          x: input, float32 [batch, height, width, channels].
+          tensors: role -> tensors of the chosen option; for the mix they are large enough for all options.
+          option: number of the option, int32 scalar; `structure.mix` selects the mean of all options.
+          sizes: shapes of all tensors in each option, int32 [options + 1, sum of ranks].
 
         Returns:
           float32 [batch, height, width, channels].
@@ -90,16 +90,17 @@ class PositionFunction:
         flat = [tensor for role in self._ranks for tensor in tensors[role]]
         if self._execution.static:
             return self._call(self._run_again_for_gradient, x, option, sizes, *flat)
-        # Not a graph of its own: nothing after a call begins before the last of its results is there.
+        # This is not a separate graph, because operations after a function call only start when all of its
+        # results are available.
         return self._run(x, option, sizes, *flat)
 
     def _call(self, run: Callable, *arguments: tf.Tensor) -> tf.Tensor:
-        """Calls a method as a graph of its own, traced once for arguments of equal shapes."""
+        """Calls a method as a separate graph, which is traced once for arguments of equal shapes."""
         specs = tuple(self._spec(argument) for argument in arguments)
         key = (run.__name__, specs)
         if key not in self._traced:
-            # Not inlined: one copy serves all positions.
-            # A Python function each: TensorFlow warns of many traces of one.
+            # The function is not inlined, so one copy serves all positions. Each trace has its own Python
+            # function, because TensorFlow warns if one function is traced many times.
             self._traced[key] = tf.function(
                 lambda *given: run(*given), input_signature=specs, autograph=False,
                 experimental_attributes={"_noinline": True},
@@ -107,7 +108,7 @@ class PositionFunction:
         return self._traced[key](*arguments)
 
     def _spec(self, argument: tf.Tensor) -> tf.TensorSpec:
-        # Static shapes are what masked execution is for; elsewhere they would only cost traces.
+        # Masked execution needs static shapes; with sliced execution they would only cause more traces.
         shape = argument.shape if self._execution.static else [None] * argument.shape.rank
         return tf.TensorSpec(shape, argument.dtype)
 
@@ -116,15 +117,15 @@ class PositionFunction:
         return {role: tuple(next(left) for _ in ranks) for role, ranks in self._ranks.items()}
 
     def _run(self, x, option, sizes, *flat):
-        # Apart: a step that does not mix passes over one call, not over all that a mix computes.
+        # The mix is a separate graph, so a step without it skips one call instead of all its operations.
         mix = lambda: self._call(self._mix, x, sizes, *flat)  # noqa: E731
         return self._switch(option, lambda chain: self._chain(chain, x, *flat), mix)
 
     @tf.custom_gradient
     def _run_again_for_gradient(self, x, option, sizes, *flat):
-        """The same; its gradient runs the option again, as TuNAS does ("rematlib").
+        """Does the same as `_run`; its gradient computes the option again, as in TuNAS ("rematlib").
 
-        XLA refuses what a switch hands over to its gradient; this one hands over nothing.
+        XLA rejects the intermediate results that a switch passes to its gradient; here nothing is passed.
         """
 
         def gradient(upstream):
@@ -136,7 +137,7 @@ class PositionFunction:
         return self._run(x, option, sizes, *flat), gradient
 
     def _switch(self, option: tf.Tensor, of: Callable[[Chain], Any], *mix: Callable[[], Any]):
-        """What a function gives for the option's chain, or what `mix` gives."""
+        """Returns the result of `of` for the option's chain, or that of `mix` for the mix."""
         chains = [functools.partial(of, chain) for chain in self.structure.chains]
         places = tf.constant([*self.structure.chain_of, *[len(chains)] * len(mix)])
         return tf.switch_case(tf.gather(places, option), [*chains, *mix])
@@ -149,9 +150,10 @@ class PositionFunction:
 
     @tf.custom_gradient
     def _mix(self, x, sizes, *flat):
-        """The mean of all options, one after the other.
+        """Computes the mean of all options, one after the other.
 
-        Its gradient runs each again: what a loop keeps for it is what all options take together.
+        Its gradient computes each option again; otherwise the loop would have to keep the intermediate
+        results of all options in memory.
         """
 
         def gradient(upstream):
@@ -168,7 +170,7 @@ class PositionFunction:
         return self._mean(sizes, of)
 
     def _mean(self, sizes: tf.Tensor, of: Callable[[Chain, tf.Tensor], list[tf.Tensor]]) -> list[tf.Tensor]:
-        """The mean over all options of what a function gives for a chain and the shapes of its tensors."""
+        """Averages the results of `of(chain, shapes of its tensors)` over all options."""
         structure = self.structure
 
         def add(option, total):
@@ -186,7 +188,7 @@ class PositionFunction:
         return [value / float(structure.mix) for value in total]
 
     def _narrow_chain(self, chain: Chain, size: tf.Tensor, x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
-        """A chain with a part of each of its tensors; size: the shapes of all, one after the other."""
+        """Runs a chain with a part of each of its tensors; `size` concatenates the shapes of all parts."""
         roles = [role for role, ranks in self._ranks.items() for _ in ranks]
         ranks = [rank for mine in self._ranks.values() for rank in mine]
         read = {op.name for op in chain}
@@ -198,7 +200,7 @@ class PositionFunction:
 
 
 def _gradient(run: Callable, upstream: tf.Tensor, *at: tf.Tensor) -> list[tf.Tensor]:
-    """The gradient of a function by all its arguments, zeros where it does not read one."""
+    """Returns the gradient of a function with respect to all arguments; zeros for an argument it ignores."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(at)
         y = run(*at)

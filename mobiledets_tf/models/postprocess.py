@@ -1,7 +1,7 @@
-"""From raw boxes and logits to detections: anchors, box decoding, non-maximum suppression.
+"""Post-processing from raw boxes and logits to detections: anchors, box decoding, non-maximum suppression.
 
-One definition for the search's quality, float evaluation and export. The numbers are those
-of the TF1 sample configs `ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`.
+The search, float evaluation and export share this definition. The constants are those of the TF1
+sample configs `ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`.
 """
 
 import functools
@@ -19,18 +19,18 @@ BOX_SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
 def anchors(architecture: Architecture, image_size: int | tuple[int, int]) -> np.ndarray:
-    """The detector's anchors, by the Object Detection API's own generator.
+    """Returns the detector's anchors, made by the Object Detection API's own generator.
 
     Args:
-      architecture: the network; only the sizes of its six maps matter.
+      architecture: architecture of the network; only the sizes of its six feature maps matter.
       image_size: side, or (height, width), in pixels.
 
     Returns:
-      [anchors, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image, in the order of
-      `build_detector`'s outputs. Anchors near the border reach outside [0, 1]. Read-only.
+      [anchors, 4] float32 (ymin, xmin, ymax, xmax) as fractions of the image, in the order of
+      `build_detector`'s outputs. Anchors near the border extend beyond [0, 1]. The array is read-only.
 
     Raises:
-      InputError: the image size does not fit six maps.
+      InputError: the image size does not allow six feature maps.
     """
     sizes = tuple(level.size for level in feature_maps(architecture, image_size))
     return _generate(sizes, image_hw(image_size))
@@ -46,7 +46,7 @@ def _generate(map_sizes: tuple[tuple[int, int], ...], image_size: tuple[int, int
         aspect_ratios=ANCHOR_ASPECT_RATIOS, reduce_boxes_in_lowest_layer=True,
     )  # fmt: skip
     assert tuple(generator.num_anchors_per_location()) == ANCHORS_PER_LOCATION
-    # Also right when asked for while a tf.function is being traced.
+    # init_scope makes this work while a tf.function is being traced.
     with tf.init_scope():
         maps = generator.generate(list(map_sizes), im_height=image_size[0], im_width=image_size[1])
         boxes = np.concatenate([boxlist.get().numpy() for boxlist in maps])
@@ -55,21 +55,21 @@ def _generate(map_sizes: tuple[tuple[int, int], ...], image_size: tuple[int, int
 
 
 def to_center_size(boxes: np.ndarray) -> np.ndarray:
-    """[N, 4] (ymin, xmin, ymax, xmax) to (ycenter, xcenter, height, width)."""
+    """Converts boxes [N, 4] from (ymin, xmin, ymax, xmax) to (ycenter, xcenter, height, width)."""
     minimum, maximum = boxes[:, :2], boxes[:, 2:]
     size = maximum - minimum
     return np.concatenate([minimum + size / 2, size], axis=1)
 
 
 def decode(raw_boxes, anchors: np.ndarray):
-    """Boxes from the network's codes, as the API's faster_rcnn_box_coder decodes them.
+    """Decodes the network's box codes in the same way as the API's faster_rcnn_box_coder.
 
     Args:
       raw_boxes: [batch, anchors, 4] float32 (ty, tx, th, tw).
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
 
     Returns:
-      [batch, anchors, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image, not clipped.
+      [batch, anchors, 4] float32 (ymin, xmin, ymax, xmax) as fractions of the image, not clipped.
     """
     center_size = to_center_size(anchors)
     codes = tf.cast(raw_boxes, tf.float32) / tf.constant(BOX_SCALES)
@@ -87,17 +87,17 @@ def detections(
     score_threshold: float = SCORE_THRESHOLD,
     nms: str = "regular",
 ):
-    """Detections of a network: decoded boxes, sigmoid scores, then `suppress` or `suppress_fast`.
+    """Computes detections: decodes boxes, applies the sigmoid, then `suppress` or `suppress_fast`.
 
     Args:
       raw_boxes: [batch, anchors, 4] float32 (ty, tx, th, tw).
       class_logits: [batch, anchors, classes + 1] float32; slot 0, the background, is unused.
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
       max_detections, iou_threshold, score_threshold: as in `suppress`.
-      nms: `regular` (of each class on its own) or `fast` (across classes).
+      nms: `regular` (separately for each class) or `fast` (across classes).
 
     Returns:
-      What `suppress` returns.
+      The same outputs as `suppress`.
     """
     scores = tf.sigmoid(tf.cast(class_logits, tf.float32))
     run = SUPPRESSIONS[nms]
@@ -111,23 +111,23 @@ def suppress(
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
 ):
-    """Non-maximum suppression of each class on its own.
+    """Applies non-maximum suppression separately to each class.
 
-    `tf.image.combined_non_max_suppression` traces and runs in milliseconds where the API's
-    own post-processing needs a minute to trace, at the same AP.
+    `tf.image.combined_non_max_suppression` traces and runs in milliseconds, whereas the API's own
+    post-processing needs a minute to trace; the AP is the same.
 
     Args:
-      boxes: [batch, anchors, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image.
+      boxes: [batch, anchors, 4] float32 (ymin, xmin, ymax, xmax) as fractions of the image.
       scores: [batch, anchors, classes + 1] float32; slot 0, the background, is unused.
-      max_detections: kept for an image, and at most for one class.
-      iou_threshold: a box that overlaps a better one of its class by more is dropped.
-      score_threshold: lower scores are dropped.
+      max_detections: maximum number of detections per image, and also per class.
+      iou_threshold: a box is dropped if its IoU with a higher-scoring box of its class is above this.
+      score_threshold: boxes with lower scores are dropped.
 
     Returns:
       boxes [batch, max_detections, 4] float32 (ymin, xmin, ymax, xmax) clipped to [0, 1],
-      scores [batch, max_detections] float32 in falling order,
+      scores [batch, max_detections] float32 in descending order,
       classes [batch, max_detections] int32, counted from 1 as in label maps,
-      count [batch] int32; what follows the count is zero (class 1).
+      count [batch] int32; rows after the count are zero (class 1).
     """
     boxes, scores, classes, count = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis], scores[..., 1:],
@@ -144,10 +144,10 @@ def suppress_fast(
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
 ):
-    """Non-maximum suppression across classes: the best class of each anchor, then one suppression.
+    """Applies one non-maximum suppression across classes to the best class of each anchor.
 
-    What the `TFLite_Detection_PostProcess` op does with `use_regular_nms` false and one class for each
-    detection. Arguments and results are those of `suppress`.
+    The `TFLite_Detection_PostProcess` op does the same if `use_regular_nms` is false and each detection has
+    one class. Arguments and results are those of `suppress`.
     """
     classes = tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
     best = tf.reduce_max(scores[..., 1:], axis=-1)

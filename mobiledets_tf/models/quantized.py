@@ -1,9 +1,9 @@
-"""The flat detector with simulated int8 quantisation (tfmot), under the float detector's weight names.
+"""Flat detector with simulated int8 quantisation (tfmot) and the float detector's weight names.
 
-Where values are rounded is said layer by layer, so that training sees what an int8 file does:
-kernels where they are read, activations where a fused int8 operation ends. The ends of the
-predictors are not rounded on their own: concatenation needs one scale for all six maps, and
-gets it from the range of its output.
+Each layer is annotated with what is rounded, so that training sees the rounding of an int8 file:
+kernels are rounded where they are read, activations where a fused int8 operation ends. The outputs of
+the predictors are not rounded separately, because the concatenation needs one scale for all six maps,
+which it derives from the range of its output.
 """
 
 from collections.abc import Mapping
@@ -25,23 +25,23 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.layers.activations import hard_swish
 
-# tfmot's own 0.999 starts at [-6, 6] and needs thousands of steps to forget it.
+# With tfmot's own decay of 0.999, forgetting the initial range of [-6, 6] takes thousands of steps.
 _RANGE_DECAY = 0.99
 _KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
-# Their int8 operations end in a value that is stored.
+# Layers whose int8 operation stores its output.
 _STORED = (keras.layers.Add, keras.layers.Multiply, keras.layers.Concatenate,
            keras.layers.GlobalAveragePooling2D, keras.layers.ReLU)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class QuantizedDetector:
-    """A detector that rounds as its int8 file will.
+    """A detector that simulates the rounding of its int8 file.
 
     Attributes:
-      network: functional model; input and outputs as those of `build_detector`.
-      named_weights: canonical name -> variable; the names and shapes of the float detector.
-      ranges: `quant_<layer>/output_min:0` and `_max:0` -> variable: the observed ranges of
-        activations. Kernels and images need none.
+      network: functional model with the same input and outputs as that of `build_detector`.
+      named_weights: canonical name -> variable, with the names and shapes of the float detector.
+      ranges: `quant_<layer>/output_min:0` and `_max:0` -> variable with the observed range of an
+        activation. Kernels and images need no such range.
     """
 
     network: keras.Model
@@ -50,22 +50,22 @@ class QuantizedDetector:
 
 
 class ObservedRange(quantizers.MovingAverageQuantizer):
-    """Rounds to 8 bits over a moving range that the first training batch sets."""
+    """Rounds to 8 bits over a moving average of the range; the first training batch initialises it."""
 
     def __init__(self):
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
 
     def build(self, tensor_shape, name, layer):
-        """Makes the two range variables; 0 and 0 say that nothing was observed yet."""
+        """Makes the two range variables; both are 0 until a range has been observed."""
         start = dict(initializer="zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN)
         return {f"{end}_var": layer.add_weight(f"{name}_{end}", **start) for end in ("min", "max")}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Rounds; in training, moves the range first."""
+        """Rounds the inputs; in training it updates the range first."""
         low, high = weights["min_var"], weights["max_var"]
         ends = low, high
         if training:
-            # An int8 zero has to stand for exactly 0, so that 0 lies in every range.
+            # An int8 value has to represent 0 exactly, so every range has to include 0.
             observed = tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)
             share = tf.where(tf.equal(low, high), 1.0, 1.0 - _RANGE_DECAY)
             ends = tuple(end + share * (now - end) for end, now in zip(ends, observed, strict=True))
@@ -78,16 +78,19 @@ class ObservedRange(quantizers.MovingAverageQuantizer):
 
 
 class KernelRange(quantizers.Quantizer):
-    """Rounds a kernel to 8 bits, symmetrically, over the range that it has."""
+    """Rounds a kernel to 8 bits symmetrically over its current range."""
 
     def build(self, tensor_shape, name, layer):
-        """Makes no variable: the range is the kernel's own."""
+        """Makes no variable, because the range is that of the kernel itself."""
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Rounds. A depthwise kernel [k, k, channels, 1] has one scale: the converter takes no others."""
+        """Rounds the kernel.
+
+        A depthwise kernel [k, k, channels, 1] has a single scale because the converter accepts no others.
+        """
         high = tf.stop_gradient(tf.reduce_max(tf.abs(inputs), axis=[0, 1, 2]))
-        # -127 to 127: the zero of a symmetric kernel is in the middle.
+        # The narrow range is -127 to 127, so that the zero of a symmetric kernel is in the middle.
         return tf.quantization.fake_quant_with_min_max_vars_per_channel(
             inputs, -high, high, narrow_range=True
         )
@@ -97,10 +100,10 @@ class KernelRange(quantizers.Quantizer):
 
 
 class Int8(QuantizeConfig):
-    """What of a layer is rounded.
+    """Defines which parts of a layer are rounded.
 
     Args:
-      kernel: name of the layer's kernel, rounded per output channel; or None.
+      kernel: name of the layer's kernel, which is rounded per output channel, or None.
       output: whether the layer's output is rounded.
     """
 
@@ -130,14 +133,14 @@ class Int8(QuantizeConfig):
 
 
 class ImageRange(quantizers.Quantizer):
-    """Rounds images over exactly [-1, 1], so that a file's uint8 input takes raw pixels."""
+    """Rounds images over exactly [-1, 1], so that the uint8 input of a file accepts raw pixels."""
 
     def build(self, tensor_shape, name, layer):
-        """Makes no variable."""
+        """Makes no variable, because the range is fixed."""
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        """Rounds."""
+        """Rounds the images."""
         return tf.quantization.fake_quant_with_min_max_args(inputs, -1.0, 1.0)
 
     def get_config(self):
@@ -145,7 +148,7 @@ class ImageRange(quantizers.Quantizer):
 
 
 class _RoundImage(default_8bit_transforms.InputLayerQuantize):
-    """Puts a layer that rounds behind the input."""
+    """Inserts a rounding layer after the input."""
 
     def replacement(self, match_layer):
         layer = quantize_layer.QuantizeLayer(ImageRange(), name="quant_image")
@@ -158,7 +161,7 @@ class _RoundImage(default_8bit_transforms.InputLayerQuantize):
 
 
 class _Scheme(QuantizeScheme):
-    """Only the input's rounding is left to tfmot; everything else is annotated."""
+    """Quantisation scheme in which tfmot transforms only the input; all other layers are annotated."""
 
     def get_layout_transformer(self):
         return self
@@ -173,12 +176,12 @@ class _Scheme(QuantizeScheme):
 
 
 def quantize_detector(detector: keras.Model) -> QuantizedDetector:
-    """A detector with simulated quantisation and the float detector's present weights.
+    """Builds a detector with simulated quantisation and the current weights of a float detector.
+
+    The ranges of the result are empty: train a step or restore the ranges before evaluation.
 
     Args:
-      detector: of `build_detector`, any architecture; unchanged.
-
-    Ranges are empty: train a step, or restore them, before evaluating.
+      detector: model made by `build_detector` for any architecture; it is not changed.
     """
     names = [weight.name for weight in detector.weights]
     with keras.utils.custom_object_scope({"Int8": Int8, "ImageRange": ImageRange}):
@@ -201,9 +204,9 @@ def _config(layer: keras.layers.Layer) -> Int8:
 
 
 def _ends_an_operation(layer: keras.layers.Layer) -> bool:
-    """Whether a convolution, BN or h-swish writes its result: nothing that fuses into it follows."""
+    """Returns whether a convolution, BN or h-swish stores its result: no following layer fuses with it."""
     if isinstance(layer, keras.layers.Activation):
-        # LOGISTIC has a fixed output range.
+        # A sigmoid (LOGISTIC) is not rounded here because its output range is fixed.
         return layer.activation is hard_swish
     if not isinstance(layer, (*_KERNELS, keras.layers.BatchNormalization)):
         return False

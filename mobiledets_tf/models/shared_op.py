@@ -1,6 +1,6 @@
-"""What an operation of the supernet computes, given the tensors of one network.
+"""Operations of the supernet, computed with the tensors of one network.
 
-Batch normalisation uses the statistics of the batch: the search has no others.
+Batch normalisation uses the statistics of the batch because the search has no others.
 """
 
 from mobiledets_tf.architecture.ops import Op, SqueezeExciteOp
@@ -8,19 +8,19 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.layers import BatchNorm
 from mobiledets_tf.layers.activations import hard_swish
 
-# What an operation holds, in order: kernel, then BN's scale and offset [2, channels], or bias;
+# The tensors of an operation in order: the kernel, then BN's scale and offset [2, channels] or the bias;
 # a squeeze-excite has two kernels and two biases.
 Tensors = tuple[tf.Tensor, ...]
 
 
 def run(op: Op, norm: BatchNorm, x: tf.Tensor, tensors: Tensors) -> tf.Tensor:
-    """Runs an operation; its widths are those of the tensors, not those that `op` names.
+    """Runs an operation; its widths are those of the tensors, not those in `op`.
 
     Args:
       op: the operation.
       norm: BN settings.
-      x: float32 [batch, height, width, channels].
-      tensors: see `Tensors`.
+      x: input, float32 [batch, height, width, channels].
+      tensors: weights of the operation; see `Tensors`.
     """
     if isinstance(op, SqueezeExciteOp):
         return _squeeze_excite(op, x, *tensors)

@@ -1,14 +1,16 @@
-"""Initial shared weights with which all options of a layer compute nearly the same.
+"""Initial shared weights with which all options of a layer compute nearly the same function.
 
-A step trains one option of each layer. Where the options start as unrelated functions, what one
-has learnt is noise to the layers after it as soon as another is drawn, and a short search learns
-next to nothing. Here options differ by little at first: a kernel acts through its middle pixel,
-what lies between two 1x1 convolutions passes its channels on, and a layer that adds to its input
-adds nothing (`bn_scale`; Goyal et al., arXiv 1706.02677, start residual blocks so).
-Kernels are small, because what SGD moves in a kernel before a batch normalisation grows with one over its
-squared norm (van Laarhoven, arXiv 1706.05350); a training alone starts with a deviation of 0.03.
-After 80 steps of random networks on one batch, networks that were never drawn have AP50 0.85 to 1
-on it; with a kernel for each size and a usual start 0.07 to 0.15 (`ibn`, 96 pixels).
+A step trains one option of each layer. If the options start as unrelated functions, the layers after
+them see noise whenever another option is drawn, and a short search learns next to nothing. Here the
+options initially differ only slightly: a kernel acts through its middle pixel, a convolution between
+two 1x1 convolutions is close to the identity, and a residual layer adds nothing to its input
+(`bn_scale`; Goyal et al., arXiv 1706.02677, initialise residual blocks in this way).
+Kernels are small because the effective learning rate of a kernel before a batch normalisation grows with
+the inverse of its squared norm (van Laarhoven, arXiv 1706.05350); stand-alone training starts with a
+standard deviation of 0.03.
+After 80 steps of random networks on one batch, networks that were never drawn have an AP50 of 0.85 to 1
+on this batch; with a separate kernel for each size and the usual initialisation it is 0.07 to 0.15
+(`ibn`, 96 pixels).
 """
 
 import math
@@ -16,15 +18,16 @@ import math
 from mobiledets_tf.architecture.ops import ConvOp, Op
 from mobiledets_tf.compat import keras, tf
 
-# Initial values by which options differ, as a part of usual ones.
+# Scale of the initial values in which options differ, as a fraction of the usual ones.
 _SMALL = 0.2
-# All kernels, as a part of usual ones. After 480 steps the loss was 1.44 with 1, 1.13 with 0.15, and 1.57
-# with 0.05, where the epsilon of the batch normalisation drowns them (`ibn_fused_tucker`, 160 pixels).
+# Scale of all kernels, as a fraction of the usual one. After 480 steps the loss was 1.44 with 1, 1.13 with
+# 0.15, and 1.57 with 0.05, where the epsilon of the batch normalisation dominates (`ibn_fused_tucker`, 160
+# pixels).
 _SCALE = 0.15
 
 
 class Small(keras.initializers.Initializer):
-    """A small part of what another initialiser draws."""
+    """Scales the values of another initialiser down."""
 
     def __init__(self, usual: keras.initializers.Initializer):
         self._usual = usual
@@ -34,7 +37,7 @@ class Small(keras.initializers.Initializer):
 
 
 class MiddlePixel(keras.initializers.Initializer):
-    """Kernels [k, k, in, out]: He normal for a 1x1 convolution in the middle, little around it."""
+    """Initialises kernels [k, k, in, out]: He normal of a 1x1 convolution in the middle, small around it."""
 
     def __call__(self, shape, dtype=None, **kwargs):
         side, _, inputs, _ = shape
@@ -43,7 +46,7 @@ class MiddlePixel(keras.initializers.Initializer):
 
 
 class PassOn(keras.initializers.Initializer):
-    """Kernels [k, k, in, out], or depthwise [k, k, channels, 1]: each channel as it is, and little else."""
+    """Initialises kernels near the identity; [k, k, in, out], or depthwise [k, k, channels, 1]."""
 
     def __call__(self, shape, dtype=None, **kwargs):
         side, _, inputs, outputs = shape
@@ -53,7 +56,7 @@ class PassOn(keras.initializers.Initializer):
 
 
 def _noise(shape, inputs: int) -> tf.Tensor:
-    """A small part of a He normal kernel that sees so many channels; none for a 1x1 convolution."""
+    """Returns a scaled-down He normal kernel with `inputs` input channels; zeros for a 1x1 convolution."""
     if shape[0] == 1:
         return tf.zeros(shape)
     return tf.random.normal(shape, stddev=_SMALL * math.sqrt(2.0 / (shape[0] * shape[1] * inputs)))
@@ -65,16 +68,16 @@ def _in_the_middle(pixel: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def initializer(op: Op) -> keras.initializers.Initializer:
-    """Of the kernel of an operation of a layer; a squeeze-excite has its own."""
+    """Returns the initialiser of an operation's kernel; a squeeze-excite ignores it and uses its own."""
     between = isinstance(op, ConvOp) and (op.depthwise or op.name == "conv")
     return Small(PassOn() if between else MiddlePixel())
 
 
 def stem_initializer() -> keras.initializers.Initializer:
-    """Of the stem's kernel."""
+    """Returns the initialiser of the stem's kernel."""
     return Small(keras.initializers.HeNormal())
 
 
 def bn_scale(op: Op, residual: bool) -> float:
-    """Initial scale of the BN of an operation of a layer."""
+    """Returns the initial BN scale of an operation in a layer: 0 if a residual layer ends with it."""
     return 0.0 if residual and op.name == "project" else 1.0

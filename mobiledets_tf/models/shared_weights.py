@@ -1,11 +1,11 @@
-"""Weights that all networks of a space share, kept at their largest size.
+"""Weights that all networks of a search space share, stored at their largest size.
 
-Every convolution of every option of a layer is lowered by `architecture.ops`. Convolutions
-of one name, its role in the layer, share one kernel, whatever the option: expansions and Tucker
-ratios take its first channels, small kernels its middle (as in once-for-all, arXiv 1908.09791;
-TuNAS, arXiv 2008.06120, keeps a kernel for each size, and learns far slower: `shared_start`).
-How large a slice is in a given network is looked up in a table made from the same lowering, so
-no rounding rule is written twice.
+Every convolution of every option of a layer is lowered by `architecture.ops`. Convolutions with the
+same name, which is their role in the layer, share one kernel across all options: expansions and Tucker
+ratios use its first channels, small kernels its middle (as in once-for-all, arXiv 1908.09791; TuNAS,
+arXiv 2008.06120, has a separate kernel for each size and learns far more slowly, see `shared_start`).
+The size of a network's slice is looked up in a table made by the same lowering, so rounding rules are
+defined only once.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
 
 
 class SharedOp:
-    """One operation at its largest size.
+    """Shared weights of one operation at its largest size.
 
     Args:
       op: the operation with its largest channel counts.
       norm: BN settings.
-      name: unique in the supernet.
+      name: unique name in the supernet.
       tables: for each tensor its shapes in all networks, int32 [..., rank]; see `tensor_sizes`.
-      initializer: of a convolution's kernel; he_normal by default.
-      bias: initial bias where there is no BN.
+      initializer: initialiser of a convolution's kernel; he_normal by default.
+      bias: initial bias of a convolution without BN.
       scale: initial scale of the BN.
     """
 
@@ -57,10 +57,10 @@ class SharedOp:
         ]
 
     def extents(self, index: tf.Tensor) -> dict[str, Extent]:
-        """What a network holds of each tensor, by its label.
+        """Returns the part of each tensor that a network uses, by the tensor's label.
 
         Args:
-          index: int32 [n], one place in the tables.
+          index: index of the network's entry in the tables, int32 [n].
         """
         return {
             tensor.label: Extent(*tf.split(tf.gather_nd(tensor.table, index), tensor.columns))
@@ -73,7 +73,7 @@ def _conv_values(op: ConvOp, draw, bias: float, scale: float) -> dict[str, tf.Te
     kernel = draw((side, side, op.in_channels, 1 if op.depthwise else op.out_channels))
     if not op.batch_norm:
         return {"kernel": kernel, "bias": tf.fill([op.out_channels], bias)}
-    # One tensor for both: the traced graph cuts each tensor of each option.
+    # Scale and offset share one tensor because the traced graph slices each tensor of each option.
     return {
         "kernel": kernel,
         "scale_offset": tf.stack([tf.fill([op.out_channels], scale), tf.zeros(op.out_channels)]),
@@ -91,7 +91,7 @@ def _squeeze_excite_values(op: SqueezeExciteOp) -> dict[str, tf.Tensor]:
 
 
 def tensor_sizes(op: Op) -> tuple[tuple[int, ...], ...]:
-    """Shapes of an operation's tensors, in the order of `SharedOp.tensors`."""
+    """Returns the shapes of an operation's tensors in the order of `SharedOp.tensors`."""
     if isinstance(op, SqueezeExciteOp):
         wide, narrow = op.channels, op.hidden
         return (1, 1, wide, narrow), (narrow,), (1, 1, narrow, wide), (wide,)
@@ -100,20 +100,21 @@ def tensor_sizes(op: Op) -> tuple[tuple[int, ...], ...]:
     return kernel, (2, outputs) if op.batch_norm else (outputs,)
 
 
-# The operations of an option, one after the other.
+# The operations of an option in the order in which they run.
 Chain = tuple[Op, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerPlan:
-    """All that one op position needs, made from the lowering of all its options.
+    """Operations and weight shapes of one op position, made by lowering all its options.
 
     Attributes:
       largest: role -> operation with the largest kernel and channel counts.
-      sizes: role -> one table per tensor, int32 [input widths, options + 1, output widths, rank]:
-        its shape. The last option is the mix of all, with the largest shape. Zeros where an
-        option lacks the role.
-      chains: of each option; its widths are those of one network. Empty: the skip.
+      sizes: role -> one table per tensor with its shapes, int32 [input widths, options + 1, output
+        widths, rank]. The last option is the mix of all options and has the largest shape. The shape
+        is zero if an option does not have the role.
+      chains: chain of each option; its widths are arbitrary, those of one network. The chain of a skip
+        is empty.
     """
 
     largest: dict[str, Op]
@@ -124,7 +125,7 @@ class LayerPlan:
 def plan_layer(
     space: SearchSpace, layer: SearchLayer, position: Position, in_choices: tuple[int, ...], out_choices
 ) -> LayerPlan:
-    """Lowers every option of an op position at every pair of widths."""
+    """Lowers every option of an op position for every pair of input and output widths."""
     largest: dict[str, Op] = {}
     n_in, n_options, n_out = position.shape
     sizes: dict[str, list[np.ndarray]] = {}
@@ -151,7 +152,7 @@ def plan_layer(
 
 
 def _larger(before: Op | None, op: Op) -> Op:
-    """The operation with the larger of both channel counts, and of both kernels."""
+    """Returns the operation with the larger of the two channel counts and kernel sizes."""
     if before is None:
         return op
     fields = ("channels", "hidden")

@@ -10,7 +10,8 @@ from mobiledets_tf.layers import HEAD_NORM, BatchNorm
 from mobiledets_tf.layers.base import apply_layers, conv_layers
 from mobiledets_tf.models.backbone import backbone_endpoints
 
-# Sample configs: extra levels truncated normal 0.03, predictors normal 0.03.
+# Initialisers of the sample configs: truncated normal for extra levels, normal for predictors, both with a
+# standard deviation of 0.03.
 _EXTRA_INIT = keras.initializers.TruncatedNormal
 _PREDICTOR_INIT = keras.initializers.RandomNormal
 _HEAD_STDDEV = 0.03
@@ -25,15 +26,15 @@ def build_detector(
     head_norm: BatchNorm = HEAD_NORM,
     class_bias: float = -4.6,
 ) -> keras.Model:
-    """A full SSDLite detector of plain layers, without post-processing.
+    """Builds a full SSDLite detector of plain Keras layers, without post-processing.
 
     Args:
-      architecture: the network.
-      num_classes: classes without the background.
+      architecture: architecture of the network.
+      num_classes: number of classes without the background.
       image_size: side, or (height, width), in pixels.
       depth_multiplier: scales all widths, extra levels included, rounding half up to a
         multiple of 8.
-      anchors_per_location: anchors of each of the six maps.
+      anchors_per_location: number of anchors per location on each of the six feature maps.
       head_norm: BN settings of extra levels and predictors.
       class_bias: initial bias of the class logits; -4.6 gives a prior of 0.01 (the sample
         configs' class_prediction_bias_init).
@@ -41,8 +42,8 @@ def build_detector(
     Returns:
       A model from `image` [batch, height, width, 3] float32 in [-1, 1] to
       [raw_boxes [batch, anchors, 4], class_logits [batch, anchors, num_classes + 1]], float32;
-      boxes are encoded (ty, tx, th, tw), class slot 0 is the background. Weight names are
-      unique and stable: they are the names in checkpoints.
+      boxes are encoded as (ty, tx, th, tw), and class slot 0 is the background. Weight names are
+      unique and stable; checkpoints use them.
 
     Raises:
       InputError: image size, class count, multiplier or anchors per location are out of range.
@@ -74,7 +75,7 @@ def _six_maps(architecture: Architecture, endpoints, image_size, norm: BatchNorm
 
 
 def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: BatchNorm, bias: float):
-    """One task's predictors on all maps: [batch, anchors, columns]."""
+    """Applies one task's predictors to all feature maps; returns [batch, anchors, columns]."""
     rows = []
     for index, (x, size, anchors) in enumerate(zip(maps, sizes, anchors_per_location, strict=True)):
         name = f"predictor{index}_{task}"
@@ -85,9 +86,9 @@ def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: B
 
 def _chain(ops: tuple[ConvOp, ...], name: str, x, norm: BatchNorm, init, bias: float = 0.0):
     for op in ops:
-        # TensorFlow 2.20 on CPUs: the bfloat16 gradient of this kernel is of the size of 1e34.
+        # In TensorFlow 2.20 on CPUs the bfloat16 gradient of this kernel has values of the order of 1e34.
         single = op.depthwise and op.strides > 1 and tuple(x.shape[1:3]) == (1, 1)
-        # One object each: two layers that share an initialiser object may draw equal values.
+        # Each layer has its own initialiser: two layers that share an object may draw equal values.
         layers = conv_layers(
             op, f"{name}_{op.name}", norm, init(stddev=_HEAD_STDDEV), init(stddev=_HEAD_STDDEV),
             keras.initializers.Constant(bias), "float32" if single else None,

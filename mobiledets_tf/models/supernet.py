@@ -1,8 +1,8 @@
-"""The one-shot network: every network of a space inside one set of shared weights.
+"""Supernet (one-shot network): all networks of a search space with one set of shared weights.
 
-A network is an int32 decision vector given at run time, so one traced graph serves the whole
-search. Batch normalisation always uses the statistics of the batch. How weights are taken out
-of the shared ones is told by `models.execution`.
+A network is selected by an int32 decision vector at run time, so one traced graph serves the whole
+search. Batch normalisation always uses the statistics of the batch. `models.execution` defines how
+the weights of a network are read from the shared ones.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from mobiledets_tf.search_space.encoding import decode
 
 # Name of a shared operation -> its tensors in one network.
 NetworkWeights = dict[str, Tensors]
-# Label of a shared tensor -> what one network holds of it.
+# Label of a shared tensor -> the part of it that one network uses.
 NetworkExtents = dict[str, Extent]
 
 
 def mix_option(layer: SearchLayer) -> int:
-    """The value of an op decision that means: the uniform mean of all options (op warm-up)."""
+    """Returns the value of an op decision that selects the uniform mean of all options (op warm-up)."""
     return len(layer.op.choices)
 
 
@@ -62,13 +62,13 @@ class SupernetLayer:
         self._static = functions.execution.static
         self._function = functions.of(Structure.of(self.plan, layer.residual, self._static))
         tensors = [tensor for op in self.ops.values() for tensor in op.tensors]
-        # Of all tensors side by side: one look-up serves them all.
+        # The tables of all tensors are concatenated, so that one look-up serves them all.
         self._sizes = np.concatenate([t.table[..., : len(t.shape)] for t in tensors], axis=-1)
         self._extents = np.concatenate([t.table for t in tensors], axis=-1)
         self._columns = {t.label: t.columns for t in tensors}
 
     def extents(self, decisions: tf.Tensor) -> NetworkExtents:
-        """What a network holds of each tensor; zeros if it lacks the operation."""
+        """Returns the part of each tensor that a network uses; zeros if it does not have the operation."""
         position = self.position
         index = tf.gather(decisions, [position.in_filters, position.op, position.out_filters])
         parts = tf.split(
@@ -78,12 +78,18 @@ class SupernetLayer:
         return {label: Extent(*(next(left) for _ in columns)) for label, columns in self._columns.items()}
 
     def _option_sizes(self, decisions: tf.Tensor) -> tf.Tensor:
-        """The shapes of all tensors in each option, the mix last; int32 [options + 1, sum of ranks]."""
+        """Returns all tensors' shapes in each option, the mix last; int32 [options + 1, sum of ranks]."""
         at_input = tf.gather(self._sizes, decisions[self.position.in_filters])
         return tf.gather(at_input, decisions[self.position.out_filters], axis=1)
 
     def __call__(self, x: tf.Tensor, weights: NetworkWeights, decisions: tf.Tensor) -> tf.Tensor:
-        """Runs the chosen option, or the mean of all of them."""
+        """Runs the chosen option, or the mean of all options.
+
+        Args:
+          x: float32 [batch, height, width, channels].
+          weights: weights of the network by the name of the shared operation.
+          decisions: int32 [decisions].
+        """
         mine = {role: weights[f"{self.position.name}/{role}"] for role in self.ops}
         y = self._function(x, mine, decisions[self.position.op], self._option_sizes(decisions))
         out_size = [-(-side // self.layer.strides) for side in x.shape[1:3]]
@@ -92,7 +98,7 @@ class SupernetLayer:
 
 
 class _Functions:
-    """One function for each structure."""
+    """Caches one `PositionFunction` per structure."""
 
     def __init__(self, execution: Execution):
         self.execution = execution
@@ -105,17 +111,17 @@ class _Functions:
 
 
 class Supernet(tf.Module):
-    """All detectors of a space.
+    """All detectors of a search space with shared weights.
 
     Args:
       space: the search space.
-      num_classes: classes without the background.
+      num_classes: number of classes without the background.
       image_size: side, or (height, width), in pixels.
       class_bias: initial bias of the class logits.
       execution: `sliced` or `masked`; see `models.execution`.
 
     Raises:
-      InputError: image size, class count or execution out of range.
+      InputError: image size or class count is out of range, or the execution is unknown.
     """
 
     def __init__(
@@ -142,7 +148,7 @@ class Supernet(tf.Module):
         }
         self.layers = self._make_layers()
         self.head_ops = self._make_head(class_bias)
-        # Every shared operation under its full name.
+        # Every shared operation by its full name.
         self.ops = {"stem": self.stem} | self.head_ops
         for layer in self.layers:
             self.ops |= {f"{layer.position.name}/{role}": op for role, op in layer.ops.items()}
@@ -170,19 +176,19 @@ class Supernet(tf.Module):
             for op in chain:
                 label = f"{name}_{op.name}"
                 tables = self._head_tables(label, op)
-                # One object each: an initialiser that is used twice may draw equal values.
+                # Each operation has its own initialiser: one that is used twice may draw equal values.
                 ops[label] = SharedOp(op, HEAD_NORM, label, tables, draw(stddev=0.03), bias)
         return ops
 
     def _head_tables(self, label: str, op: ConvOp) -> list[np.ndarray]:
-        """Operations that read C4 or C5 have that map's width at their input."""
+        """Returns the weight shapes of a head operation; one that reads C4 or C5 depends on its width."""
         source = _endpoint_read_by(label)
         if source is None:
             return _tables(op, in_channels=(op.in_channels,))
         return _tables(op, in_channels=self.space.blocks[specs.ENDPOINTS[source]].filters.choices)
 
     def extents(self, decisions: tf.Tensor) -> NetworkExtents:
-        """What a network holds of all shared tensors.
+        """Returns the part of every shared tensor that a network uses.
 
         Args:
           decisions: int32 [decisions]; an op decision may be `mix_option`.
@@ -197,15 +203,15 @@ class Supernet(tf.Module):
         return found
 
     def take(self, extents: NetworkExtents) -> list[Taken]:
-        """The weights of a network as rows of each bank."""
+        """Reads the weights of a network as rows of each bank."""
         return [self.execution.take(bank, _of(bank, extents)) for bank in self.banks]
 
     def weights(self, rows: list[tf.Tensor], extents: NetworkExtents) -> NetworkWeights:
-        """The weights of a network as tensors.
+        """Converts the weights of a network from rows to tensors.
 
         Args:
-          rows: of each bank, as `take` gives them.
-          extents: of the network.
+          rows: rows of each bank, as returned by `take`.
+          extents: extents of the network, as returned by `extents`.
         """
         tensors = {}
         for bank, mine in zip(self.banks, rows, strict=True):
@@ -214,7 +220,7 @@ class Supernet(tf.Module):
         return {name: tuple(tensors[t.label] for t in op.tensors) for name, op in self.ops.items()}
 
     def weights_of(self, decisions: tf.Tensor) -> NetworkWeights:
-        """The weights of a network as tensors."""
+        """Reads the weights of a network as tensors."""
         extents = self.extents(decisions)
         return self.weights([taken.rows for taken in self.take(extents)], extents)
 
@@ -223,7 +229,7 @@ class Supernet(tf.Module):
 
         Args:
           images: float32 [batch, height, width, 3] in [-1, 1].
-          weights: of `self.weights`.
+          weights: weights of the network, as returned by `self.weights`.
           decisions: int32 [decisions].
 
         Returns:
@@ -257,27 +263,27 @@ class Supernet(tf.Module):
         return x
 
     def l2(self, rows: list[tf.Tensor]) -> tf.Tensor:
-        """Half the sum of squares of a network's kernels, whose rows `take` gave; a scalar."""
+        """Returns half the sum of squares of a network's kernels, a scalar; `take` returns the rows."""
         kernels = [mine for bank, mine in zip(self.banks, rows, strict=True) if bank.is_kernel]
         return tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
     def detector_weights(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
-        """The shared weights of a network under the names of `build_detector`'s weights.
+        """Returns the shared weights of a network under the names of `build_detector`'s weights.
 
-        BN statistics are not among them: the search has none.
+        BN statistics are missing because the search has none.
         """
         found = {}
         for names, part in self._parts(decisions, [bank.rows.read_value().numpy() for bank in self.banks]):
-            # A scale and an offset lie side by side.
+            # Scale and offset of a BN are stored in one tensor.
             found |= {names[0]: part} if len(names) == 1 else dict(zip(names, part, strict=True))
         return {name: np.array(value) for name, value in found.items()}
 
     def assign(self, decisions: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
-        """Puts a network's weights into the shared ones: what `detector_weights` gives, back again.
+        """Puts a network's weights into the shared ones; the inverse of `detector_weights`.
 
         Args:
           decisions: int32 [decisions].
-          weights: by the names of `detector_weights`; others are ignored.
+          weights: weights by the names of `detector_weights`; other names are ignored.
 
         Raises:
           KeyError: a weight is missing.
@@ -292,11 +298,11 @@ class Supernet(tf.Module):
     def _parts(
         self, decisions: np.ndarray, rows: Sequence[np.ndarray]
     ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-        """(canonical names, their part of the shared tensor) of all of a network's weights.
+        """Yields (canonical names, their part of a shared tensor) for all weights of a network.
 
         Args:
           decisions: int32 [decisions].
-          rows: of each bank; the parts are views into them.
+          rows: rows of each bank; the yielded parts are views of these.
         """
         extents = self.extents(tf.constant(decisions, tf.int32))
         places = {
@@ -312,7 +318,7 @@ class Supernet(tf.Module):
                 yield _canonical_names(name, op, shared.label), shared.view(places[shared.label])[cut]
 
     def _named_ops(self, decisions: np.ndarray) -> Iterator[tuple[str, SharedOp]]:
-        """The operations of a network under the names that plain Keras layers have."""
+        """Yields the operations of a network with the names of the corresponding plain Keras layers."""
         yield "stem_conv", self.stem
         names = iter(_kept_layer_names(self.space, decisions))
         for layer in self.layers:
@@ -328,7 +334,7 @@ def _of(bank: Bank, extents: NetworkExtents) -> list[Extent]:
 
 
 def _tables(op: ConvOp, **widths: tuple[int, ...]) -> list[np.ndarray]:
-    """Shapes of an operation's tensors at each of the widths of one of its sides."""
+    """Returns the shapes of an operation's tensors for each choice of its input or output width."""
     ((side, choices),) = widths.items()
     both = {"in_channels", "out_channels"} if op.depthwise else {side}
     at_width = [tensor_sizes(dataclasses.replace(op, **dict.fromkeys(both, c))) for c in choices]
@@ -340,7 +346,7 @@ def _stem_op(space: SearchSpace) -> ConvOp:
 
 
 def _head_chains(space: SearchSpace, num_classes: int) -> dict[str, tuple[ConvOp, ...]]:
-    """Name -> operations, at the largest widths, in the order they run."""
+    """Returns name -> operations at the largest widths, in the order in which they run."""
     c4, c5 = (max(space.blocks[specs.ENDPOINTS[name]].filters.choices) for name in ("C4", "C5"))
     channels = [c4, c5, *space.extra_filters]
     chains = {
@@ -364,11 +370,11 @@ def _kept_layer_names(space: SearchSpace, decisions: np.ndarray) -> list[str]:
 
 
 def _canonical_names(name: str, op: SharedOp, label: str) -> tuple[str, ...]:
-    """Returns the names that plain Keras layers give a tensor of an operation; BN's are two."""
+    """Returns a tensor's name in the plain Keras layers; BN's scale and offset have two names."""
     suffix = label.rpartition("/")[2]
     if suffix == "scale_offset":
         return f"{name}_bn/gamma", f"{name}_bn/beta"
-    if "_" in suffix:  # reduce_kernel and the like, of a squeeze-excite
+    if "_" in suffix:  # A tensor of a squeeze-excite, for instance reduce_kernel.
         part, _, kind = suffix.partition("_")
         return (f"{name}_{part}/{kind}",)
     return (f"{name}/{'depthwise_kernel' if suffix == 'kernel' and op.op.depthwise else suffix}",)
