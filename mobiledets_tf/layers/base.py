@@ -1,8 +1,8 @@
-"""From operations of `architecture.ops` to Keras: the one place that makes layers.
+"""Conversion of the operations of `architecture.ops` to Keras layers.
 
 A `TDBLayer` is a Keras layer of the TDB space. Its `call` and its `flat` run the same chain
-of plain Keras layers: `call` inside the composite layer, `flat` straight on a symbolic
-tensor, so that the functional model holds plain layers only, as quantisation needs them.
+of plain Keras layers: `call` inside the composite layer, `flat` directly on a symbolic tensor,
+so that the functional model contains only plain layers, as quantisation requires.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ class BatchNorm:
     epsilon: float
 
 
-# TF1 extractor: decay 0.99, epsilon 0.01 in the backbone; sample configs: 0.97, 0.001 in the head.
+# The TF1 extractor uses decay 0.99 and epsilon 0.01 in the backbone, the sample configs 0.97 and 0.001 in
+# the head.
 BACKBONE_NORM = BatchNorm(0.99, 0.01)
 HEAD_NORM = BatchNorm(0.97, 0.001)
 
@@ -37,16 +38,16 @@ def conv_layers(
     bias_initializer: Any = "zeros",
     dtype: Any = None,
 ) -> list[keras.layers.Layer]:
-    """Plain Keras layers for one convolution: conv, then BN and activation where asked.
+    """Makes the plain Keras layers of one convolution, followed by its BN and activation if it has them.
 
     Args:
-      op: what to make.
-      name: of the convolution; BN and activation append `_bn` and `_act`.
+      op: the convolution.
+      name: name of the convolution layer; BN and activation append `_bn` and `_act`.
       norm: BN settings.
-      kernel_initializer: of a full convolution.
-      depthwise_initializer: of a depthwise one; default `DepthwiseHeNormal`.
-      bias_initializer: where there is no BN.
-      dtype: data type or policy of every layer; default the global policy.
+      kernel_initializer: initialiser of a full convolution's kernel.
+      depthwise_initializer: initialiser of a depthwise kernel; by default `DepthwiseHeNormal`.
+      bias_initializer: initialiser of the bias, which a convolution without BN has.
+      dtype: data type or policy of every layer; by default the global policy.
     """
     common = dict(strides=op.strides, padding="same", use_bias=not op.batch_norm, name=name, dtype=dtype)
     if op.depthwise:
@@ -92,16 +93,16 @@ class SqueezeExciteChain:
 
 
 class TDBLayer(keras.layers.Layer):
-    """A layer of the TDB search space; use a subclass.
+    """Base class of the layers of the TDB search space.
 
     Input and output are float tensors [batch, height, width, channels].
 
     Args:
-      spec: the layer's data.
+      spec: spec of the layer.
       activation: inner activation, `relu6` or `hard_swish`.
       se_ratio: squeeze-excite ratio after a depthwise convolution, or None.
-      bn_momentum, bn_epsilon: of every BN inside.
-      **kwargs: of `keras.layers.Layer`.
+      bn_momentum, bn_epsilon: settings of every BN inside the layer.
+      **kwargs: arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -130,10 +131,10 @@ class TDBLayer(keras.layers.Layer):
         return self._run(inputs, training=training)
 
     def flat(self, inputs):
-        """Emits the layer's plain Keras layers onto a symbolic tensor of a functional model.
+        """Applies the layer's plain Keras layers to a symbolic tensor of a functional model.
 
-        Names are `<name>_<role>`. The weights belong to the plain layers; use a fresh
-        object for each place in a model.
+        Their names are `<name>_<role>`. The weights belong to the plain layers; use a new
+        object for each position in a model.
         """
         self._make_chain(int(inputs.shape[-1]))
         return self._run(inputs)
@@ -149,8 +150,8 @@ class TDBLayer(keras.layers.Layer):
         self._sublayers = [layer for part in self._chain for layer in _layers_of(part)]
         if self.spec.residual:
             self._add = keras.layers.Add(name=f"{self.name}_add", dtype=self.dtype_policy)
-        # Keras hands `trainable` to the sublayers there are when it is set; these come later,
-        # and a BN that thinks it trains would move its statistics.
+        # Keras passes `trainable` only to sublayers that exist when it is set. These are made later, and
+        # a frozen BN that is still marked as trainable would update its statistics.
         for layer in self._sublayers:
             layer.trainable = self.trainable
 
@@ -168,7 +169,7 @@ class TDBLayer(keras.layers.Layer):
 
 
 def apply_layers(layers: list[keras.layers.Layer], x, **kwargs):
-    """Calls layers in turn; `training` goes to BN alone."""
+    """Calls layers in turn; keyword arguments such as `training` are passed to BN only."""
     for layer in layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         x = layer(x, **kwargs) if is_norm else layer(x)

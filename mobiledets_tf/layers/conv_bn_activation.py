@@ -1,4 +1,4 @@
-"""Convolution, BN, activation: the stem."""
+"""Convolution with BN and activation, as used in the stem."""
 
 from mobiledets_tf.architecture.specs import ConvSpec
 from mobiledets_tf.compat import keras
@@ -11,9 +11,9 @@ class ConvBNActivation(TDBLayer):
 
     Args:
       filters: output channels.
-      kernel_size, strides: of the convolution.
-      residual: must be False; kept for a uniform constructor.
-      **kwargs: of `TDBLayer`.
+      kernel_size, strides: kernel size and stride of the convolution.
+      residual: must be False; it exists so that all layers have the same constructor.
+      **kwargs: arguments of `TDBLayer`.
     """
 
     def __init__(

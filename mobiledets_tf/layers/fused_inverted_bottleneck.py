@@ -1,4 +1,4 @@
-"""Fused inverted bottleneck."""
+"""Fused inverted bottleneck layer."""
 
 from mobiledets_tf.architecture.specs import FusedInvertedBottleneckSpec
 from mobiledets_tf.compat import keras
@@ -10,14 +10,14 @@ class FusedInvertedBottleneck(TDBLayer):
     """Full kxk convolution to the expanded width -> 1x1 linear projection.
 
     [b, h, w, c] -> [b, h/strides, w/strides, filters]. The expansion and the depthwise
-    convolution of an IBN merged into one full convolution (MobileDets, section 3).
+    convolution of an IBN are merged into one full convolution (MobileDets, section 3).
 
     Args:
       filters: output channels.
-      kernel_size, strides: of the full convolution.
-      residual: adds the input; needs strides 1 and c == filters.
-      expansion: expanded width over input width, above 1.
-      **kwargs: of `TDBLayer`.
+      kernel_size, strides: kernel size and stride of the full convolution.
+      residual: whether the input is added to the output; requires strides 1 and c == filters.
+      expansion: ratio of expanded width to input width, above 1.
+      **kwargs: arguments of `TDBLayer`.
     """
 
     def __init__(

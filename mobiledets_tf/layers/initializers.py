@@ -1,10 +1,10 @@
-"""Initialisers of the released networks (FACTS: TF1 extractor and sample configs)."""
+"""Initialisers of the released networks (source: TF1 extractor and sample configs)."""
 
 import math
 
 from mobiledets_tf.compat import keras
 
-# Standard deviation of a unit normal truncated at two deviations.
+# Standard deviation of a standard normal distribution truncated at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
 
@@ -12,11 +12,11 @@ _TRUNCATED_STDDEV = 0.87962566103423978
 class DepthwiseHeNormal(keras.initializers.Initializer):
     """Truncated normal with variance 2 / (k * k), for depthwise kernels [k, k, c, 1].
 
-    Keras' own `he_normal` counts all channels into the fan-in of a depthwise kernel,
-    each of whose outputs sees one channel only.
+    Keras' own `he_normal` counts all channels in the fan-in of a depthwise kernel, although
+    each output depends on one channel only.
 
     Args:
-      seed: integer for the same draw each time, or None for a fresh one.
+      seed: integer for reproducible values, or None for different ones in each call.
     """
 
     def __init__(self, seed: int | None = None):

@@ -1,4 +1,4 @@
-"""Inverted bottleneck (IBN), with and without the expansion."""
+"""Inverted bottleneck (IBN) layers with and without expansion."""
 
 from mobiledets_tf.architecture.specs import InvertedBottleneckNoExpansionSpec, InvertedBottleneckSpec
 from mobiledets_tf.compat import keras
@@ -14,10 +14,10 @@ class InvertedBottleneck(TDBLayer):
 
     Args:
       filters: output channels.
-      kernel_size, strides: of the depthwise convolution.
-      residual: adds the input; needs strides 1 and c == filters.
-      expansion: expanded width over input width, above 1.
-      **kwargs: of `TDBLayer`.
+      kernel_size, strides: kernel size and stride of the depthwise convolution.
+      residual: whether the input is added to the output; requires strides 1 and c == filters.
+      expansion: ratio of expanded width to input width, above 1.
+      **kwargs: arguments of `TDBLayer`.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class InvertedBottleneck(TDBLayer):
 
 @keras.utils.register_keras_serializable(package="mobiledets")
 class InvertedBottleneckNoExpansion(TDBLayer):
-    """Depthwise -> (squeeze-excite) -> 1x1 linear projection; the first block of CPU and DSP.
+    """Depthwise -> (squeeze-excite) -> 1x1 linear projection, as in the first block of CPU and DSP.
 
     Args: see `InvertedBottleneck`.
     """

@@ -1,4 +1,4 @@
-"""Which Keras layer a spec becomes."""
+"""Registry of the Keras layer class of each layer spec."""
 
 import dataclasses
 
@@ -25,10 +25,17 @@ def layer_for(
     se_ratio: float | None = None,
     norm: BatchNorm = BACKBONE_NORM,
 ) -> TDBLayer:
-    """The Keras layer of a spec.
+    """Makes the Keras layer of a spec.
+
+    Args:
+      spec: spec of the layer.
+      name: name of the layer.
+      activation: inner activation, `relu6` or `hard_swish`.
+      se_ratio: squeeze-excite ratio after a depthwise convolution, or None.
+      norm: BN settings.
 
     Raises:
-      KeyError: a spec class without a layer.
+      KeyError: no layer is registered for the class of the spec.
     """
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return LAYERS[type(spec)](

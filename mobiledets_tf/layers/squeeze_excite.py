@@ -1,4 +1,4 @@
-"""Squeeze-excite as a Keras layer of its own."""
+"""Squeeze-excite as a separate Keras layer."""
 
 from mobiledets_tf.architecture.ops import SqueezeExciteOp
 from mobiledets_tf.architecture.specs import scale_filters
@@ -8,14 +8,14 @@ from mobiledets_tf.layers.base import SqueezeExciteChain
 
 @keras.utils.register_keras_serializable(package="mobiledets")
 class SqueezeExcite(keras.layers.Layer):
-    """Channel gate: mean -> 1x1 -> activation -> 1x1 -> sigmoid -> multiply; shape kept.
+    """Channel gate: mean -> 1x1 -> activation -> 1x1 -> sigmoid -> multiply; the shape is unchanged.
 
     Source: arXiv 1709.01507, with the ordinary sigmoid and biases of MobileDet-CPU.
 
     Args:
-      se_ratio: hidden width over input width, rounded half up to a multiple of 8.
-      activation: of the hidden layer.
-      **kwargs: of `keras.layers.Layer`.
+      se_ratio: ratio of hidden width to input width; the hidden width is rounded half up to a multiple of 8.
+      activation: activation of the hidden layer.
+      **kwargs: arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, se_ratio: float = 0.25, activation: str = "hard_swish", **kwargs):

@@ -1,4 +1,4 @@
-"""Tucker convolution, the generalised bottleneck."""
+"""Tucker convolution layer, a generalised bottleneck."""
 
 from mobiledets_tf.architecture.specs import TuckerSpec
 from mobiledets_tf.compat import keras
@@ -14,10 +14,10 @@ class Tucker(TDBLayer):
 
     Args:
       filters: output channels.
-      kernel_size, strides: of the full convolution.
-      residual: adds the input; needs strides 1 and c == filters.
-      in_ratio, out_ratio: above 0 and at most 1.
-      **kwargs: of `TDBLayer`.
+      kernel_size, strides: kernel size and stride of the full convolution.
+      residual: whether the input is added to the output; requires strides 1 and c == filters.
+      in_ratio, out_ratio: ratios of the inner widths, above 0 and at most 1.
+      **kwargs: arguments of `TDBLayer`.
     """
 
     def __init__(
