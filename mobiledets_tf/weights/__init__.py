@@ -1,1 +1,1 @@
-"""Weights that travel: batch normalisation recovered, trained weights on another architecture, the zoo."""
+"""Weight transfer: recovery of batch normalisation, remapping to another architecture, and the model zoo."""

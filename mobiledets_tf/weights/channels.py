@@ -1,7 +1,7 @@
-"""Which channels belong together in a detector, what they are worth, and which of them are kept.
+"""Channel groups of a detector, the importance of channels, and the choice of channels to keep.
 
-Channels that are added to each other, or that a depthwise convolution passes on, are one group:
-whoever leaves a channel of a group out leaves it out in all layers that read or write the group.
+Channels that are added to each other, or that are the input and output of a depthwise convolution,
+form one group: a channel that is removed from a group is removed in all layers that read or write it.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ IMAGE = "image"
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A convolution and the groups of channels that it reads and writes.
+    """A convolution and the channel groups that it reads and writes.
 
     Attributes:
       conv: the convolution.
-      reads, writes: names of groups; equal for a depthwise convolution.
-      ends_layer: whether it is the last of its layer.
+      reads, writes: names of the groups; equal for a depthwise convolution.
+      ends_layer: whether the convolution is the last one of its layer.
     """
 
     conv: Convolution
@@ -32,10 +32,10 @@ class Place:
 
 
 def places(target: Target) -> dict[str, Place]:
-    """Every convolution of a detector by its name, in order.
+    """Returns every convolution of a detector by its name, in order.
 
-    A residual layer writes the group that it reads. Every other layer writes a group of its own, which has
-    the layer's name; the last convolution of a predictor writes boxes or classes.
+    A residual layer writes the group that it reads. Every other layer writes a separate group with the
+    name of the layer; the last convolution of a predictor writes boxes or classes.
     """
     scaled = target.architecture.scaled(target.depth_multiplier)
     residual = {name: layer.residual for name, layer in scaled.named_layers()}
@@ -62,7 +62,7 @@ def places(target: Target) -> dict[str, Place]:
 def _chain(layer: str, convs: list[Convolution], reads: str, writes: str) -> dict[str, Place]:
     found, group = {}, reads
     for conv in convs:
-        if "_se_" in conv.name:  # It reads and scales the group, and has a narrow group of its own.
+        if "_se_" in conv.name:  # It reads and scales the group; its hidden layer is another group.
             inside = f"{layer}/se"
             pair = (group, inside) if conv.op.name == "reduce" else (inside, group)
             found[conv.name] = Place(conv, *pair, ends_layer=False)
@@ -81,7 +81,7 @@ class Folded:
     Attributes:
       kernel: float64 [k, k, in, out], or [k, k, channels, 1].
       offset: float64 [out].
-      mean, std: of y, as the batch normalisation states them; float64 [out].
+      mean, std: mean and standard deviation of y according to the batch normalisation; float64 [out].
     """
 
     kernel: np.ndarray
@@ -91,7 +91,7 @@ class Folded:
 
     @classmethod
     def of(cls, conv: Convolution, weights: Mapping[str, np.ndarray]) -> "Folded":
-        """Reads a convolution of a network."""
+        """Folds the batch normalisation of a network's convolution."""
         kernel = np.asarray(weights[conv.kernel], np.float64)
         if not conv.op.batch_norm:
             offset = np.asarray(weights[conv.bias], np.float64)
@@ -106,7 +106,7 @@ class Folded:
         return cls(kernel * along, beta - factor * mean, beta, np.abs(factor) * np.sqrt(variance))
 
     def norm(self, epsilon: float) -> dict[str, np.ndarray]:
-        """The four weights of the batch normalisation that makes y of kernel * x."""
+        """Returns the four weights of the batch normalisation that maps kernel * x to y."""
         variance = self.std**2
         return {
             "gamma": np.sqrt(variance + epsilon), "beta": self.mean, "moving_mean": self.mean - self.offset,
@@ -114,30 +114,30 @@ class Folded:
         }  # fmt: skip
 
     def some(self, channels: np.ndarray) -> "Folded":
-        """Some of the output channels."""
+        """Returns the convolution with only the given output channels."""
         axis = 2 if self.kernel.shape[-1] == 1 and len(self.offset) == self.kernel.shape[2] else 3
         vectors = (self.offset[channels], self.mean[channels], self.std[channels])
         return Folded(np.take(self.kernel, channels, axis), *vectors)
 
 
 def importance(target: Target, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What each channel is worth: how much of it those who read it make of it.
+    """Computes the importance of each channel: its contribution to the convolutions that read it.
 
     Args:
       target: the detector.
-      weights: of it, by canonical name; those of the class predictors may be missing.
+      weights: weights of the detector by canonical name; those of the class predictors may be missing.
 
     Returns:
       Group -> float64 [channels]: the root of the summed squares, over all convolutions that read the
-      group, of the channel's standard deviation times the norm of the kernel that reads it (BN folded
-      in, so that no rescaling changes the order).
+      group, of the channel's standard deviation times the norm of the kernel that reads it (with BN
+      folded in, so that no rescaling changes the order).
     """
     found: dict[str, np.ndarray] = {}
-    energy: dict[str, np.ndarray] = {}  # Of what was written into a group, squared.
-    layer_energy: dict[tuple[str, str], np.ndarray] = {}  # Behind a depthwise convolution of a layer.
+    energy: dict[str, np.ndarray] = {}  # Variance of the values written to a group.
+    layer_energy: dict[tuple[str, str], np.ndarray] = {}  # Variance after a layer's depthwise convolution.
     for place in places(target).values():
         conv = place.conv
-        if conv.kernel not in weights:  # Class predictors that were left behind; nothing reads them.
+        if conv.kernel not in weights:  # A class predictor without weights; no convolution reads its output.
             continue
         folded = Folded.of(conv, weights)
         if conv.op.depthwise:
@@ -147,31 +147,32 @@ def importance(target: Target, weights: Mapping[str, np.ndarray]) -> dict[str, n
             read = layer_energy.get((conv.layer, place.reads), energy[place.reads])
             share = read * (folded.kernel**2).sum(axis=(0, 1, 3))
             found[place.reads] = found.get(place.reads, 0.0) + share
-        # A squeeze-excite's gate adds nothing to the group that it scales.
+        # The gate of a squeeze-excite scales its group and adds nothing to it.
         if conv.op.batch_norm or place.writes.endswith("/se"):
             energy[place.writes] = energy.get(place.writes, 0.0) + folded.std**2
     return {group: np.sqrt(value) for group, value in found.items()}
 
 
 class Choice:
-    """Which channels of a trained network's groups are kept where there is place for some.
+    """Chooses which channels of a trained network's groups are kept in a narrower network.
 
     Args:
-      worth: of `importance`.
-      by_worth: orders kept channels from the most to the least important (as once-for-all does, arXiv
-        1908.09791), for weights of which narrower networks take the first; else they keep their order.
+      worth: importance of the channels of each group, as returned by `importance`.
+      by_worth: whether kept channels are sorted from most to least important (as in once-for-all, arXiv
+        1908.09791), for shared weights whose first channels narrower networks use; otherwise they keep
+        their order.
     """
 
     def __init__(self, worth: Mapping[str, np.ndarray], by_worth: bool = False):
         self._worth, self._by_worth = worth, by_worth
 
     def __call__(self, group: str, channels: int, places: int) -> np.ndarray:
-        """Numbers of the channels that are kept; int64 [at most `places`].
+        """Returns the indices of the channels that are kept; int64 [at most `places`].
 
         Args:
-          group: of the trained network.
-          channels: that it has.
-          places: that there are; where there are more, all channels are kept.
+          group: name of a group of the trained network.
+          channels: number of channels of the group.
+          places: number of channels wanted; if it exceeds `channels`, all channels are kept.
         """
         if group not in self._worth:  # The image, boxes and classes have a fixed order.
             return np.arange(min(channels, places))

@@ -1,23 +1,23 @@
-"""Kernels as products of smaller ones: what turns one kind of layer into another.
+"""Decomposition of kernels into products of smaller ones, and their composition.
 
-All functions are exact where the kernel has the rank that is asked for, and otherwise as near as
-any product of that shape (Eckart and Young, 1936; Tucker: each basis is the best one given those
-before it, ST-HOSVD, Vannieuwenhoven et al., 2012). Arrays are float64; `error` is the Frobenius
-norm of what is left out, in parts of the whole.
+The decompositions are exact if the kernel has the requested rank, and otherwise the best approximation
+by a product of that shape (Eckart and Young, 1936; for Tucker, each basis is the best one given those
+before it, ST-HOSVD, Vannieuwenhoven et al., 2012). Arrays are float64; `error` is the Frobenius norm
+of the residual as a fraction of the kernel's norm.
 """
 
 import numpy as np
 
 
 def depthwise_and_pointwise(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Each output channel's kernel as one spatial kernel times one mix of the input channels.
+    """Factorises each output channel's kernel into a spatial kernel and a mix of the input channels.
 
     Args:
-      kernel: [k, k, in, out], a full convolution.
+      kernel: kernel of a full convolution, [k, k, in, out].
 
     Returns:
-      (depthwise kernel [k, k, out, 1], pointwise kernel [1, 1, in, out], error): first the
-      pointwise convolution, then the depthwise one.
+      (depthwise kernel [k, k, out, 1], pointwise kernel [1, 1, in, out], error); the pointwise
+      convolution comes first, then the depthwise one.
     """
     side, _, inputs, outputs = kernel.shape
     spatial, mix, error = _rank_one(np.moveaxis(kernel, -1, 0).reshape(outputs, side * side, inputs))
@@ -25,14 +25,14 @@ def depthwise_and_pointwise(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def depthwise_then_pointwise(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Each input channel's kernel as one spatial kernel times one spread over the output channels.
+    """Factorises each input channel's kernel into a spatial kernel and weights of the output channels.
 
     Args:
-      kernel: [k, k, in, out], a full convolution.
+      kernel: kernel of a full convolution, [k, k, in, out].
 
     Returns:
-      (depthwise kernel [k, k, in, 1], pointwise kernel [1, 1, in, out], error): first the depthwise
-      convolution, then the pointwise one.
+      (depthwise kernel [k, k, in, 1], pointwise kernel [1, 1, in, out], error); the depthwise
+      convolution comes first, then the pointwise one.
     """
     side, _, inputs, outputs = kernel.shape
     spatial, mix, error = _rank_one(np.moveaxis(kernel, 2, 0).reshape(inputs, side * side, outputs))
@@ -40,9 +40,9 @@ def depthwise_then_pointwise(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _rank_one(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """The best rank-one factors of each of [n, rows, columns]: [n, rows], [n, columns], error."""
+    """Returns the best rank-one factors of matrices [n, rows, columns]: [n, rows], [n, columns], error."""
     left, values, right = np.linalg.svd(matrices, full_matrices=False)
-    # A spatial kernel keeps the sign of its sum, and both factors get the same share of the norm.
+    # The sign is chosen so that the sum of the first factor is not negative; both factors get equal norms.
     sign = np.where(left[:, :, 0].sum(axis=1) < 0, -1.0, 1.0)[:, None]
     share = np.sqrt(values[:, :1]) * sign
     return left[:, :, 0] * share, right[:, 0] * share, _left_out(values[:, 1:], values)
@@ -51,10 +51,10 @@ def _rank_one(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 def tucker(
     kernel: np.ndarray, in_rank: int, out_rank: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """A convolution between two truncated bases, of its input and of its output channels.
+    """Factorises a kernel into bases of its input and output channels and a core convolution between them.
 
     Args:
-      kernel: [k, k, in, out].
+      kernel: kernel of a full convolution, [k, k, in, out].
       in_rank, out_rank: sizes of the bases; at most `in` and `out`.
 
     Returns:
@@ -68,7 +68,7 @@ def tucker(
 
 
 def _basis(tensor: np.ndarray, axis: int, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """(orthonormal basis [size, rank] of an axis, the tensor in it, squared norm that is left out)."""
+    """Returns (orthonormal basis [size, rank] of an axis, tensor in this basis, squared residual norm)."""
     unfolded = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
     left, values, _ = np.linalg.svd(unfolded, full_matrices=False)
     basis = left[:, :rank]
@@ -82,15 +82,15 @@ def _left_out(discarded: np.ndarray, values: np.ndarray) -> float:
 
 
 def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The kernel of two full convolutions one after the other, at least one of which is 1x1.
+    """Composes two consecutive full convolutions, at least one of which is 1x1, into one kernel.
 
     Args:
-      first: [k, k, in, middle].
-      second: [k, k, middle, out].
+      first: kernel of the first convolution, [k, k, in, middle].
+      second: kernel of the second convolution, [k, k, middle, out].
 
     Returns:
-      [k, k, in, out] with the larger k. Exact, apart from what an offset between the two does at the
-      border of an image, where the second one reads padding.
+      [k, k, in, out] with the larger k. It is exact, except for the effect of an offset between the two
+      at the border of an image, where the second convolution reads padding.
     """
     side = max(first.shape[0], second.shape[0])
     whole = np.einsum("abim,cdmo->acbdio", first, second)
@@ -98,11 +98,11 @@ def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def compose_depthwise(pointwise: np.ndarray, depthwise: np.ndarray) -> np.ndarray:
-    """The full convolution of a pointwise convolution and a depthwise one behind it.
+    """Composes a pointwise convolution and the depthwise one after it into one full kernel.
 
     Args:
-      pointwise: [1, 1, in, out].
-      depthwise: [k, k, out, 1].
+      pointwise: kernel of the pointwise convolution, [1, 1, in, out].
+      depthwise: kernel of the depthwise convolution, [k, k, out, 1].
 
     Returns:
       [k, k, in, out].

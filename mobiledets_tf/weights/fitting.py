@@ -1,4 +1,4 @@
-"""Weights of any origin made ready for the training of a network: the same one or another."""
+"""Preparation of weights of any origin for training a detector of the same or another architecture."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mobiledets_tf.weights.remap import Remapped, remap, same_network
 
 
 def needs_images(source: Account, target: Target) -> bool:
-    """Whether weights need images before a detector can be trained from them."""
+    """Returns whether images are needed before a detector can be trained from the weights."""
     return source.folded_norm or not same_network(source.target, target)
 
 
@@ -22,20 +22,21 @@ def fit(
     source: Account, target: Target, images: Images | None, build: Callable[[], keras.Model] | None = None,
     seed: int = 0, by_worth: bool = False,
 ) -> Account:  # fmt: skip
-    """The weights of an account for a detector, batch normalisation recovered.
+    """Fits the weights of an account to a detector and recovers batch normalisation.
 
-    Weights of the same network stay as they are, bit for bit, unless their batch normalisation is
-    folded: then it gets statistics, and the network still computes the same. Weights of another
-    network are remapped, and their statistics measured anew.
+    Weights of the same network stay the same, bit for bit, unless their batch normalisation is folded:
+    then its statistics are measured, and the network still computes the same. Weights of another
+    network are remapped, and their statistics are measured anew.
 
     Args:
-      source: weights, all of one network.
+      source: all weights of one network.
       target: the wanted detector.
-      images: batches of float32 [batch, height, width, 3] in [-1, 1], of the target's image size; None
-        where there are none: folded weights then stay for inference only.
-      build: makes the wanted detector; default `build_detector`.
-      seed: of fresh weights.
-      by_worth: orders the channels by importance, also of the same network; see `channels.Choice`.
+      images: batches of float32 [batch, height, width, 3] in [-1, 1] with the target's image size. With
+        None, folded weights remain usable for inference only.
+      build: makes the wanted detector; by default `build_detector`.
+      seed: seed of weights that are initialised anew.
+      by_worth: whether channels are sorted by importance, even for the same network; see
+        `channels.Choice`.
     """
     keras.utils.set_random_seed(seed)
     build = build or (lambda: _build(target))
@@ -50,7 +51,7 @@ def fit(
     imported.assign(account, _named(detector))
     if images is not None:
         _correct(remapped, detector, images)
-        # Fresh tensors too: statistics were measured behind them.
+        # Newly initialised weights are included because the statistics were measured with them.
         account.weights = {name: weight.numpy() for name, weight in _named(detector).items()}
         account.notes.append(_measured(images))
     return account
@@ -67,7 +68,7 @@ def _named(detector: keras.Model) -> dict:
 
 
 def _unfolded(source: Account, detector: keras.Model, images: Images) -> Account:
-    """The same network with statistics in its batch normalisation."""
+    """Returns the account with measured statistics in the batch normalisation of the same network."""
     imported.assign(source, _named(detector))
     unfold_norm(detector, images)
     named = _named(detector)
@@ -87,8 +88,9 @@ def _measured(images: Images) -> str:
 def _correct(remapped: Remapped, detector: keras.Model, images: Images) -> None:
     """Sets the statistics of a remapped network.
 
-    Where a batch normalisation keeps an activation linear, the remapping guessed its input's deviation; the
-    convolution behind it takes what the guess was wrong by, so that the product stays what it was.
+    If a batch normalisation keeps an activation linear, the remapping estimated the standard deviation of
+    its input. The kernel that reads its output is scaled by the error of the estimate, so that the product
+    does not change.
     """
     statistics = NormStatistics(detector)
     before = {conv.name: _factor(detector, conv.name) for conv, _ in remapped.linear}
@@ -98,12 +100,12 @@ def _correct(remapped: Remapped, detector: keras.Model, images: Images) -> None:
     for conv, reader in remapped.linear:
         kernel = detector.get_layer(reader.name).weights[0]
         ratio = before[conv.name] / _factor(detector, conv.name)
-        # Rows are the third axis, in depthwise kernels as well.
+        # Input channels are the third axis, in depthwise kernels as well.
         kernel.assign(kernel.numpy() * ratio[:, None])
     statistics.recover(images)
 
 
 def _factor(detector: keras.Model, name: str) -> np.ndarray:
-    """What the batch normalisation of a convolution multiplies by; float64 [channels]."""
+    """Returns the factor that a convolution's batch normalisation multiplies by; float64 [channels]."""
     norm = detector.get_layer(f"{name}_bn")
     return norm.gamma.numpy().astype(np.float64) / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)

@@ -1,18 +1,20 @@
-"""One kind of layer into another: by way of its fused form.
+"""Conversion of a trained layer to another kind of layer through a fused form.
 
-Every layer of the space is, nearly, a full convolution to some inner channels, an activation and a
-pointwise projection. `fused_form` brings a trained layer into that form, and from there each kind
-is made:
+Every layer of the space is approximately a full convolution to some inner channels, an activation and
+a pointwise projection. `fused_form` converts a trained layer to that form, from which each kind of
+layer is made as follows:
 
-  fused      the form itself
-  ibn        the best rank-one factors of each inner channel's kernel (`decompose.depthwise_and_pointwise`)
-  separable  activation replaced by its linear fit, then the best rank-one factors of each input channel
-  tucker     activation replaced by its linear fit, then Tucker's decomposition
+  fused      use the form itself
+  ibn        take the best rank-one factors of each inner channel's kernel
+             (`decompose.depthwise_and_pointwise`)
+  separable  replace the activation by its linear fit, then take the best rank-one factors of each input
+             channel's kernel
+  tucker     replace the activation by its linear fit, then compute the Tucker decomposition
 
-A layer so made has an activation where the original had none. It is kept linear there: the batch
-normalisation before it puts its input into the middle of the linear range, and what follows undoes
-that. Kernels are given as if the input were independent between channels; `Made.linear` says where
-measured statistics should correct that.
+A converted layer has an activation where the original layer had none. It is kept linear there: the
+batch normalisation before the activation maps its input to the middle of the linear range, and the
+next operation undoes this. The kernels are computed as if input channels were independent;
+`Made.linear` lists where measured statistics should correct this.
 """
 
 import dataclasses
@@ -27,13 +29,13 @@ from mobiledets_tf.weights.moments import LINEAR_AT, through
 
 @dataclasses.dataclass
 class FusedForm:
-    """A layer as full convolution, activation, projection.
+    """A layer in the form of a full convolution, an activation and a projection.
 
     Attributes:
-      expand: [k, k, in, inner].
-      project: [1, 1, inner, out].
-      activation: between the two.
-      how: `copied` for a layer that was fused, `composed` otherwise.
+      expand: the full convolution, kernel [k, k, in, inner].
+      project: the projection, kernel [1, 1, inner, out].
+      activation: activation between the two.
+      how: `copied` if the layer was a fused one, `composed` otherwise.
     """
 
     expand: Folded
@@ -42,13 +44,13 @@ class FusedForm:
     how: str
 
     def some(self, inputs: np.ndarray, outputs: np.ndarray) -> "FusedForm":
-        """Some of the input and output channels."""
+        """Returns the form with only the given input and output channels."""
         kernel = self.expand.kernel[:, :, inputs]
         expand = dataclasses.replace(self.expand, kernel=kernel)
         return dataclasses.replace(self, expand=expand, project=self.project.some(outputs))
 
     def inner(self, places: int) -> "FusedForm":
-        """The most important inner channels, as many as there are places for, in their order."""
+        """Returns the form with at most `places` inner channels: the most important ones in their order."""
         _, spread, _ = through(self.activation, self.expand.mean, self.expand.std)
         worth = spread * np.linalg.norm(self.project.kernel[0, 0], axis=1)
         kept = np.sort(np.argsort(-worth, kind="stable")[:places])
@@ -57,7 +59,7 @@ class FusedForm:
         return dataclasses.replace(self, expand=self.expand.some(kept), project=project)
 
     def full(self) -> Folded:
-        """One full convolution: the activation is replaced by its linear fit."""
+        """Returns one full convolution, in which the activation is replaced by its linear fit."""
         mean, _, slope = through(self.activation, self.expand.mean, self.expand.std)
         rows = self.project.kernel[0, 0] * slope[:, None]
         constant = (mean + slope * (self.expand.offset - self.expand.mean)) @ self.project.kernel[0, 0]
@@ -67,13 +69,14 @@ class FusedForm:
 
 @dataclasses.dataclass
 class Made:
-    """A layer of a wanted kind.
+    """A layer converted to the wanted kind.
 
     Attributes:
-      parts: role (`expand`, `depthwise`, ...) -> convolution; kernels as the role has them.
-      how: of `imported.Origin`.
-      error: of the decomposition, None without one.
-      linear: (role, role that reads it): where an activation is kept linear by the first one's BN.
+      parts: role (`expand`, `depthwise`, ...) -> convolution, with the kernel layout of the role.
+      how: how the weights were made, as in `imported.Origin`.
+      error: relative error of the decomposition, None if there was none.
+      linear: (role, role that reads its output) pairs in which the BN of the first role keeps the
+        activation linear.
     """
 
     parts: dict[str, Folded]
@@ -83,11 +86,11 @@ class Made:
 
 
 def fused_form(parts: Mapping[str, Folded], activation: str, op: str) -> FusedForm:
-    """A trained layer in fused form; a squeeze-excite is left out.
+    """Converts a trained layer to fused form; a squeeze-excite is left out.
 
     Args:
       parts: role -> convolution.
-      activation: of the layer.
+      activation: activation of the layer.
       op: kind of the layer, `ibn`, `fused`, `tucker` or `dwsep_no_expansion`.
     """
     if op == "fused":
@@ -113,13 +116,14 @@ def fused_form(parts: Mapping[str, Folded], activation: str, op: str) -> FusedFo
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """Sizes of the layer that is made.
+    """Description of the layer to be made.
 
     Attributes:
-      kernel_size: of its spatial kernel.
-      widths: role -> output channels.
-      activation: inside it.
-      mean, std: of its input, float64 [in], as far as the trained network's BN tell.
+      kernel_size: size of the spatial kernel.
+      widths: role -> number of output channels.
+      activation: activation inside the layer.
+      mean, std: mean and standard deviation of the layer's input, float64 [in], estimated from the BN of
+        the trained network.
     """
 
     kernel_size: int
@@ -130,7 +134,7 @@ class Wanted:
 
 
 def middle(kernel: np.ndarray, side: int) -> np.ndarray:
-    """A kernel [k, k, ...] by its middle: cut, or with zeros around it."""
+    """Crops a kernel [k, k, ...] to its middle or pads it with zeros, to `side` x `side`."""
     margin = (side - kernel.shape[0]) // 2
     if margin < 0:
         return kernel[-margin:margin, -margin:margin]
@@ -138,14 +142,14 @@ def middle(kernel: np.ndarray, side: int) -> np.ndarray:
 
 
 def to_fused(form: FusedForm, wanted: Wanted) -> Made:
-    """A fused inverted bottleneck."""
+    """Makes a fused inverted bottleneck."""
     form = form.inner(wanted.widths["expand"])
     expand = dataclasses.replace(form.expand, kernel=middle(form.expand.kernel, wanted.kernel_size))
     return Made({"expand": expand, "project": form.project}, form.how)
 
 
 def to_ibn(form: FusedForm, wanted: Wanted) -> Made:
-    """An inverted bottleneck."""
+    """Makes an inverted bottleneck."""
     form = form.inner(wanted.widths["expand"])
     kernel = middle(form.expand.kernel, wanted.kernel_size)
     spatial, mix, error = decompose.depthwise_and_pointwise(kernel)
@@ -157,7 +161,7 @@ def to_ibn(form: FusedForm, wanted: Wanted) -> Made:
 
 
 def to_separable(form: FusedForm, wanted: Wanted) -> Made:
-    """A depthwise convolution and a projection."""
+    """Makes a depthwise convolution followed by a projection."""
     whole = form.full()
     kernel = middle(whole.kernel, wanted.kernel_size)
     spatial, mix, error = decompose.depthwise_then_pointwise(kernel)
@@ -169,19 +173,19 @@ def to_separable(form: FusedForm, wanted: Wanted) -> Made:
 
 
 def to_tucker(form: FusedForm, wanted: Wanted) -> Made:
-    """A Tucker layer."""
+    """Makes a Tucker layer."""
     whole = form.full()
     kernel = middle(whole.kernel, wanted.kernel_size)
     ranks = (min(wanted.widths["compress"], kernel.shape[2]), min(wanted.widths["conv"], kernel.shape[3]))
     inputs, core, outputs, error = decompose.tucker(kernel, *ranks)
     compress, scale, shift = _kept_linear(inputs, wanted, wanted.mean, wanted.std)
-    # In terms of what the compression would give without its batch normalisation and activation.
+    # Moments of the compression's output without its batch normalisation and activation.
     plain_mean = wanted.mean @ inputs[0, 0]
     plain_std = np.sqrt((wanted.std**2) @ inputs[0, 0] ** 2)
     conv, scale_core, shift_core = _kept_linear(core, wanted, plain_mean, plain_std)
     conv = dataclasses.replace(
         conv, kernel=conv.kernel * scale[:, None],
-        # `shift` is what the compression's output lacks, in its own plain terms.
+        # `shift` is the constant missing from the compression's output, before BN and activation.
         offset=conv.offset + shift @ conv.kernel.sum(axis=(0, 1)),
     )  # fmt: skip
     parts = {"compress": compress, "conv": conv, "project": _behind(outputs, whole, scale_core, shift_core)}
@@ -196,23 +200,23 @@ MAKERS: dict[str, Callable[[FusedForm, Wanted], Made]] = {
 def _kept_linear(
     kernel: np.ndarray, wanted: Wanted, mean: np.ndarray, std: np.ndarray, depthwise: bool = False
 ) -> tuple[Folded, np.ndarray, np.ndarray]:
-    """A convolution whose activation works in its linear range.
+    """Makes a convolution whose activation operates in its linear range.
 
     Args:
-      kernel: [k, k, in, out], or [k, k, in, 1] depthwise.
-      wanted: whose activation it is.
-      mean, std: of its input.
-      depthwise: which of the two the kernel is.
+      kernel: [k, k, in, out], or [k, k, in, 1] if it is depthwise.
+      wanted: description of the layer, which defines the activation.
+      mean, std: mean and standard deviation of the convolution's input, [in].
+      depthwise: whether the kernel is depthwise.
 
     Returns:
-      (the convolution, scale [out], shift [out]): kernel * x is nearly scale * output + shift.
+      (the convolution, scale [out], shift [out]): kernel * x is approximately scale * output + shift.
     """
     spread, summed = (kernel**2).sum(axis=(0, 1)), kernel.sum(axis=(0, 1))
     if depthwise:
         out_mean, variance = summed[:, 0] * mean, spread[:, 0] * std**2
     else:
         out_mean, variance = mean @ summed, std**2 @ spread
-    # A channel that is nothing stays nothing.
+    # The lower bound prevents a division by zero; a channel that is zero stays zero.
     deviation = np.maximum(np.sqrt(variance), 1e-6)
     at = np.full(len(out_mean), LINEAR_AT[wanted.activation])
     ones = np.ones_like(at)
@@ -224,5 +228,5 @@ def _kept_linear(
 
 
 def _behind(mix: np.ndarray, whole: Folded, scale: np.ndarray, shift: np.ndarray) -> Folded:
-    """The projection behind a convolution that is kept linear."""
+    """Makes the projection after a convolution that is kept linear; it undoes scale and shift."""
     return Folded(mix * scale[:, None], whole.offset + shift @ mix[0, 0], whole.mean, whole.std)

@@ -1,4 +1,4 @@
-"""What an activation does to a normally distributed input, in mean and slope."""
+"""Moments and linear fit of an activation's output for a normally distributed input."""
 
 import numpy as np
 
@@ -16,11 +16,11 @@ def _activate(x: np.ndarray, activation: str) -> np.ndarray:
 def through(
     activation: str | None, mean: np.ndarray, std: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Moments of an activation's output and its best linear fit (Bussgang, 1952).
+    """Computes the moments of an activation's output and its best linear fit (Bussgang, 1952).
 
     Args:
       activation: `relu6`, `hard_swish` or None.
-      mean, std: of its input, float64 [channels].
+      mean, std: mean and standard deviation of the input, float64 [channels].
 
     Returns:
       (mean of the output, its standard deviation, slope of the fit), float64 [channels]; the fit is

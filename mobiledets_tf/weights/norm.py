@@ -1,10 +1,10 @@
-"""Batch normalisation whose statistics are missing, measured in one pass over images.
+"""Recovery of missing batch normalisation statistics in one pass over images.
 
-A search normalises by the batch and keeps no statistics: `recover_norm` sets them. A .tflite file
-holds convolutions with batch normalisation folded in; imported, its normalisations are the
-identity, which a training would replace by the batch's own and so destroy what the file knew:
-`unfold_norm` gives them statistics, and the scale and offset with which the network computes what
-it did.
+A search normalises by the statistics of the batch and keeps none: `recover_norm` measures and sets
+them. A .tflite file contains convolutions with batch normalisation folded in. After an import its
+normalisations are the identity; training would normalise by the statistics of the batch instead and so
+destroy what the network has learnt. `unfold_norm` sets measured statistics, and the scale and offset
+with which the network still computes the same.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ Images = Sequence[tf.Tensor | np.ndarray]
 def recover_norm(detector: keras.Model, images: Images) -> None:
     """Sets the moving statistics of all batch normalisations to their means over some batches.
 
-    The network runs in training mode, so that what each normalisation reads is normalised by the
-    batch as well.
+    The network runs in training mode, so that the input of each normalisation has been normalised by
+    the statistics of the batch as well.
 
     Args:
-      detector: of `build_detector`.
-      images: float32 [batch, height, width, 3] in [-1, 1], at least one batch.
+      detector: model made by `build_detector`.
+      images: one or more batches, float32 [batch, height, width, 3] in [-1, 1].
     """
     NormStatistics(detector).recover(images)
 
 
 def unfold_norm(detector: keras.Model, images: Images) -> None:
-    """Gives all batch normalisations statistics without changing what they compute in inference.
+    """Sets the statistics of all batch normalisations without changing what they compute in inference.
 
     A normalisation computes a * z + b; with the mean m and the variance v of z over the images its
     scale becomes a * sqrt(v + epsilon) and its offset b + a * m.
 
     Args:
-      detector: of `build_detector`.
+      detector: model made by `build_detector`.
       images: as in `recover_norm`; 100 photos are enough.
     """
     NormStatistics(detector).unfold(images)
@@ -46,14 +46,14 @@ class NormStatistics:
     """Measures and sets the statistics of a detector's batch normalisations; traced once for several passes.
 
     Args:
-      detector: of `build_detector`.
+      detector: model made by `build_detector`.
     """
 
     def __init__(self, detector: keras.Model):
         self._norms = [n for n in detector.layers if isinstance(n, keras.layers.BatchNormalization)]
         reader = keras.Model(detector.input, [norm.input for norm in self._norms])
 
-        # One function: the maps themselves are freed as soon as they are reduced.
+        # Feature maps are reduced in the same function, so that they are freed as early as possible.
         @tf.function(reduce_retracing=True)
         def measure(batch, training: bool):
             return [tf.nn.moments(x, [0, 1, 2]) for x in reader(batch, training=training)]
@@ -78,7 +78,7 @@ class NormStatistics:
             norm.moving_variance.assign(variance)
 
     def _moments(self, images: Images, training: bool) -> list[np.ndarray]:
-        """[mean, variance] at the input of each normalisation, averaged over batches; float64 [channels]."""
+        """Returns [mean, variance] of each BN's input, averaged over batches; float64 [channels] each."""
         found = [self._measure(tf.convert_to_tensor(batch), training) for batch in images]
         if not found:
             raise ValueError("no batch of images; allowed: 1 and more")

@@ -1,10 +1,10 @@
-"""Weights of a trained detector on another architecture (as FNA does, arXiv 2001.02525, 2006.12986).
+"""Remapping of trained weights to another architecture (as in FNA, arXiv 2001.02525, 2006.12986).
 
-Layers of one name are partners. Between layers of one kind the most important channels are kept,
-consistently along the network (`channels`), and kernels by their middle; layers of two kinds are
-turned into each other by decomposition (`layers`). What the trained network has no counterpart of
-is added so that it changes nothing yet: a residual layer adds nothing, a new channel is read by
-nobody.
+Layers with the same name correspond to each other. If they are of the same kind, the most important
+channels are kept, consistently throughout the network (`channels`), and kernels are cropped to their
+middle or padded; otherwise the trained layer is converted by decomposition (`layers`). Parts without a
+counterpart in the trained network are added so that they have no effect at first: a residual layer
+adds nothing, and the weights that read a new channel are zero.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ _OPEN_GATE = 3.0
 
 @dataclasses.dataclass
 class Remapped:
-    """A remapping.
+    """Result of a remapping.
 
     Attributes:
-      account: the weights of the wanted network; those in `account.fresh` are fresh.
-      linear: (convolution, the one that reads it): the first one's BN keeps an activation linear that the
-        trained network did not have.
+      account: weights of the wanted network; those in `account.fresh` keep their initial values.
+      linear: (convolution, convolution that reads its output) pairs in which the BN of the first keeps
+        linear an activation that the trained network did not have.
     """
 
     account: Account
@@ -38,7 +38,7 @@ class Remapped:
 
 
 def same_network(one: Target, other: Target) -> bool:
-    """Whether two detectors differ in class count, image size and name only."""
+    """Returns whether two detectors differ at most in class count, image size and name."""
     scaled = [t.architecture.scaled(t.depth_multiplier) for t in (one, other)]
     plain = [dataclasses.replace(network, name="", origin=None) for network in scaled]
     return plain[0] == plain[1]
@@ -47,14 +47,14 @@ def same_network(one: Target, other: Target) -> bool:
 def remap(
     source: Account, target: Target, fresh: Mapping[str, np.ndarray], by_worth: bool = False
 ) -> Remapped:
-    """Puts a trained network's weights onto another architecture.
+    """Remaps a trained network's weights to another architecture.
 
     Args:
-      source: the weights of a network, those of the class predictors' last convolutions perhaps left fresh;
-        its BN has statistics (`norm.unfold_norm`).
+      source: weights of the trained network with BN statistics (`norm.unfold_norm`); those of the class
+        predictors' last convolutions may be missing.
       target: the wanted detector.
-      fresh: initial weights of it, by canonical name.
-      by_worth: see `channels.Choice`.
+      fresh: initial weights of the wanted detector by canonical name.
+      by_worth: whether channels are sorted by importance; see `channels.Choice`.
     """
     return _Remap(source, target, fresh, by_worth).run()
 
@@ -104,10 +104,10 @@ class _Remap:
             for place in mine:
                 self._keep(place)
 
-    # --- layers of one kind -------------------------------------------------------------------
+    # --- layers of the same kind --------------------------------------------------------------
 
     def _keep(self, place: Place) -> None:
-        """Cuts or widens a convolution."""
+        """Copies a convolution, narrowed or widened to its new size."""
         conv, theirs = place.conv, self._theirs.get(place.conv.name)
         if theirs is None:
             self._fresh_gate(conv)
@@ -135,7 +135,7 @@ class _Remap:
         self, conv: Convolution, name: str, value: np.ndarray, sources: tuple[str, ...],
         how: str | None = None, error: float | None = None,
     ) -> None:  # fmt: skip
-        """Places what is kept of a weight; new channels are fresh, and nobody reads them."""
+        """Stores the kept part of a weight; new channels keep initial values, and zero weights read them."""
         fresh = np.asarray(self._fresh[name])
         if value.ndim == 4:
             value = layers.middle(value, fresh.shape[0])
@@ -152,7 +152,7 @@ class _Remap:
         self.account.origins[name] = Origin(how, sources, error)
 
     def _fresh_gate(self, conv: Convolution) -> None:
-        """A squeeze-excite that the trained network lacks: a gate that is open."""
+        """Initialises a squeeze-excite that the trained network does not have as an open gate."""
         why = f"{self._source.target.architecture.name!r} has no squeeze-excite there"
         self.account.fresh |= dict.fromkeys(conv.weights, why)
         if conv.op.name == "expand":
@@ -163,7 +163,7 @@ class _Remap:
         for place in mine:
             self.account.fresh |= dict.fromkeys(place.conv.weights, why)
 
-    # --- layers of two kinds ------------------------------------------------------------------
+    # --- layers of different kinds ------------------------------------------------------------
 
     def _convert(self, layer: str, wanted: LayerSpec, given: LayerSpec, mine: list[Place]) -> None:
         theirs = [p for p in self._theirs.values() if p.conv.layer == layer and "_se_" not in p.conv.name]
@@ -192,9 +192,9 @@ class _Remap:
         self._linear += [(convs[one], convs[other]) for one, other in made.linear]
 
     def _group_moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """(mean, standard deviation) of each group that layers read, as the trained network's BN tell.
+        """Returns (mean, standard deviation) of each channel group between layers, estimated from the BN.
 
-        What residual layers add is taken as independent.
+        The outputs that residual layers add are assumed to be independent.
         """
         mean: dict[str, np.ndarray] = {}
         variance: dict[str, np.ndarray] = {}
@@ -211,12 +211,12 @@ class _Remap:
     # --- the account --------------------------------------------------------------------------
 
     def _account_for_files(self) -> None:
-        """Where each tensor of the file went: to all weights that were made of what it held."""
+        """Records which weights were made from each tensor of the file."""
         went: dict[str, list[str]] = {}
         for name, origin in self.account.origins.items():
             for source in origin.sources:
                 went.setdefault(source, []).append(name)
-        # Batch normalisation is folded into what is made of a kernel.
+        # Batch normalisation is folded into the weights that are made from a kernel.
         kernels = {
             weight: conv.kernel
             for conv in (place.conv for place in self._theirs.values())
@@ -234,5 +234,5 @@ class _Remap:
 
 
 def _vectors(conv: Convolution) -> list[str]:
-    """Names of the weights of a convolution beside its kernel."""
+    """Returns the names of a convolution's weights other than its kernel."""
     return [conv.norm(part) for part in BN_WEIGHTS] if conv.op.batch_norm else [conv.bias]

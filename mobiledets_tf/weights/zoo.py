@@ -1,8 +1,8 @@
-"""Published checkpoints by name: the MobileDets of the TF1 detection zoo.
+"""Published MobileDet checkpoints of the TF1 detection zoo, selected by name.
 
 Source: `tf1_detection_zoo.md` of tensorflow/models, research/object_detection. An archive is
-downloaded once, checked against the network that its name promises, and its checkpoint kept in a
-folder of its own; nothing else of an archive is unpacked.
+downloaded once and checked against the network that its name refers to; its checkpoint is stored in a
+separate folder. Nothing else in an archive is unpacked.
 """
 
 import contextlib
@@ -28,29 +28,29 @@ NAMES = ("cpu", "edgetpu", "dsp")
 ADDRESS = "https://download.tensorflow.org/models/object_detection/"
 CACHE_VARIABLE = "MOBILEDETS_CACHE"
 _ARCHIVE = "ssdlite_mobiledet_{}_320x320_coco_2020_05_19.tar.gz"
-# Files of a checkpoint inside an archive; quantised trainings lie beside float ones in some.
+# Files of a checkpoint inside an archive; some archives contain quantised checkpoints beside float ones.
 _MEMBER = re.compile(r"(?P<folder>.*/)?model\.ckpt[^/]*\.(?P<kind>index|data-\d{5}-of-\d{5})")
 _CHECKPOINT = "model.ckpt"
 _TIMEOUT_S = 30
 _CHUNK = 1 << 20
-# ValueError: a header that is no number.
+# A ValueError is raised for a header that is not a number.
 _NETWORK_ERRORS = (
     urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError, ValueError,
 )  # fmt: skip
-# The largest published archive has less than 100 MB.
+# Maximum size in bytes; the largest published archive is smaller than 100 MB.
 _LARGEST = 1 << 30
 
 
 def is_name(path: str) -> bool:
-    """Whether `--init_from` names a published checkpoint."""
+    """Returns whether a value of `--init_from` names a published checkpoint."""
     return path.startswith(PREFIX)
 
 
 def check_name(path: str) -> str:
-    """The network's name in `zoo:NAME`.
+    """Returns the network's name in `zoo:NAME`.
 
     Raises:
-      InputError: there is no such network in the zoo.
+      InputError: the zoo has no such network.
     """
     name = path.removeprefix(PREFIX)
     if name not in NAMES:
@@ -59,23 +59,23 @@ def check_name(path: str) -> str:
 
 
 def cache_folder(given: str | None = None) -> Path:
-    """Where archives are kept: a flag's folder, $MOBILEDETS_CACHE, or the user's cache."""
+    """Returns the folder of the archives: the given one, $MOBILEDETS_CACHE, or the user's cache."""
     return Path(given or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "mobiledets")
 
 
 def checkpoint(path: str, cache: str | os.PathLike | None = None) -> str:
-    """The checkpoint of `zoo:NAME`, downloaded where the cache lacks it.
+    """Returns the checkpoint of `zoo:NAME` and downloads it if it is not in the cache.
 
     Args:
       path: `zoo:cpu`, `zoo:edgetpu` or `zoo:dsp`.
-      cache: folder; see `cache_folder`. An archive that was put there by hand is taken, and left there.
+      cache: cache folder; see `cache_folder`. An archive that was put there by hand is used and kept.
 
     Returns:
-      A prefix for `tf1_checkpoint.read`.
+      A checkpoint prefix for `tf1_checkpoint.read`.
 
     Raises:
-      InputError: no network, no space, or an archive that is cut short, damaged, or of another network; the
-        address to fetch by hand is given.
+      InputError: the download failed (the message contains the address for a manual download), there is
+        no space left, or the archive is incomplete, damaged, or contains another network.
     """
     name = check_name(path)
     folder = cache_folder(None if cache is None else os.fspath(cache))
@@ -84,7 +84,7 @@ def checkpoint(path: str, cache: str | os.PathLike | None = None) -> str:
     if unpacked.is_dir():
         return str(unpacked / _CHECKPOINT)
     with _readable_errors(folder), locked(folder, "weights cache"):
-        if unpacked.is_dir():  # Another process has been faster.
+        if unpacked.is_dir():  # Another process has unpacked it in the meantime.
             return str(unpacked / _CHECKPOINT)
         by_hand = archive.exists()
         source = archive if by_hand else _downloaded(archive)
@@ -112,7 +112,7 @@ def _readable_errors(folder: Path) -> Iterator[None]:
 
 
 def _downloaded(archive: Path) -> Path:
-    """The archive under a temporary name; a download that was cut off is resumed."""
+    """Downloads the archive under a temporary name, resuming an interrupted download; returns its path."""
     part, address = archive.with_name(archive.name + ".part"), ADDRESS + archive.name
     try:
         _download(address, part)
@@ -130,7 +130,7 @@ def _downloaded(archive: Path) -> Path:
 
 
 def _mark(part: Path) -> Path:
-    """Where the server's mark of a file (ETag) is kept while only a part of the file is there."""
+    """Returns the path at which the ETag of a partially downloaded file is stored."""
     return part.with_name(part.name + ".etag")
 
 
@@ -141,7 +141,7 @@ def _reason(error: Exception) -> str:
 
 
 class _StaySecure(urllib.request.HTTPRedirectHandler):
-    """Refuses to be led from https to anything else."""
+    """Refuses redirects from https to any other scheme."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
@@ -150,9 +150,9 @@ class _StaySecure(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, part: Path) -> None:
-    """Downloads into `part`, from its end on where the server can.
+    """Downloads a file into `part`, resuming at its end if the server supports it.
 
-    The server's mark of the file (ETag) is kept beside it, so that parts of two files never meet.
+    The ETag of the file is stored beside `part`, so that parts of two versions are never combined.
     """
     mark = _mark(part)
     there = part.stat().st_size if part.exists() and mark.exists() else 0
@@ -181,7 +181,7 @@ def _download(address: str, part: Path) -> None:
 
 
 def _copy(answer, part: Path, there: int, length: int, address: str) -> int:
-    """Copies what arrives to the end of `part`; returns its size."""
+    """Appends the response to `part` and returns the size of the file."""
     from tqdm import tqdm
 
     show = {"unit": "B", "unit_scale": True, "desc": address.rpartition("/")[2], "dynamic_ncols": True}
@@ -200,8 +200,8 @@ def _copy(answer, part: Path, there: int, length: int, address: str) -> int:
 
 
 def _unpack(archive: Path, unpacked: Path, name: str) -> None:
-    """Moves an archive's checkpoint into its folder, once it is known to be that of the network."""
-    # Of the archive's name: that of a download is a temporary one.
+    """Unpacks an archive's checkpoint into its folder after checking that it belongs to the network."""
+    # Messages show the final name of the archive; a download has a temporary one.
     shown = str(unpacked.with_name(unpacked.name + ".tar.gz"))
     with staging_folder(unpacked) as staging:
         try:
@@ -215,7 +215,7 @@ def _unpack(archive: Path, unpacked: Path, name: str) -> None:
 
 
 def _take_checkpoint(archive: Path, staging: Path, shown: str) -> None:
-    """Writes the files of the one float checkpoint of an archive; reads all of it, so that it is whole."""
+    """Extracts the only float checkpoint of an archive; reads the whole archive to verify its checksum."""
     with tarfile.open(archive, "r:gz") as tar:
         found: dict[str, dict[str, tarfile.TarInfo]] = {}
         for member in tar:
@@ -232,13 +232,13 @@ def _take_checkpoint(archive: Path, staging: Path, shown: str) -> None:
         for kind, member in found[floats[0]].items():
             with tar.extractfile(member) as source, open(staging / f"{_CHECKPOINT}.{kind}", "wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
-        # The checksum of the whole stands at its end.
+        # The checksum is at the end of the archive.
         while tar.fileobj.read(_CHUNK):
             pass
 
 
 def _check_member(member: tarfile.TarInfo, shown: str) -> None:
-    """Raises InputError for a member of an archive that nobody honest would pack."""
+    """Raises InputError for an archive member that is unsafe to unpack."""
     parts = Path(member.name).parts
     if member.name.startswith("/") or ".." in parts:
         raise InputError(f"archive {shown!r} holds {member.name!r}, which leaves its folder")
@@ -249,7 +249,7 @@ def _check_member(member: tarfile.TarInfo, shown: str) -> None:
 
 
 def _check(folder: Path, shown: str, name: str) -> None:
-    """Names and shapes of all variables, and whether every value is there."""
+    """Checks that the checkpoint contains all variables of the network with their shapes and values."""
     from mobiledets_tf import architecture
     from mobiledets_tf.detection import tf1_checkpoint
 
