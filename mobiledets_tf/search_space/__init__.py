@@ -1,4 +1,4 @@
-"""Search spaces as plain data: decisions, sampling, encoding, size. No TensorFlow."""
+"""Search spaces as plain data: decisions, sampling, encoding and size. TensorFlow is not imported."""
 
 from mobiledets_tf.search_space.encoding import decode, encode
 from mobiledets_tf.search_space.one_of import OneOf, map_one_ofs, on_path, one_ofs, select, size

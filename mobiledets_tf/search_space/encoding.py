@@ -1,4 +1,4 @@
-"""Networks to decision vectors and back."""
+"""Conversion between networks and decision vectors."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,15 @@ from mobiledets_tf.search_space.spaces import SearchBlock, SearchSpace
 
 
 def decode(space: SearchSpace, decisions: Sequence[int], name: str = "searched") -> Architecture:
-    """The network of a decision vector, with its origin noted.
+    """Returns the network of a decision vector; its `origin` records the space and the decisions.
+
+    Args:
+      space: the search space.
+      decisions: option index of each decision, int [decisions].
+      name: name of the network.
 
     Raises:
-      InputError: wrong number of decisions, or an index out of range.
+      InputError: the number of decisions is wrong, or an index is out of range.
     """
     check_decisions(space, decisions)
     chosen = select(space, decisions)
@@ -32,10 +37,10 @@ def decode(space: SearchSpace, decisions: Sequence[int], name: str = "searched")
 
 
 def encode(space: SearchSpace, architecture: Architecture) -> np.ndarray:
-    """The decision vector of a network; int32 [decisions]. Left-out layers come last in a block.
+    """Returns the decision vector of a network; int32 [decisions]. Skipped layers come last in a block.
 
     Raises:
-      InputError: the network is not in the space; the message names the place.
+      InputError: the network is not in the space; the message says where it differs.
     """
     _check_fixed(space, architecture)
     if architecture.stem != ConvSpec(architecture.stem.filters, strides=2):
@@ -47,7 +52,7 @@ def encode(space: SearchSpace, architecture: Architecture) -> np.ndarray:
 
 
 def _decode_block(block: SearchBlock) -> tuple[LayerSpec, ...]:
-    """Of a block whose choices have been replaced by the chosen alternatives."""
+    """Returns the layers of a block in which every `OneOf` has been replaced by the chosen alternative."""
     return tuple(
         layer.op.to_spec(block.filters, layer.strides, layer.residual)
         for layer in block.layers

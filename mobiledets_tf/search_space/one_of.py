@@ -1,9 +1,9 @@
-"""Decisions inside plain data, and the one traversal that everything uses.
+"""Decisions inside plain data, and the traversal that all operations on a space share.
 
-A space is nested frozen dataclasses and tuples with `OneOf` nodes in them. Counting,
-sampling, encoding, selecting and hashing all walk it in the same order: fields and items in
-the order they are written, a node before what lies inside its choices. The idea is TuNAS's
-`schema.py` (arXiv 2008.06120).
+A space consists of nested frozen dataclasses and tuples that contain `OneOf` nodes. Counting,
+sampling, encoding, selecting and hashing all traverse it in the same order: fields and items in
+the order of their definition, and a node before the contents of its choices. The idea comes from
+`schema.py` of TuNAS (arXiv 2008.06120).
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class OneOf:
     """A choice between alternatives.
 
     Attributes:
-      choices: at least one; plain values, or data with further `OneOf` nodes in it.
-      tag: `op` or `filters`; says which warm-up the search gives it.
+      choices: one or more alternatives: plain values, or data that contains further `OneOf` nodes.
+      tag: `op` or `filters`; determines which warm-up the search applies to the decision.
     """
 
     choices: tuple[Any, ...]
@@ -31,10 +31,10 @@ def map_one_ofs(visit: Callable[[str, OneOf], Any], node: Any, path: str = "") -
     """Rebuilds `node` with each outermost `OneOf` replaced by `visit(path, one_of)`.
 
     Args:
-      visit: gets the path (`blocks/2/layers/0/op`) and the node; to descend into choices
-        it calls `map_one_ofs` on them itself.
+      visit: called with the path (such as `blocks/2/layers/0/op`) and the `OneOf`; to descend into its
+        choices, it has to call `map_one_ofs` on them itself.
       node: dataclass, tuple, `OneOf` or a plain value.
-      path: of `node`.
+      path: path of `node`.
     """
     if isinstance(node, OneOf):
         return visit(path, node)
@@ -48,7 +48,7 @@ def map_one_ofs(visit: Callable[[str, OneOf], Any], node: Any, path: str = "") -
 
 
 def one_ofs(node: Any) -> tuple[tuple[str, OneOf], ...]:
-    """All (path, node) pairs in traversal order, those inside choices included."""
+    """Returns the (path, node) pairs of all `OneOf` nodes in traversal order, nested ones included."""
     found: list[tuple[str, OneOf]] = []
 
     def visit(path: str, one_of: OneOf) -> OneOf:
@@ -65,7 +65,7 @@ def select(node: Any, decisions: Sequence[int]) -> Any:
     """Replaces each `OneOf` by the chosen alternative.
 
     Args:
-      node: the space.
+      node: the search space.
       decisions: one index per node of `one_ofs(node)`; those inside alternatives that are
         not chosen are ignored.
     """
@@ -79,11 +79,14 @@ def select(node: Any, decisions: Sequence[int]) -> Any:
 
 
 def on_path(node: Any, decisions: Sequence[int]) -> tuple[bool, ...]:
-    """Which decisions count: those that don't lie inside an alternative that was not chosen.
+    """Returns which decisions are in effect, that is, not inside an alternative that was not chosen.
 
     Args:
-      node: the space.
+      node: the search space.
       decisions: one index per node of `one_ofs(node)`.
+
+    Returns:
+      One bool per decision.
     """
     position = {path: index for index, (path, _) in enumerate(one_ofs(node))}
     counts = [False] * len(position)
@@ -98,7 +101,7 @@ def on_path(node: Any, decisions: Sequence[int]) -> tuple[bool, ...]:
 
 
 def size(node: Any) -> int:
-    """How many different selections there are; an exact integer."""
+    """Returns the exact number of different selections."""
     if isinstance(node, OneOf):
         return sum(size(choice) for choice in node.choices)
     if isinstance(node, tuple):
@@ -109,7 +112,7 @@ def size(node: Any) -> int:
 
 
 def content_hash(node: Any) -> str:
-    """16 hex digits of SHA-256 over the data, names of dataclasses included."""
+    """Returns the first 16 hex digits of SHA-256 over the data, including the names of dataclasses."""
     text = json.dumps(_plain(node), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""What a layer of a space can be, before its width is known."""
+"""Options of a layer in a search space, before its width is known."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ from mobiledets_tf.architecture import specs
 
 @dataclasses.dataclass(frozen=True)
 class LayerOption:
-    """A kind of layer; fields that the kind lacks are None.
+    """A kind of layer with its settings; settings that the kind does not have are None.
 
     Attributes:
-      op: `dwsep_no_expansion`, `ibn`, `fused` or `tucker`.
-      kernel_size: of the spatial convolution.
-      expansion: of ibn and fused.
-      in_ratio, out_ratio: of tucker.
+      op: `dwsep_no_expansion`, `ibn`, `fused` or `tucker`; `SKIP` has `skip`.
+      kernel_size: kernel size of the spatial convolution.
+      expansion: expansion ratio of `ibn` and `fused`.
+      in_ratio, out_ratio: compression ratios of `tucker`.
     """
 
     op: str
@@ -23,19 +23,19 @@ class LayerOption:
     out_ratio: float | None = None
 
     def to_spec(self, filters: int, strides: int, residual: bool) -> specs.LayerSpec:
-        """The concrete layer."""
+        """Returns the layer spec for a width, stride and residual connection."""
         extra = {name: getattr(self, name) for name in ("expansion", "in_ratio", "out_ratio")}
         given = {name: value for name, value in extra.items() if value is not None}
         return specs.LAYER_SPECS[self.op](filters, self.kernel_size, strides, residual, **given)
 
     @classmethod
     def of(cls, layer: specs.LayerSpec) -> "LayerOption":
-        """The option that a concrete layer is an instance of."""
+        """Returns the option that a layer spec is an instance of."""
         extra = {name: getattr(layer, name, None) for name in ("expansion", "in_ratio", "out_ratio")}
         return cls(layer.op, layer.kernel_size, **extra)
 
 
-# The alternative of leaving a residual layer out.
+# The option of leaving out a residual layer.
 SKIP = LayerOption("skip", 0)
 
 

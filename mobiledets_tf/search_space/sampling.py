@@ -9,12 +9,12 @@ from mobiledets_tf.search_space.spaces import SearchSpace
 
 
 def sample(space: SearchSpace, rng: np.random.Generator, networks: int | None = None) -> np.ndarray:
-    """A uniform draw of every decision. The same generator state gives the same network.
+    """Samples every decision uniformly; the same generator state reproduces the same network.
 
     Args:
       space: the search space.
-      rng: random state.
-      networks: how many; None gives one without that dimension.
+      rng: random number generator.
+      networks: number of networks to draw; None draws one and omits that dimension.
 
     Returns:
       int32 [networks, decisions].
@@ -25,7 +25,7 @@ def sample(space: SearchSpace, rng: np.random.Generator, networks: int | None = 
 
 
 def check_decisions(space: SearchSpace, decisions: Sequence[int]) -> None:
-    """Raises InputError unless every index is in range and none is missing."""
+    """Raises InputError unless there is one index per decision and every index is in range."""
     nodes = space.decisions
     if len(decisions) != len(nodes):
         raise InputError(f"{len(decisions)} decisions given; space {space.name!r} has {len(nodes)}")

@@ -2,11 +2,11 @@
 
 Sources: widths are base widths times {0.5 .. 2.0} rounded to multiples of 8, kernels {3, 5},
 expansions {4, 8}, Tucker ratios {0.25, 0.75}; the skeleton (strides, layers per block) is that
-of all released networks. The paper's text for these sets was not re-read; every released cpu,
-edgetpu and dsp network lies on this grid, which a test shows.
+of all released networks. These sets were not checked against the text of the paper, but a test
+shows that every released cpu, edgetpu and dsp network lies on this grid.
 
-Sizes counted by the traversal at depth multiplier 1, where widths that coincide after rounding
-count once: ibn 10^20.8, ibn_fused 10^26.4, ibn_fused_tucker 10^33.1.
+The numbers of networks at depth multiplier 1, where widths that coincide after rounding count
+once, are 10^20.8 for ibn, 10^26.4 for ibn_fused and 10^33.1 for ibn_fused_tucker.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SPACES = ("ibn", "ibn_fused", "ibn_fused_tucker")
 
 @dataclasses.dataclass(frozen=True)
 class SearchLayer:
-    """One op position; `op` chooses a `LayerOption`."""
+    """One op position; `op` is the choice between `LayerOption`s."""
 
     op: OneOf
     strides: int
@@ -37,7 +37,7 @@ class SearchLayer:
 
 @dataclasses.dataclass(frozen=True)
 class SearchBlock:
-    """Layers that share one width; `filters` chooses it."""
+    """Layers that share one output width; `filters` is the choice of that width."""
 
     filters: OneOf
     layers: tuple[SearchLayer, ...]
@@ -45,14 +45,14 @@ class SearchBlock:
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """A space of detectors.
+    """A search space of detectors.
 
     Attributes:
       name: one of `SPACES`.
-      kernel_sizes, depth_multiplier: the options it was made with.
-      stem_filters: width of the stem.
-      blocks: seven blocks.
-      activation, se_ratio, extra_filters: fixed parts, as in `Architecture`.
+      kernel_sizes, depth_multiplier: the arguments of `get_space` that the space was made with.
+      stem_filters: choice of the stem's width.
+      blocks: the seven blocks.
+      activation, se_ratio, extra_filters: parts that are the same in all networks, as in `Architecture`.
     """
 
     name: str
@@ -66,26 +66,26 @@ class SearchSpace:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over everything above."""
+        """Hash of the space's content, 16 hex digits."""
         return content_hash(self)
 
     @property
     def size(self) -> int:
-        """How many networks (counted as selections) it holds."""
+        """Number of networks in the space, counted as selections of its choices."""
         return size(self)
 
     @property
     def decisions(self) -> tuple[tuple[str, OneOf], ...]:
-        """(path, node) of every decision, in the order of a decision vector."""
+        """The (path, node) pair of every decision, in the order of a decision vector."""
         return one_ofs(self)
 
     @property
     def anchors_per_location(self) -> tuple[int, ...]:
-        """Anchors of each of the six maps."""
+        """Number of anchors per location on each of the six feature maps."""
         return ANCHORS_PER_LOCATION
 
     def options(self) -> dict:
-        """Arguments of `get_space` that give this space again, JSON-ready; see `stored_space`."""
+        """Returns the JSON-ready arguments of `get_space` that recreate this space; see `stored_space`."""
         return {
             "name": self.name,
             "kernel_sizes": list(self.kernel_sizes),
@@ -102,16 +102,17 @@ def get_space(
     activation: str = "relu6",
     se_ratio: float | None = None,
 ) -> SearchSpace:
-    """Makes a space.
+    """Makes a search space.
 
     Args:
       name: `ibn`, `ibn_fused` or `ibn_fused_tucker`.
-      kernel_sizes: (3,) is the adaptation for DSPs.
-      depth_multiplier: scales every width before rounding to multiples of 8.
-      activation, se_ratio: `hard_swish` and 0.25 give the space of MobileDet-CPU.
+      kernel_sizes: kernel sizes to choose from; (3,) adapts the space to DSPs.
+      depth_multiplier: multiplier of every width, applied before rounding to multiples of 8.
+      activation, se_ratio: activation and squeeze-excite ratio of all layers; `hard_swish` and 0.25
+        make the space of MobileDet-CPU.
 
     Raises:
-      InputError: unknown name, activation, kernel or multiplier out of range.
+      InputError: the name or activation is unknown, or a kernel size or the multiplier is out of range.
     """
     if name not in SPACES:
         raise unknown_name("search space", name, SPACES)
@@ -138,10 +139,14 @@ def get_space(
 
 
 def stored_space(stored: dict) -> SearchSpace:
-    """The space of a file: `SearchSpace.options()` with the `hash` of its content.
+    """Recreates the search space described in a file.
+
+    Args:
+      stored: `SearchSpace.options()` together with the `hash` of the space.
 
     Raises:
-      InputError: it is unknown here, or its content changed; both hashes are named.
+      InputError: this version does not know the space, or its content differs; the message shows both
+        hashes.
       KeyError, TypeError, ValueError: entries are missing or malformed.
     """
     options = dict(stored)
@@ -155,7 +160,7 @@ def stored_space(stored: dict) -> SearchSpace:
 
 
 def _widths(base: int, depth_multiplier: float) -> OneOf:
-    # Rounded once for the grid and once for the multiplier, as scaling a decoded network does.
+    # Widths are rounded once for the grid and once for the multiplier, as when a decoded network is scaled.
     grid = (scale_filters(base, m) for m in MULTIPLIERS)
     return OneOf(tuple(sorted({scale_filters(f, depth_multiplier) for f in grid})), "filters")
 
@@ -166,7 +171,7 @@ def _layers(
     first = _first_block_options(name, kernels) if block == 0 else _options(name, kernels)
     rest = (*_options(name, kernels), options.SKIP)
     # The first layer of a block changes width or stride and is never residual, not even
-    # where it changes neither (TF1).
+    # if it changes neither (as in the TF1 extractor).
     return (
         SearchLayer(OneOf(first, "op"), strides, False),
         *(SearchLayer(OneOf(rest, "op"), 1, True) for _ in range(layers - 1)),
@@ -183,6 +188,6 @@ def _options(name: str, kernels: tuple[int, ...]) -> tuple[options.LayerOption, 
 
 
 def _first_block_options(name: str, kernels: tuple[int, ...]) -> tuple[options.LayerOption, ...]:
-    """CPU and DSP took a separable layer here, EdgeTPU and GPU a Tucker one."""
+    """Returns the options of block 1: CPU and DSP use a separable layer, EdgeTPU and GPU a Tucker one."""
     found = options.separable(kernels)
     return found + options.tuckers(kernels, TUCKER_RATIOS) if name == "ibn_fused_tucker" else found
