@@ -16,7 +16,7 @@ class DepthwiseHeNormal(keras.initializers.Initializer):
     each output depends on one channel only.
 
     Args:
-      seed: integer for reproducible values, or None for different ones in each call.
+      seed: integer for reproducible values, or None for a random seed.
     """
 
     def __init__(self, seed: int | None = None):

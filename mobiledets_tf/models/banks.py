@@ -44,7 +44,7 @@ class SharedTensor:
         self.label = label
         self.shape = tuple(int(side) for side in value.shape)
         self.value = value
-        # The channels of a depthwise kernel are its second last dimension.
+        # The channels of a depthwise kernel are in its second-to-last dimension.
         self._sides = len(self.shape) - (len(self.shape) == 4 and self.shape[-1] == 1)
         widths = np.unique(np.append(sizes[..., self._sides - 1], self.shape[self._sides - 1]))
         self.row = math.gcd(*(int(width) for width in widths))

@@ -79,5 +79,5 @@ def stem_initializer() -> keras.initializers.Initializer:
 
 
 def bn_scale(op: Op, residual: bool) -> float:
-    """Returns the initial BN scale of an operation in a layer: 0 if a residual layer ends with it."""
+    """Returns an operation's initial BN scale: 0 for the last one of a residual layer, otherwise 1."""
     return 0.0 if residual and op.name == "project" else 1.0

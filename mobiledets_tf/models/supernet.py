@@ -263,7 +263,11 @@ class Supernet(tf.Module):
         return x
 
     def l2(self, rows: list[tf.Tensor]) -> tf.Tensor:
-        """Returns half the sum of squares of a network's kernels, a scalar; `take` returns the rows."""
+        """Returns half the sum of squares of a network's kernels, a scalar.
+
+        Args:
+          rows: rows of each bank, as returned by `take`.
+        """
         kernels = [mine for bank, mine in zip(self.banks, rows, strict=True) if bank.is_kernel]
         return tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 

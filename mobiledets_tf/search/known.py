@@ -62,7 +62,7 @@ def known_networks(
 
 
 def fit(band: Band, network: Architecture) -> Known | None:
-    """Returns the network in the band that is nearest to a scaled network; None if there is none.
+    """Returns the network in the band that is nearest to a network scaled in width; None if there is none.
 
     A network of the space that lies inside the band is returned unchanged. Otherwise the scale with the
     smallest changes is chosen; ties go to the space's own scale, then to the cost nearest to the target.

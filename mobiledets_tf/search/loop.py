@@ -112,8 +112,8 @@ def run(
 def set_seed(seed: int) -> None:
     """Seeds weight initialisation.
 
-    The seed is offset by 1: with a global seed of 0, TensorFlow checks whether the operation's seed is 0
-    too, and the seed of an epoch is a tensor.
+    The seed is offset by 1: with a global seed of 0, TensorFlow checks in Python whether the op seed is 0
+    too, which is not possible for the seed of an epoch, a tensor.
     """
     keras.utils.set_random_seed(seed + 1)
 

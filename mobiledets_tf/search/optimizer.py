@@ -17,7 +17,7 @@ CLIP_NORM = 2.0
 
 
 class SharedMomentum(tf.Module):
-    """momentum <- decay * momentum - rate * gradient; weight <- weight + momentum.
+    """SGD with momentum: momentum <- decay * momentum - rate * gradient; weight <- weight + momentum.
 
     Args:
       supernet: supernet whose weights are trained; created in the same strategy scope.

@@ -30,7 +30,7 @@ def seed(
       known: networks inside the latency band. If one is named `NAME`, it receives the weights; otherwise
         the nearest network of the space does, whatever its cost.
       images: training batches, float32 [batch, height, width, 3] in [-1, 1].
-      number: random seed of weights that keep a fresh value.
+      number: random seed of weights that are initialised anew.
 
     Returns:
       Human-readable lines that say what became of the weights.

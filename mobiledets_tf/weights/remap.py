@@ -192,7 +192,7 @@ class _Remap:
         self._linear += [(convs[one], convs[other]) for one, other in made.linear]
 
     def _group_moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns (mean, standard deviation) of each channel group between layers, estimated from the BN.
+        """Returns (mean, standard deviation) of each group between layers, estimated from the trained BN.
 
         The outputs that residual layers add are assumed to be independent.
         """
