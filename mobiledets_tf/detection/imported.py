@@ -29,7 +29,7 @@ BN_WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
 # Possible uses of weights with and without batch normalisation folded into the kernels.
 _INFERENCE_ONLY = "inference only: batch normalisation is folded; a training recovers it first"
 _ALL_USES = "inference and training"
-# Tolerance, because the variance of an imported, folded batch normalisation is 1 - epsilon in float32.
+# Tolerance for the variance of an imported, folded batch normalisation, which is 1 - epsilon in float32.
 _CLOSE = 1e-6
 
 

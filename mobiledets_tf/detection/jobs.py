@@ -27,7 +27,8 @@ class Job:
       needs_eval: whether evaluation data is required.
       preset: one of `presets.PRESETS`; values set in `overrides` take precedence over it.
       max_damaged_records: number of damaged training records to skip before failing.
-      overrides: settings that replace those of the config; its files and label map are ignored.
+      overrides: settings that replace those of the config; `train_files`, `eval_files` and
+        `label_map` of these overrides are ignored.
     """
 
     model_dir: str

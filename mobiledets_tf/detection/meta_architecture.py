@@ -51,8 +51,8 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
 
     `attach` sets the network: any callable that accepts images (float32 [batch, height, width, 3]
     in [-1, 1]) and `training`, and returns [raw_boxes [batch, anchors, 4], class_logits [batch,
-    anchors, classes + 1]]. The model's variables, L2 loss and checkpoints consist of the named
-    weights, whatever kind of network they belong to.
+    anchors, classes + 1]]. The model's variables, L2 loss and checkpoints are determined by the
+    named weights, whatever kind of network they belong to.
     """
 
     def attach(
