@@ -1,1 +1,1 @@
-"""Images and boxes: COCO JSON, its checks, TFRecords, the built-in sample set, COCO metrics."""
+"""Image and box data: COCO JSON and its checks, TFRecords, the built-in sample set and COCO metrics."""

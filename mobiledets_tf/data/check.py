@@ -1,4 +1,4 @@
-"""Finds every fault of a data folder, and what its user should know: annotations and images together."""
+"""Checks the annotations and images of a data folder together; reports all faults and warnings."""
 
 import dataclasses
 import os
@@ -12,23 +12,24 @@ from mobiledets_tf.data import coco, duplicates, pictures, suspicious
 from mobiledets_tf.data.text import show
 
 EXIF_TURNS = ("auto", "upright", "stored")
-# Category 0 of these names stands for no object.
+# A category 0 with one of these names means the background, not an object.
 _BACKGROUND = ("background", "__background__", "_background_")
-# Images that wait for a free thread; all at once would hold memory for each.
+# Number of images queued for the threads; queueing all images at once would need memory for each.
 _AHEAD = 256
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One split, what is sound in its annotation file, all its faults and what else should be known.
+    """Result of checking one split: its valid entries, its faults and its warnings.
 
     Attributes:
-      split: where it lies.
-      dataset: what is sound.
-      faults: what stops a conversion.
-      warnings: one line each, with a count.
-      prints: image id -> fingerprint, of the images that can be used.
-      repaired: ids of images of which a clean copy is converted.
+      split: location of the split.
+      dataset: the valid entries of its annotation file.
+      faults: faults that prevent a conversion.
+      warnings: other remarks, one line each with a count.
+      prints: maps the ids of usable images to their fingerprints.
+      repaired: ids of images that are converted as a clean copy, because the decoder used in training
+        rejects their files.
     """
 
     split: coco.Split
@@ -39,7 +40,7 @@ class Checked:
     repaired: frozenset[int] = frozenset()
 
     def summary(self) -> str:
-        """One line of counts."""
+        """Returns one line of counts."""
         data = self.dataset
         empty = sum(not boxes for boxes in data.by_image().values())
         crowds = sum(annotation.is_crowd for annotation in data.annotations)
@@ -54,12 +55,12 @@ def check(splits: Sequence[coco.Split], exif_turn: str = "auto") -> list[Checked
     """Checks annotation files, decodes every image, and compares the splits.
 
     Args:
-      splits: of one data set.
-      exif_turn: what boxes of a picture with an EXIF turn are of: `upright`, `stored`, or `auto`, by
-        the annotated sizes and boxes.
+      splits: all splits of one data set.
+      exif_turn: which picture the boxes refer to if an image has an EXIF orientation: the `upright`
+        one, the one as `stored`, or `auto` to decide by the annotated sizes and boxes.
 
     Raises:
-      InputError: an annotation file is no JSON object, or is empty (see `coco.load`).
+      InputError: an annotation file is not a JSON object, or is empty (see `coco.load`).
     """
     found = [_check_split(split, exif_turn) for split in splits]
     found = _without_root(found)
@@ -75,7 +76,7 @@ def check(splits: Sequence[coco.Split], exif_turn: str = "auto") -> list[Checked
 
 
 def _check_split(split: coco.Split, exif_turn: str) -> Checked:
-    """A split alone. Its `faults` are two lists: those of the file, and those of the images."""
+    """Checks one split by itself; `faults` of the result are two lists: of the file and of the images."""
     data, faults = coco.load(split)
     if exif_turn == "stored":
         data = _as_stored(data, {image.id for image in data.images})
@@ -108,7 +109,7 @@ def _check_split(split: coco.Split, exif_turn: str) -> Checked:
 def _each(
     split: coco.Split, images: Sequence[coco.Image], do: Callable
 ) -> Iterator[tuple[int, object]]:  # fmt: skip
-    """(image id, result) of a function of every image, several at a time."""
+    """Calls `do` with every image, several in parallel, and yields (image id, result)."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
         with tqdm(total=len(images), desc=f"check {split.name}", unit="image", leave=False) as bar:
@@ -122,7 +123,7 @@ def _each(
 
 
 def _see(split: coco.Split, image: coco.Image) -> str | tuple[pictures.Look, duplicates.Fingerprint]:
-    """What is seen of an image, or why it cannot be used."""
+    """Returns the look and fingerprint of an image, or the reason why it cannot be used."""
     try:
         data = split.read_picture(image.file_name)
     except pictures.PictureError as error:
@@ -137,7 +138,7 @@ def _see(split: coco.Split, image: coco.Image) -> str | tuple[pictures.Look, dup
 
 
 def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
-    """Images in the folder that no entry names."""
+    """Returns a warning if the folder contains images that no entry names."""
     names = (split.pictures or pictures.Folder(split.images)).names()
     known = {os.path.normpath(image.file_name) for image in data.images}
     left = sorted(name for name in names if os.path.normpath(name) not in known)
@@ -150,21 +151,25 @@ def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
     ]
 
 
-# --- EXIF turns --------------------------------------------------------------------------------
+# --- EXIF orientation --------------------------------------------------------------------------
 
 
 def _turned(
     split: coco.Split, data: coco.Dataset, faults: list[coco.Fault], exif_turn: str,
     looks: dict[int, pictures.Look],
 ) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:  # fmt: skip
-    """The data as they are on pictures that carry a turn, and one line about how these were read.
+    """Decides whether boxes on images with an EXIF orientation refer to the upright or stored picture.
 
-    Where the annotated size is the stored one, the boxes may be of either picture: labelling tools
-    that show the upright picture write the size of the stored one. The boxes that fit decide, for
-    the whole file; where both fit, the upright picture is taken, which viewers show.
+    If the annotated size is the stored one, the boxes may refer to either picture, because some
+    labelling tools show the upright picture but write the size of the stored one. Whichever picture
+    the boxes fit is chosen for the whole file; if they fit both, the upright picture is chosen,
+    because viewers show that one.
+
+    Returns:
+      The data set and the faults after that decision, and at most one line that describes it.
     """
     turned = {image_id: look for image_id, look in looks.items() if look.orientation != 1}
-    # Of records the stored pixels are meant, always.
+    # Boxes in TFRecords always refer to the stored pixels.
     settled = {image.id for image in data.images if image.as_stored} & turned.keys()
     if not turned:
         return data, faults, []
@@ -177,7 +182,7 @@ def _turned(
     if unclear and exif_turn != "stored":
         upright, upright_faults = coco.load(split, unclear)
         if exif_turn == "auto" and len(upright_faults) > len(faults):
-            # `pictures.decode` follows the size.
+            # The sizes stay those of the stored picture, and `pictures.decode` follows them.
             stored, why = set(unclear), "; only so do their boxes fit"
         else:
             if exif_turn == "auto" and len(upright_faults) == len(faults):
@@ -200,9 +205,9 @@ def _as_stored(data: coco.Dataset, ids: set[int]) -> coco.Dataset:
 
 
 def _without_root(found: list[Checked]) -> list[Checked]:
-    """The splits without a category that only groups the others, and a line about it.
+    """Removes an unused category 0 that is the parent of all others or the background, with a warning.
 
-    Exports of Roboflow begin with such a one, which would become class 1.
+    Roboflow exports begin with such a parent category, which would otherwise become class 1.
     """
     used = {box.category_id for each in found for box in each.dataset.annotations}
     result = []
@@ -226,7 +231,7 @@ def _without_root(found: list[Checked]) -> list[Checked]:
 
 
 def _category_faults(each: Checked, first: Checked) -> list[coco.Fault]:
-    """Splits of one folder share one list of classes."""
+    """Returns the faults of a split whose classes differ from those of the first split."""
     ours, theirs = ({(c.id, c.name) for c in one.dataset.categories} for one in (each, first))
     name = first.split.annotations.name
     only = [(f"is not in {name}", c) for c in sorted(ours - theirs)]
@@ -237,11 +242,11 @@ def _category_faults(each: Checked, first: Checked) -> list[coco.Fault]:
     ]
 
 
-# --- the same photo twice ----------------------------------------------------------------------
+# --- duplicate images --------------------------------------------------------------------------
 
 
 def _compared(found: list[Checked]) -> list[Checked]:
-    """The splits with lines about photos that are there twice, in one of them or in two."""
+    """Adds warnings about images that occur more than once, within a split or across splits."""
     prints = [(place, each) for place, one in enumerate(found) for each in one.prints.values()]
     only_prints = [each for _, each in prints]
     equal = [[prints[i][0] for i in members] for members in duplicates.equal_files(only_prints).values()]
@@ -256,7 +261,7 @@ def _compared(found: list[Checked]) -> list[Checked]:
 def _lines(
     place: int, names: Sequence[str], equal: Iterable[list[int]], near: Iterable[list[int]]
 ) -> Iterator[str]:  # fmt: skip
-    """Of the split at `place`: repeats inside it, and pictures that are in an earlier split as well."""
+    """Yields the warnings of split number `place`: repeats within it, and images also in an earlier split."""
     repeated = sum(max(0, members.count(place) - 1) for members in equal)
     if repeated:
         yield f"images that repeat another one of this split, byte for byte: {repeated}"

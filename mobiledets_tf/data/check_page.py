@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a check: counts, boxes drawn, repeats, and what is suspicious."""
+"""Writes a data check as one self-contained HTML page: counts, drawn boxes, duplicates, suspicious boxes."""
 
 import base64
 import os
@@ -12,13 +12,13 @@ from mobiledets_tf.data import coco, duplicates, pictures, statistics, suspiciou
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.files import write_text
 
-# Images of each split on the contact sheet.
+# Number of images of each split on the contact sheet.
 _SHOWN = 24
 _SIDE = 240
 _LISTED = 50
 _COLOURS = ("#2ca02c", "#d62728", "#1f77b4", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#bcbd22")
 _CROWD = "#888888"
-# COCO's limits of small and medium, as roots of areas in pixels.
+# COCO's upper limits of small and medium boxes, as square roots of areas, in pixels.
 _SMALL, _MEDIUM = 32, 96
 
 
@@ -29,10 +29,10 @@ def write(
     """Writes the page, atomically.
 
     Args:
-      path: of the page.
-      checked: all splits.
+      path: path of the page.
+      checked: check results of all splits.
       input_size: side of the detector's input, in pixels.
-      augmented: title -> uint8 [side, side, 3] images, where augmentation was asked for.
+      augmented: maps section titles to augmented images, uint8 [side, side, 3]; None shows none.
     """
     parts = ["<h1>Check of a data set</h1>"]
     for each in checked:
@@ -80,7 +80,7 @@ def _counts(dataset: coco.Dataset, input_size: int) -> str:
 
 
 def _input_side(box: coco.Annotation, size: tuple[int, int], input_size: int) -> float:
-    """Root of the area at the input size, in pixels; the image is stretched to a square."""
+    """Returns the root of a box's area at the input size, in pixels; the image is stretched to a square."""
     return input_size * (box.bbox[2] * box.bbox[3] / (size[0] * size[1])) ** 0.5
 
 
@@ -119,7 +119,7 @@ def _refused(each: Checked) -> str:
 
 
 def _repeats(checked: Sequence[Checked]) -> list[str]:
-    """Groups of equal and nearly equal images, over all splits."""
+    """Returns a table of the groups of equal and nearly equal images across all splits."""
     keys = [
         (each.split.name, image.file_name, each.prints[image.id])
         for each in checked for image in each.dataset.images if image.id in each.prints
@@ -170,7 +170,7 @@ def _thumbnails(each: Checked) -> Iterable[str]:
 
 
 def chosen(each: Checked) -> list[coco.Image]:
-    """Images to be shown: those of the rarest classes first, so that no class is left out for long."""
+    """Chooses the images to show; classes take turns, rarest first, so that every class appears early."""
     boxes = each.dataset.by_image()
     counts: dict[int, int] = {}
     for box in each.dataset.annotations:

@@ -1,4 +1,4 @@
-"""Classes are compared by name wherever two data sets, a data set and a model, or two runs meet."""
+"""Compares classes by name between two data sets, between a data set and a model, or between two runs."""
 
 import os
 import re
@@ -17,11 +17,11 @@ _DIGITS = frozenset("zero one two three four five six seven eight nine ten".spli
 
 
 def require_same(ours: Mapping[int, str], where: str, theirs: Mapping[int, str], there: str) -> None:
-    """Raises InputError, with the names on both sides, unless both have the same classes.
+    """Raises InputError, with the names on both sides, unless both sides have the same classes.
 
     Args:
-      ours, theirs: class id -> name.
-      where, there: what has them, for the message.
+      ours, theirs: class names by id.
+      where, there: description of the source of `ours` and `theirs`, for the message.
     """
     different = differences(ours, theirs)
     if different:
@@ -34,7 +34,7 @@ def require_same(ours: Mapping[int, str], where: str, theirs: Mapping[int, str],
 
 
 def differences(ours: Mapping[int, str], theirs: Mapping[int, str]) -> list[int]:
-    """Ids whose names differ, or that one side alone has."""
+    """Returns the ids whose names differ or that only one side has."""
     return [
         number for number in sorted(ours.keys() | theirs.keys())
         if number not in ours or number not in theirs or same_name(ours[number]) != same_name(theirs[number])
@@ -42,7 +42,7 @@ def differences(ours: Mapping[int, str], theirs: Mapping[int, str]) -> list[int]
 
 
 def beside(files: list[str]) -> tuple[dict[int, str], str] | None:
-    """Names and path of the label map beside TFRecord files, or None where there is none."""
+    """Returns names and path of the label map beside TFRecord files, or None if there is none."""
     try:
         path = records.label_map_path(files)
     except InputError:
@@ -51,13 +51,13 @@ def beside(files: list[str]) -> tuple[dict[int, str], str] | None:
 
 
 def keep(folder: str | os.PathLike, files: list[str]) -> dict[int, str]:
-    """Puts the label map of TFRecord files into a folder of work, or compares it with the one there.
+    """Writes the label map of TFRecord files to an output folder, or compares it with the one there.
 
     Returns:
       The class names by id.
 
     Raises:
-      InputError: the work was started with other classes.
+      InputError: the folder already has a label map with other classes.
     """
     path = os.path.join(os.fspath(folder), records.LABEL_MAP)
     source = records.label_map_path(files)
@@ -70,12 +70,12 @@ def keep(folder: str | os.PathLike, files: list[str]) -> dict[int, str]:
 
 
 def check_texts(example: records.Example, names: Mapping[int, Sequence[str]], where: str) -> None:
-    """Raises InputError where an example names a class otherwise than the label map does.
+    """Raises InputError if an example names a class differently from the label map.
 
     Args:
-      example: whose classes are compared.
-      names: class id -> the names that it may have (`records.label_map_names`).
-      where: the label map, for the message.
+      example: the example whose class names are compared.
+      names: maps class ids to all their allowed names (`records.label_map_names`).
+      where: description of the label map, for the message.
     """
     for number, text in zip(example.classes.tolist(), example.names, strict=False):
         allowed = names.get(number, ())
@@ -87,12 +87,12 @@ def check_texts(example: records.Example, names: Mapping[int, Sequence[str]], wh
 
 
 def told_by_side(names: Iterable[str]) -> list[str]:
-    """Names of classes whose mirror image is of another class or of none: sides, digits, letters."""
+    """Selects class names whose mirror images belong to another class or none: sides, digits, letters."""
     return [name for name in names if _is_told_by_side(name)]
 
 
 def mirror_warning(found: Sequence[str], count: int) -> str:
-    """What to say where mirror images are shown of `found`, names of `count` classes."""
+    """Returns a warning about mirror images of the classes `found`, out of `count` classes."""
     shown = ", ".join(map(show, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
     return f"{len(found)} of {count} classes tell left from right or are digits or letters by name: {shown}"
 

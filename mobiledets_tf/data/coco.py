@@ -1,6 +1,6 @@
-"""COCO instance annotations: from untrusted JSON to small dataclasses, every fault named.
+"""Reads COCO instance annotations from untrusted JSON into small dataclasses and reports every fault.
 
-A data folder holds `instances_SPLIT.json` and the images of that split in `SPLIT/`. Only
+A data folder contains `instances_SPLIT.json` and the images of that split in `SPLIT/`. Only
 boxes are read; segmentations and other keys are ignored. Gaps between ids, crowd boxes and
 images without boxes are normal.
 """
@@ -20,18 +20,20 @@ from mobiledets_tf.data.pictures import Folder
 from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
-# Annotation tools round: COCO's own boxes end up to a pixel outside the image. What sticks out
-# by no more than this is clipped on reading; what sticks out further is a fault.
+# Annotation tools round, and even COCO's own boxes extend up to a pixel beyond the image. Boxes that
+# extend by at most this many pixels are clipped when read; boxes that extend further are faults.
 BORDER_TOLERANCE = 1.0
-# Boxes are trained on as logarithms of their sides; thinner ones are slips of the mouse.
+# Shortest side of a box in pixels. Training uses the logarithms of the sides, and thinner boxes are
+# slips of the mouse.
 MIN_SIDE = 0.01
 MAX_ID = 2**63 - 1
-MAX_SIDE = 65535  # of a JPEG
-MAX_AREA = 1e10  # larger boxes are in no COCO measure
+MAX_SIDE = 65535  # largest side of a JPEG in pixels
+MAX_AREA = 1e10  # pixels^2; no COCO metric counts larger boxes
 
-# Key of an entry that was read from another format: (file, place in it). No JSON has it.
+# Key under which an entry read from another format stores (file, place in the file). Being an object,
+# it cannot occur in JSON.
 WHERE = object()
-# Key of an image of which an EXIF turn is not followed.
+# Key that marks an image whose EXIF orientation must not be applied.
 AS_STORED = object()
 
 _SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
@@ -39,16 +41,16 @@ _SPLIT_FILE = re.compile(r"instances_([A-Za-z0-9_]+)\.json")
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split lies.
+    """Location of one split.
 
     Attributes:
       name: `train`, `val`, ...
-      images: the folder of its images.
-      annotations: its annotation file, or what stands for it in another format.
-      content: the COCO object, where it was read from another format; else it is read from the file.
-      pictures: reads images by their names; default: from the folder.
-      faults: found while the content was made.
-      notes: what is to be said of how it was read, one line each.
+      images: folder of the split's images.
+      annotations: path of the annotation file, or of its equivalent in another format.
+      content: the COCO object if it was converted from another format; None reads it from the file.
+      pictures: object that reads images by name; None reads them from the folder.
+      faults: faults found while `content` was made.
+      notes: remarks on how the split was read, one line each.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Split:
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def read_picture(self, file_name: str) -> bytes:
-        """The bytes of an image file; raises as `pictures.Folder.read`."""
+        """Reads the bytes of an image file; raises as `pictures.Folder.read`."""
         return (self.pictures or Folder(self.images)).read(file_name)
 
 
@@ -69,11 +71,12 @@ class Image:
     """One image.
 
     Attributes:
-      id: of the annotation file.
-      file_name: relative to the folder of images.
-      width, height: in pixels, of the picture that the boxes are on.
-      group: images of one group (a video, a scene) belong on one side of a division; '' for none.
-      as_stored: an EXIF orientation in the file is not followed.
+      id: id in the annotation file.
+      file_name: path relative to the folder of images.
+      width, height: size in pixels of the picture that the boxes refer to.
+      group: name of the group (a video, a scene) whose images have to stay together when a split is
+        divided; '' for none.
+      as_stored: whether an EXIF orientation in the file must not be applied.
     """
 
     id: int
@@ -86,7 +89,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One box: `bbox` is (x, y, width, height) in pixels, inside its image; `area` in pixels^2."""
+    """One box: `bbox` is (x, y, width, height) in pixels, inside its image; `area` is in pixels^2."""
 
     id: int
     image_id: int
@@ -98,7 +101,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Category:
-    """One class, under the id it has in the annotation file; `supercategory` may be ''."""
+    """One class with its id in the annotation file; `supercategory` may be ''."""
 
     id: int
     name: str
@@ -107,14 +110,14 @@ class Category:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is sound in an annotation file, in the order of the file; categories by id."""
+    """The valid entries of an annotation file, in the order of the file; categories are sorted by id."""
 
     images: tuple[Image, ...]
     annotations: tuple[Annotation, ...]
     categories: tuple[Category, ...]
 
     def by_image(self) -> dict[int, list[Annotation]]:
-        """Image id -> its boxes; every image has an entry."""
+        """Maps each image id to the image's boxes; images without boxes have an empty list."""
         boxes: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
         for annotation in self.annotations:
             boxes[annotation.image_id].append(annotation)
@@ -123,7 +126,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: the file, the entry in it, and why."""
+    """One fault in the data: the file, the faulty entry in it, and the reason."""
 
     file: str
     entry: str
@@ -134,10 +137,10 @@ class Fault:
 
 
 def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None = None) -> list[Split]:
-    """The split that both paths name, or all splits of a data folder when only `images` is given.
+    """Returns the split that both paths name, or all splits of a data folder if only `images` is given.
 
     Raises:
-      InputError: a path is missing, or the folder holds no `instances_*.json`.
+      InputError: a path does not exist, or the folder contains no `instances_*.json`.
     """
     images = Path(images)
     if not images.is_dir():
@@ -159,14 +162,14 @@ def load(
     """Reads and checks an annotation file; the images themselves are not opened.
 
     Args:
-      split: where it lies.
-      sizes: image id -> (width, height) in place of what the file says.
+      split: location of the split.
+      sizes: maps image ids to (width, height) in pixels, which replace the sizes in the file.
 
     Returns:
-      What is sound, and the faults of the rest.
+      The valid entries, and the faults of the others.
 
     Raises:
-      InputError: not a JSON object, or no images, categories or boxes in it at all.
+      InputError: the file is not a JSON object, or has no images, no categories or no boxes at all.
     """
     path = str(split.annotations)
     value = files.read_json(path, "annotation file") if split.content is None else split.content
@@ -185,7 +188,7 @@ def is_split_file(path: Path) -> bool:
 
 
 def split_name(path: Path) -> str:
-    """The SPLIT of instances_SPLIT.json."""
+    """Returns SPLIT of a file named instances_SPLIT.json."""
     return _SPLIT_FILE.fullmatch(path.name)[1]
 
 
@@ -204,7 +207,7 @@ def _split(annotations: Path, images: Path) -> Split:
 
 
 class _Wrong(Exception):
-    """The reason why one entry cannot be used."""
+    """Raised when an entry cannot be used; the message is the reason."""
 
 
 class _Reader:
@@ -220,7 +223,7 @@ class _Reader:
         annotations = self._entries(
             value, "annotations", "annotation", lambda entry: read_annotation(entry, images, categories)
         )
-        # A box of a faulty image or category is no fault of its own; it is left out with it.
+        # A box of a faulty image or category is dropped along with it, but is not a fault of its own.
         whole = (a for a in _sound(annotations) if images[a.image_id] and categories[a.category_id])
         ordered = sorted(_sound(categories), key=lambda category: category.id)
         return Dataset(_sound(images), tuple(whole), tuple(ordered)), self.faults
@@ -233,7 +236,7 @@ class _Reader:
     def _entries(
         self, value: dict[str, Any], key: str, noun: str, read: Callable[[dict], Any], unique: str = "id"
     ) -> dict[int, Any]:
-        """Id -> entry, None for a faulty one; ids, and the field `unique`, may occur once only."""
+        """Maps ids to entries, or None for a faulty one; ids and the values of `unique` must not repeat."""
         found: dict[int, Any] = {}
         seen: dict[tuple[str, Any], Any] = {}
         for index, entry in enumerate(self._list(value, key)):
@@ -263,7 +266,7 @@ class _Reader:
 
 def read_category(entry: dict[str, Any]) -> Category:
     category_id, name = _id(entry, "id"), _text(entry, "name")
-    # One label a line in labels.txt.
+    # labels.txt contains one label per line.
     if not name.strip() or len(name.splitlines()) > 1 or any(ord(letter) < 32 for letter in name):
         raise _Wrong(f"'name' {show(name)} is empty or holds control characters")
     parent = entry.get("supercategory", "")
@@ -297,7 +300,7 @@ def read_annotation(
 
 
 def _box(entry: dict[str, Any], image: Image | None) -> tuple[float, float, float, float]:
-    """The box, clipped to its image (if that is known) where it sticks out within the tolerance."""
+    """Reads a box; clips it to its image (if known) where it extends beyond it within the tolerance."""
     value = _required(entry, "bbox")
     if not isinstance(value, list) or len(value) != 4:
         raise _Wrong(f"'bbox' should be four numbers [x, y, width, height], not {show(value)}")
@@ -308,7 +311,7 @@ def _box(entry: dict[str, Any], image: Image | None) -> tuple[float, float, floa
 
 
 def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) -> (x, y, width, height) inside the image."""
+    """Converts (left, top, right, bottom) to (x, y, width, height), clipped to the image."""
     bounds = (image.width, image.height) * 2
     shown = ", ".join(f"{corner:g}" for corner in corners)
     place = f"image {image.id} of {image.width}x{image.height}"
@@ -326,7 +329,7 @@ def _clip(corners: tuple[float, float, float, float], image: Image) -> tuple[flo
 
 
 def _corners_hint(corners: tuple[float, float, float, float], bounds: tuple[int, ...]) -> str:
-    """What to say of a box whose numbers fit its image as (left, top, right, bottom)."""
+    """Returns a hint if the numbers of a box fit its image as (left, top, right, bottom), otherwise ''."""
     left, top, right, bottom = corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
     fits = 0 <= left < right <= bounds[0] and 0 <= top < bottom <= bounds[1]
     return "; as corners its four numbers fit: 'bbox' is [x, y, width, height]" if fits else ""
@@ -334,14 +337,14 @@ def _corners_hint(corners: tuple[float, float, float, float], bounds: tuple[int,
 
 def _is_crowd(entry: dict[str, Any]) -> bool:
     value = entry.get("iscrowd", 0)
-    # Tables write whole numbers as 0.0 and 1.0.
+    # Tools that keep annotations in tables may write whole numbers as 0.0 and 1.0.
     if not isinstance(value, (int, float)) or value not in (0, 1):
         raise _Wrong(f"'iscrowd' should be 0 or 1, not {show(value)}")
     return bool(value)
 
 
 def _first(field: str, value: Any, seen: dict[tuple[str, Any], Any]) -> None:
-    """Raises _Wrong where a value of a field, or one that is the same to a reader, came before."""
+    """Raises _Wrong if a field's value, or an equivalent one, occurred before."""
     key = (field, _comparable(field, value))
     if key in seen:
         before = seen[key]
@@ -351,14 +354,14 @@ def _first(field: str, value: Any, seen: dict[tuple[str, Any], Any]) -> None:
 
 
 def _comparable(field: str, value: Any) -> Any:
-    """a.jpg and ./a.jpg are one file; class names differ in more than spaces and Unicode form."""
+    """Normalises a file path, or the white space and Unicode form of a class name, for comparison."""
     if field == "name":
         return same_name(value)
     return os.path.normpath(value) if isinstance(value, str) and "/" in value else value
 
 
 def same_name(name: str) -> str:
-    """What two class names have in common that a line of a label file does not tell apart."""
+    """Normalises white space and Unicode form of a class name; equal results mean the same class."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 

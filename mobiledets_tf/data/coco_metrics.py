@@ -1,4 +1,4 @@
-"""The twelve COCO detection numbers, by pycocotools."""
+"""Computes the twelve COCO detection metrics with pycocotools."""
 
 import contextlib
 import io
@@ -12,11 +12,11 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 @dataclass(frozen=True)
 class Scores:
-    """What pycocotools measures.
+    """COCO metrics computed by pycocotools.
 
     Attributes:
-      metrics: NAMES -> value from 0 to 1, or -1 where there is nothing to measure.
-      per_class: class name -> {`AP`, `AP50`}, -1 for a class without boxes.
+      metrics: maps each of `NAMES` to a value from 0 to 1, or -1 if there is nothing to measure.
+      per_class: maps each class name to its `AP` and `AP50`, which are -1 for a class without boxes.
     """
 
     metrics: dict[str, float]
@@ -24,12 +24,12 @@ class Scores:
 
 
 def coco_metrics(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of `coco_scores` alone."""
+    """Returns only the `metrics` of `coco_scores`."""
     return coco_scores(ground_truth, detections).metrics
 
 
 def coco_scores(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Scores:
-    """Scores boxes against ground truth.
+    """Scores detections against ground truth.
 
     Args:
       ground_truth: a COCO dictionary with `images`, `annotations` (`image_id`, `category_id`,
@@ -37,10 +37,10 @@ def coco_scores(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any
       detections: dictionaries with `image_id`, `category_id`, `bbox` and `score`.
 
     Raises:
-      ValueError: a detection on an image that the ground truth does not have, or a box or score
-        that is not finite.
+      ValueError: a detection refers to an image that is not in the ground truth, or a box or score
+        is not finite.
     """
-    # Imported here: it loads matplotlib's parts, which commands that only read flags don't need.
+    # Imported here because it loads parts of matplotlib, which commands that only parse flags don't need.
     from pycocotools.cocoeval import COCOeval
 
     _validate(ground_truth, detections)
@@ -55,7 +55,7 @@ def coco_scores(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any
 
 
 def _per_class(evaluation: Any, categories: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    # [IoU threshold 0.5 to 0.95, recall, class, area (first: all), detections (last: 100)]
+    # Axes: IoU threshold 0.5 to 0.95, recall, class, area (first: all), detections (last: 100).
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     column = {class_id: index for index, class_id in enumerate(evaluation.params.catIds)}
     return {
@@ -73,7 +73,7 @@ def _mean(precision: Any) -> float:
 
 
 def _index(ground_truth: dict[str, Any], boxes: Sequence[dict[str, Any]]) -> Any:
-    """A COCO object over copies of the boxes, numbered from 1 (pycocotools takes id 0 for 'no match')."""
+    """Builds a COCO object of copies of the boxes, numbered from 1: id 0 means 'no match' in pycocotools."""
     from pycocotools.coco import COCO
 
     index = COCO()
@@ -88,7 +88,7 @@ def _index(ground_truth: dict[str, Any], boxes: Sequence[dict[str, Any]]) -> Any
 
 def _box(number: int, box: dict[str, Any]) -> dict[str, Any]:
     _, _, width, height = box["bbox"]
-    # A detection is as large as its box and never a crowd, whatever its file says.
+    # The area of a detection is that of its box, and it is never a crowd, whatever its file says.
     own = {"area": width * height, "iscrowd": 0} if "score" in box else {}
     return {"iscrowd": 0, "area": width * height, **box, **own, "id": number}
 

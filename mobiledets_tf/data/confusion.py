@@ -1,4 +1,4 @@
-"""Which class is taken for which: boxes matched by place alone, then counted by class."""
+"""Confusion matrix of detections: boxes are matched by position alone and then counted by class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,18 @@ SCORE_THRESHOLD = 0.3
 def confusion(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> np.ndarray:
     """Counts pairs of a true and a detected class.
 
-    The better detections of an image choose first; each takes the free true box that it overlaps
-    most, by an intersection over union of at least 0.5. Detections below a score of 0.3 and crowd
-    boxes are left out.
+    The detections of an image are matched in order of decreasing score. Each is matched to the
+    unmatched ground-truth box that it overlaps most, if their intersection over union is at least
+    0.5. Detections with a score below 0.3 and crowd boxes are ignored.
 
     Args:
       ground_truth: a COCO dictionary, as in `coco_metrics.coco_scores`.
-      detections: likewise.
+      detections: COCO results, as in `coco_metrics.coco_scores`.
 
     Returns:
-      int64 [classes + 1, classes + 1], true class by row, detected class by column, in the order
-      of `categories`. The last row holds detections of nothing, the last column missed boxes.
+      int64 [classes + 1, classes + 1], with true classes as rows and detected classes as columns, in
+      the order of `categories`. The last row counts detections that match no box, the last column
+      missed boxes.
     """
     order = {category["id"]: number for number, category in enumerate(ground_truth["categories"])}
     nothing = len(order)
@@ -52,7 +53,7 @@ def _by_image(boxes: Sequence[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]
 
 
 def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two boxes (x, y, width, height)."""
+    """Returns the intersection over union of two boxes (x, y, width, height)."""
     width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
     height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:

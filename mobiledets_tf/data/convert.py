@@ -1,4 +1,4 @@
-"""A checked data folder -> TFRecord shards with exactly the Object Detection API's keys."""
+"""Converts a checked data folder to TFRecord shards with exactly the Object Detection API's keys."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from mobiledets_tf.errors import CheckFailed, InputError
 
 SCHEMA_VERSION = 1
 DATASET = records.DATASET
-# A few hundred images a shard lets readers and replicas work side by side; COCO gets 100 shards.
+# A few hundred images per shard let readers and replicas work in parallel; COCO gets 100 shards.
 _IMAGES_PER_SHARD = 250
 _MAX_SHARDS = 100
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\.tfrecord")
@@ -29,21 +29,22 @@ _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\.tfrecord")
 def convert(
     checked: Sequence[Checked], output_dir: str | os.PathLike, num_shards: int | None = None
 ) -> dict[str, Any]:
-    """Writes the splits to `output_dir`, whole or not at all.
+    """Writes the splits to `output_dir`, completely or not at all.
 
-    Other splits that were converted to the same folder stay; the same splits are replaced.
+    Other splits that were converted to the same folder are kept; splits of the same name are replaced.
 
     Args:
-      checked: splits without faults, as from `check.check`.
-      output_dir: gets the shards, `label_map.pbtxt` and `dataset.json`.
-      num_shards: shards a split, at most one an image; None for one per 250 images.
+      checked: splits without faults, as returned by `check.check`.
+      output_dir: folder for the shards, `label_map.pbtxt` and `dataset.json`.
+      num_shards: number of shards per split, at most one per image; None writes one per 250 images, up
+        to 100.
 
     Returns:
-      What `dataset.json` says: categories, and the counts and shards of each split.
+      The content of `dataset.json`: categories, and the counts and shards of each split.
 
     Raises:
       CheckFailed: a split has faults.
-      InputError: the folder holds other splits with another label map.
+      InputError: the folder contains other splits with another label map.
     """
     faults = sum(len(each.faults) for each in checked)
     if faults:
@@ -65,7 +66,7 @@ def convert(
 
 
 def _numbered(categories: Sequence[coco.Category]) -> list[dict[str, Any]]:
-    """Ids 1..C in the order of the COCO ids, which may have gaps."""
+    """Numbers the categories from 1 in the order of their COCO ids, which may have gaps."""
     return [
         {"id": number, "name": category.name, "coco_id": category.id}
         for number, category in enumerate(categories, start=1)
@@ -77,7 +78,7 @@ def _names(categories: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def _kept_splits(output_dir: Path, categories: list[dict[str, Any]], written: set[str]) -> dict[str, Any]:
-    """The records of the splits in `output_dir` that stay; their label map has to be ours."""
+    """Returns the `dataset.json` entries of splits to keep; their label map has to match the categories."""
     others = {split for split, _ in _shards(output_dir)} - written
     if not others:
         return {}
@@ -97,7 +98,7 @@ def _kept_splits(output_dir: Path, categories: list[dict[str, Any]], written: se
 
 
 def _shards(folder: Path) -> list[tuple[str, str]]:
-    """(split, file name) of every shard in a folder."""
+    """Returns (split, file name) of every shard in a folder."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [(match[1], name) for name in names if (match := _SHARD.fullmatch(name))]
 
@@ -113,7 +114,7 @@ def _publish(staging: Path, output_dir: Path, written: set[str]) -> None:
 def _write_split(
     checked: Checked, folder: Path, categories: list[dict[str, Any]], num_shards: int | None
 ) -> dict[str, Any]:
-    """Writes the shards of one split; returns its counts."""
+    """Writes the shards of one split; returns its counts and the names of the shards."""
     images = checked.dataset.images
     count = min(num_shards or _default_shards(len(images)), len(images))
     shards = [records.shard_name(checked.split.name, index, count) for index in range(count)]
@@ -147,7 +148,7 @@ def _counts(dataset: coco.Dataset, categories: list[dict[str, Any]]) -> dict[str
 
 @contextlib.contextmanager
 def _tfrecord_writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
-    """Opens all shards; a full disk is an OSError here too."""
+    """Opens a writer for each shard; converts TensorFlow's error for a full disk to an OSError."""
     from mobiledets_tf.compat import tf
 
     try:
@@ -158,18 +159,18 @@ def _tfrecord_writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
 
 
 def _encoded(split: coco.Split, image: coco.Image) -> bytes:
-    """The JPEG file of an image."""
+    """Returns the content of an image's JPEG file."""
     try:
         data = split.read_picture(image.file_name)
         return pictures.as_jpeg(data, (image.width, image.height), image.as_stored)
-    except pictures.PictureError as error:  # it was sound when it was checked
+    except pictures.PictureError as error:  # The image was valid when it was checked.
         raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
 
 
 def _example(
     image: coco.Image, encoded: bytes, boxes: Sequence[coco.Annotation], categories: dict[int, dict[str, Any]]
 ) -> bytes:
-    """One serialised example; keys and types as in the API's `tf_example_decoder.py`."""
+    """Serialises one example with the keys and types of the API's `tf_example_decoder.py`."""
     from mobiledets_tf.compat import tf
 
     corners = [(x, y, x + width, y + height) for x, y, width, height in (box.bbox for box in boxes)]

@@ -1,4 +1,4 @@
-"""One split made into a training and a validation split."""
+"""Divides one split into a training and a validation split."""
 
 import dataclasses
 import hashlib
@@ -13,15 +13,18 @@ DEFAULT_SHARE = 0.2
 
 
 def divide(checked: Checked, share: float = DEFAULT_SHARE) -> list[Checked]:
-    """Training and validation split of the images of one split.
+    """Divides the images of one split into a training and a validation split.
 
-    Which images are held out depends on their file names alone, so that a data set that grows
-    keeps its validation images. Images of one group (a video, a scene) and near-duplicates of a
-    photo are on one side, unless that leaves nothing for the other.
+    Which images are held out depends only on their file names, so that a growing data set keeps
+    its validation images. Images of one group (a video, a scene) and near-duplicates of an image
+    stay on the same side, unless that would leave the other side empty.
 
     Args:
-      checked: one split.
-      share: of the images that is held out; at least one is, and one stays.
+      checked: the check result of one split.
+      share: fraction of the images to hold out; each side gets at least one image.
+
+    Returns:
+      The training split and the validation split.
 
     Raises:
       InputError: there are fewer than two images.
@@ -47,7 +50,7 @@ def divide(checked: Checked, share: float = DEFAULT_SHARE) -> list[Checked]:
 
 
 def _together(checked: Checked) -> list[list[coco.Image]]:
-    """Images that must not be parted; most are alone."""
+    """Groups the images that have to stay on the same side; most groups have one image."""
     images = checked.dataset.images
     place = {image.id: index for index, image in enumerate(images)}
     parents = list(range(len(images)))
@@ -67,7 +70,7 @@ def _together(checked: Checked) -> list[list[coco.Image]]:
 
 
 def _joined(checked: Checked) -> Iterator[list[int]]:
-    """Ids of the images of each group, and of near-duplicates."""
+    """Yields lists of image ids: first those of each named group, then those of near-duplicates."""
     by_name: dict[str, list[int]] = {}
     for image in checked.dataset.images:
         if image.group:
@@ -79,12 +82,12 @@ def _joined(checked: Checked) -> Iterator[list[int]]:
 
 
 def _chosen(together: Sequence[Sequence[coco.Image]], wanted: int, images: int) -> set[int]:
-    """Ids of the images that are held out; empty where no whole group can be."""
+    """Returns the ids of the images to hold out; empty if no complete group can be held out."""
     ranked = sorted(together, key=lambda members: min(map(_rank, members)))
     chosen: set[int] = set()
     for members in ranked:
-        # A group that would leave the other side without an image, or is larger than all that is
-        # wanted while others can be had, is passed over.
+        # A group is skipped if it would exceed the wanted number of images; only as the first one may
+        # it exceed that number, if it has less than half of all images.
         if len(chosen) >= wanted:
             break
         if len(chosen) + len(members) <= max(wanted, 1) or (not chosen and len(members) < images / 2):

@@ -1,8 +1,9 @@
-"""The same photo twice: equal files by their checksum, nearly equal pictures by a small copy.
+"""Finds duplicate images: equal files by their checksum, near-duplicates by a thumbnail.
 
-Pictures are near-duplicates where their difference hashes (64 signs of neighbouring grey levels)
-differ in a few places and their thumbnails in a few grey levels: another compression, size or a
-frame of the same video, not another photo of the same thing.
+Two images are near-duplicates if their difference hashes (64 bits, each of which compares two
+neighbouring grey levels) differ in only a few bits and their thumbnails by only a few grey levels.
+This finds other compressions, other sizes and other frames of the same video, but not other photos
+of the same object.
 """
 
 import hashlib
@@ -16,36 +17,38 @@ from mobiledets_tf.data import pictures
 
 SIDE = 16
 _HASH_SIDE = 8
-# Places of the hash that may differ. One more piece than that: some piece is then equal.
+# Number of hash bits that may differ. The hash is cut into one more piece than that, so that near
+# hashes have at least one piece in common.
 _DISTANCE = 3
 _PIECES = 4
-# Grey levels: on average, and of any of the 16x16 places.
+# Grey levels by which near thumbnails may differ: on average, and in any of the 16x16 pixels.
 _MEAN_DIFFERENCE, _MOST_DIFFERENCE = 3.0, 20.0
-# A picture without contrast has a hash of noise; such ones are compared by their checksum alone.
+# Lowest standard deviation of grey levels. The hash of an image with less contrast is noise, so such
+# images are compared by their checksum alone.
 _LEAST_CONTRAST = 4.0
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture: the checksum of its file and 16x16 grey levels."""
+    """Fingerprint of an image: the SHA-256 checksum of its file and a thumbnail of 16x16 grey levels."""
 
     checksum: bytes
     thumbnail: bytes
 
 
 def fingerprint(data: bytes) -> Fingerprint:
-    """The fingerprint of an image file.
+    """Computes the fingerprint of an image file.
 
     Raises:
-      PictureError: it cannot be decoded.
+      PictureError: the image cannot be decoded.
     """
     return Fingerprint(hashlib.sha256(data).digest(), pictures.grey_thumbnail(data, SIDE))
 
 
 def groups(prints: Sequence[Fingerprint]) -> list[list[int]]:
-    """Indices of pictures that are equal or nearly so, two and more in a group.
+    """Groups the indices of images that are equal or nearly equal; each group has at least two.
 
-    A group is everything that is connected: the first and last frame of a video may differ more.
+    A group is a connected component, so the first and last frame of a video may differ more.
     """
     parents = list(range(len(prints)))
 
@@ -63,7 +66,7 @@ def groups(prints: Sequence[Fingerprint]) -> list[list[int]]:
 
 
 def equal_files(prints: Iterable[Fingerprint]) -> dict[bytes, list[int]]:
-    """Checksum -> indices of the files that have it."""
+    """Maps each checksum to the indices of the files that have it."""
     found = defaultdict(list)
     for index, each in enumerate(prints):
         found[each.checksum].append(index)
@@ -88,7 +91,7 @@ def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
 
 
 def _hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """uint64 difference hash of each thumbnail: whether each place is brighter than its neighbour."""
+    """Computes the uint64 difference hash of each thumbnail: is each cell brighter than its neighbour?"""
     half = SIDE // _HASH_SIDE
     small = thumbnails.reshape(-1, _HASH_SIDE, half, _HASH_SIDE, half).mean(axis=(2, 4))
     signs = small > np.roll(small, 1, axis=2)
@@ -96,9 +99,9 @@ def _hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _near(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of near pictures: hashes that are near have one of their four pieces in common.
+    """Yields pairs of near-duplicates, comparing only images with one of four hash pieces in common.
 
-    What is near to one picture is not compared any more among itself, so that thousands of frames of
+    Images found near to one image are not compared with each other, so that thousands of frames from
     one camera cost little.
     """
     for shift in range(0, 64, 64 // _PIECES):

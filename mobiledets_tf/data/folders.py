@@ -1,4 +1,4 @@
-"""Folders written whole or not at all."""
+"""Writes folders completely or not at all."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from mobiledets_tf.errors import InputError
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary folder beside `path` and renames it to `path` on success.
 
-    The temporary folder is removed when the body raises, so that nothing half-written is left.
+    The temporary folder is removed if the body raises, so that nothing half-written remains.
 
     Raises:
-      InputError: `path` exists and is no empty folder.
+      InputError: `path` exists and is not an empty folder.
     """
     path = Path(path)
     if path.exists() and not is_empty_folder(path):
@@ -29,12 +29,12 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`, on the same disk; what is left of it is removed."""
+    """Yields a temporary folder beside `path`, on the same disk, and removes whatever is left of it."""
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        # mkdtemp makes a private folder; a renamed one gets the permissions of any other new folder.
+        # mkdtemp makes a private folder, but the renamed folder needs the usual permissions of a new one.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o777 & ~umask)
@@ -48,10 +48,10 @@ def is_empty_folder(path: Path) -> bool:
 
 
 def replace_files(new: Path, target: Path, outdated: list[str]) -> None:
-    """Moves every file of folder `new` into `target` and takes the `outdated` ones away.
+    """Moves every file of folder `new` into `target` and removes the `outdated` files.
 
-    Renames only, and back again if one of them fails or is interrupted: `target` then holds
-    what it held before.
+    Files are only renamed; if a rename fails or is interrupted, all are renamed back, so that
+    `target` contains the same files as before.
     """
     names = sorted(path.name for path in new.iterdir())
     with staging_folder(target) as old:
@@ -70,6 +70,6 @@ def replace_files(new: Path, target: Path, outdated: list[str]) -> None:
 
 
 def _move(source: Path, destination: Path, moved: list[tuple[Path, Path]]) -> None:
-    # Noted first: an interrupt may come right after the rename.
+    # The move is recorded first, because an interrupt may arrive right after the rename.
     moved.append((source, destination))
     os.rename(source, destination)

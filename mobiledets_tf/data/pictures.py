@@ -1,4 +1,4 @@
-"""Image files on disk: safe paths, real decoding, RGB JPEG bytes."""
+"""Reads image files: resolves paths safely, decodes every pixel, and encodes RGB JPEGs."""
 
 import functools
 import io
@@ -14,40 +14,40 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mobiledets_tf.data.text import show
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# What converts to 8-bit RGB without loss of meaning; 16-bit and float pixels do not.
+# Pixel types that convert to 8-bit RGB without loss of meaning; 16-bit and float pixels do not.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp"})
 _EXIF_ORIENTATION = 0x0112
-# Orientations that exchange width and height.
+# EXIF orientations that swap width and height.
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 _JPEG_QUALITY = 95
 
 
-# PIL warns of large images and refuses those of twice the size; the refusal is enough.
+# PIL warns about large images and rejects those above twice that size; the rejection is enough.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PictureError(Exception):
-    """Why an image file cannot be used."""
+    """Raised when an image file cannot be used; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The image files of a folder, by their names relative to it."""
+    """The image files in a folder, addressed by their paths relative to it."""
 
     path: Path
 
     def read(self, file_name: str) -> bytes:
-        """The bytes of an image file.
+        """Reads the bytes of an image file.
 
         Raises:
-          PictureError: as `locate`.
-          OSError: it cannot be read.
+          PictureError: as for `locate`.
+          OSError: the file cannot be read.
         """
         return locate(self.path, file_name).read_bytes()
 
     def names(self) -> Iterator[str]:
-        """Names of the files that look like images, in no order; hidden ones are left out."""
+        """Yields the names of files with an image suffix, in no particular order; hidden ones are skipped."""
         for folder, folders, files in os.walk(self.path):
             folders[:] = [name for name in folders if not name.startswith(".")]
             inside = os.path.relpath(folder, self.path)
@@ -57,11 +57,11 @@ class Folder:
 
 
 def locate(folder: Path, file_name: str) -> Path:
-    """The path of an image inside `folder`.
+    """Returns the path of an image inside `folder`.
 
     Raises:
-      PictureError: the name leads out of the folder (absolute, `..`, a link), or no file is there;
-        a file of nearly the same name is named.
+      PictureError: the name leads out of the folder (by an absolute path, `..` or a link), or there
+        is no such file; the message then suggests a file with nearly the same name, if there is one.
     """
     name = show(file_name)
     path = folder / file_name
@@ -70,7 +70,7 @@ def locate(folder: Path, file_name: str) -> Path:
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
         exists, is_file = path.exists(), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL inside, a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # name too long, NUL character, loop of links
         raise PictureError(f"path {name} cannot be used: {getattr(error, 'strerror', error)}") from error
     if not inside:
         raise PictureError(f"path {name} leaves the folder of images through a link")
@@ -82,7 +82,7 @@ def locate(folder: Path, file_name: str) -> Path:
 
 
 def _near_file(folder: Path, file_name: str) -> str:
-    """' (did you mean X?)' for a file beside whose name is written alike, or ''."""
+    """Returns ' (did you mean X?)' if the same folder has a file with a similar name, otherwise ''."""
     parent = (folder / file_name).parent
     try:
         names = _plain_names(str(parent), parent.stat().st_mtime_ns)
@@ -99,7 +99,10 @@ def _near_file(folder: Path, file_name: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _plain_names(folder: str, changed: int) -> dict[str, str]:
-    """Names in a folder by their plain form, and by that without suffix; `changed` is its time of change."""
+    """Maps the plain form of each name in a folder, with and without suffix, to the name.
+
+    `changed` is the folder's modification time, which only invalidates the cache.
+    """
     del changed
     names = sorted(os.listdir(folder))
     stems = {os.path.splitext(_plain(name))[0]: name for name in names}
@@ -107,19 +110,20 @@ def _plain_names(folder: str, changed: int) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """What names have in common that differ in case, Unicode form or the spelling of .jpg."""
+    """Normalises a name so that differences in case, Unicode form or the spelling of .jpg disappear."""
     stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name).casefold())
     return stem + {".jpeg": ".jpg", ".jpe": ".jpg"}.get(suffix, suffix)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of an image file that can be used.
+    """Properties of a usable image file.
 
     Attributes:
       size: stored (width, height) in pixels.
-      orientation: EXIF orientation; 1 where the file has none.
-      is_repaired: the file breaks the decoder that training uses, so `as_jpeg` makes a clean copy.
+      orientation: EXIF orientation; 1 if the file has none.
+      is_repaired: whether the decoder used in training rejects the file, so that `as_jpeg` makes a
+        clean copy.
     """
 
     size: tuple[int, int]
@@ -128,20 +132,20 @@ class Look:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) after the turn that the orientation asks for."""
+        """(width, height) in pixels after the EXIF orientation is applied."""
         return self.size[::-1] if self.orientation in _QUARTER_TURNS else self.size
 
 
 def look(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Look:
-    """Decodes an image file, as training does where it gets the file as it is.
+    """Decodes an image file, with the decoder used in training if records will contain it unchanged.
 
     Args:
-      data: the file.
-      size: (width, height) that the annotations give.
+      data: content of the file.
+      size: annotated (width, height) in pixels.
       as_stored: as in `decode`.
 
     Raises:
-      PictureError: as `decode`.
+      PictureError: as for `decode`.
     """
     image, orientation = _opened(data)
     wanted = _is_wanted(image, size, as_stored)
@@ -152,31 +156,31 @@ def look(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Look:
 
 
 def _opened(data: bytes) -> tuple[Image.Image, int]:
-    """An image whose pixels are not decoded yet, and its orientation."""
+    """Opens an image without decoding its pixels; returns it and its EXIF orientation."""
     try:
         image = _open(data)
         return image, _orientation(image)
     except UnidentifiedImageError:
         raise PictureError(_UNREADABLE) from None
-    except Exception as error:  # damaged files make PIL raise almost anything
+    except Exception as error:  # Damaged files make PIL raise almost anything.
         raise PictureError(f"cannot be decoded: {error}") from error
 
 
 def _is_wanted(image: Image.Image, size: tuple[int, int], as_stored: bool) -> bool:
-    """Whether records hold the file as it is, if the decoder of training takes it."""
+    """Whether records contain the file unchanged, provided that the decoder used in training accepts it."""
     return _is_plain(image) and image.size == size and (as_stored or _orientation(image) == 1)
 
 
 def head(data: bytes) -> Look:
-    """What the head of an image file says; its pixels are not decoded.
+    """Reads the header of an image file without decoding its pixels.
 
     Raises:
-      PictureError: it is no image.
+      PictureError: the file is not an image.
     """
     try:
         image = _open(data)
         return Look(image.size, _orientation(image), False)
-    except Exception as error:  # damaged files make PIL raise almost anything
+    except Exception as error:  # Damaged files make PIL raise almost anything.
         raise PictureError(_UNREADABLE) from error
 
 
@@ -186,17 +190,17 @@ _UNREADABLE = f"is not a readable image; formats: {', '.join(FORMATS)}"
 def decode(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Image.Image:
     """Decodes every pixel of an image file of the given (width, height).
 
-    A file may say that it has to be turned to be upright (EXIF orientation). The annotated size
-    tells whether the boxes are of the stored or of the upright picture; where it cannot (half
-    turns, mirrors, squares), they are of the upright one, which viewers and OpenCV show.
+    A file may contain an EXIF orientation that has to be applied to show it upright. The annotated
+    size tells whether the boxes refer to the stored or the upright picture. If it does not (half
+    turns, mirroring, square images), the upright picture is assumed, as viewers and OpenCV show it.
 
     Args:
-      data: the file.
-      size: (width, height) that the annotations give.
-      as_stored: never turns.
+      data: content of the file.
+      size: annotated (width, height) in pixels.
+      as_stored: if true, the EXIF orientation is never applied.
 
     Raises:
-      PictureError: unreadable, truncated, or of another size, format or pixel type.
+      PictureError: the file is unreadable or truncated, or has another size, format or pixel type.
     """
     try:
         image = _open(data)
@@ -218,7 +222,7 @@ def decode(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Image
 
 def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    # PIL also takes an orientation out of XMP, which no viewer turns by.
+    # PIL also reads an orientation from XMP, which viewers ignore.
     for key in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(key, None)
     return image
@@ -230,27 +234,28 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) -> Image.Image:
-    """The upright picture if it has the annotated size, else the stored one without its tag."""
-    for key in ("xmp", "XML:com.adobe.xmp"):  # loading the pixels of a PNG may bring them back
+    """Returns the upright picture if it has the annotated size, otherwise the stored one without its tag."""
+    for key in ("xmp", "XML:com.adobe.xmp"):  # Loading the pixels of a PNG may restore these keys.
         image.info.pop(key, None)
-    # The decoder of training follows no tag: a file whose pixels are wanted as stored stays as it is.
+    # The decoder used in training ignores the tag, so a file whose stored pixels are wanted stays unchanged.
     if as_stored or _orientation(image) == 1:
         return image
     upright = ImageOps.exif_transpose(image)
-    # A copy has no format: it is encoded anew, without the tag.
+    # A copy has no format, so it is encoded again, without the tag.
     return upright if upright.size == size else image.copy()
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Whether it is an RGB JPEG."""
+    """Whether an image is an RGB JPEG."""
     return image.format in ("JPEG", "MPO") and image.mode == "RGB"
 
 
 def _model_reads(jpeg: bytes) -> bool:
-    """Whether the decoder of training and evaluation takes a JPEG; it is stricter than PIL."""
+    """Whether the decoder used in training and evaluation accepts a JPEG; it is stricter than PIL."""
     from mobiledets_tf.compat import tf
 
-    # No end after the last scan: found here, because the decoder prints a line for each such file.
+    # A missing end marker after the last scan is found here, because the decoder would print a line
+    # for each such file.
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         return False
     try:
@@ -261,12 +266,12 @@ def _model_reads(jpeg: bytes) -> bool:
 
 
 def as_jpeg(data: bytes, size: tuple[int, int], as_stored: bool = False) -> bytes:
-    """The same file if it is an RGB JPEG that training can decode; else its pixels as one.
+    """Returns the file unchanged if it is an RGB JPEG that training can decode, otherwise re-encodes it.
 
-    Alpha is dropped; the quality is 95.
+    Alpha is dropped; the JPEG quality is 95.
 
     Raises:
-      PictureError: as `decode`.
+      PictureError: as for `decode`.
     """
     if _is_wanted(_opened(data)[0], size, as_stored) and _model_reads(data):
         return data
@@ -274,21 +279,21 @@ def as_jpeg(data: bytes, size: tuple[int, int], as_stored: bool = False) -> byte
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
-    """JPEG bytes of an RGB image."""
+    """Encodes an RGB image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def as_bitmap(data: bytes, side: int) -> bytes:
-    """An encoded image as RGB bitmap, shrunk to at most `side` pixels where it is larger.
+    """Converts an encoded image to an RGB bitmap, shrunk so that no side exceeds `side` pixels.
 
     Raises:
-      PictureError: it cannot be decoded.
+      PictureError: the image cannot be decoded.
     """
     try:
         image = _open(data).convert("RGB")
-    except Exception as error:  # damaged files make PIL raise almost anything
+    except Exception as error:  # Damaged files make PIL raise almost anything.
         raise PictureError(f"cannot be decoded: {error}") from error
     image.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
@@ -297,15 +302,15 @@ def as_bitmap(data: bytes, side: int) -> bytes:
 
 
 def grey_thumbnail(data: bytes, side: int) -> bytes:
-    """side * side grey levels of an image file, as a fast look at it.
+    """Returns side * side grey levels of an image file, decoded as fast as possible.
 
     Raises:
-      PictureError: it cannot be decoded.
+      PictureError: the image cannot be decoded.
     """
     try:
         image = _open(data)
-        # A JPEG is decoded at an eighth of its size, which is enough.
+        # A JPEG is decoded at a reduced size, down to an eighth, which is enough.
         image.draft("L", (2 * side, 2 * side))
         return image.convert("L").resize((side, side), Image.Resampling.BOX).tobytes()
-    except Exception as error:  # damaged files make PIL raise almost anything
+    except Exception as error:  # Damaged files make PIL raise almost anything.
         raise PictureError(f"cannot be decoded: {error}") from error

@@ -1,4 +1,4 @@
-"""TFRecord files by record number: any record can be read at any time, and a damaged one has an address."""
+"""Random access to TFRecord files by record number, with the position of any damaged record."""
 
 import os
 import struct
@@ -7,28 +7,29 @@ from collections.abc import Sequence
 
 from mobiledets_tf.errors import InputError
 
-# A record: length uint64, checksum of the length uint32, data, checksum of the data uint32.
+# A record consists of its length (uint64), a checksum of the length (uint32), the data, and a checksum
+# of the data (uint32).
 _HEAD, _TAIL = 12, 4
 
 
 class DamagedRecord(InputError):
-    """A record whose checksum or length is wrong; the message names the file and the byte offset."""
+    """Raised for a record with a wrong checksum or length; the message names file and byte offset."""
 
     def __init__(self, file: str, offset: int, reason: str):
         super().__init__(f"TFRecord file {file!r} is damaged at byte offset {offset}: {reason}")
 
 
 class RecordIndex:
-    """The places of all records of some files, in the order of the files.
+    """Index of the positions of all records in a list of files, in the order of the files.
 
-    Only the lengths are read when it is made: 12 bytes a record.
+    Building the index reads only the length of each record: 8 bytes.
 
     Args:
-      files: paths; also those that only `tf.io.gfile` can open.
+      files: paths, including those that only `tf.io.gfile` can open.
 
     Raises:
       InputError: a file cannot be opened.
-      DamagedRecord: a length leads out of its file; what follows it cannot be found.
+      DamagedRecord: a record's length exceeds the file, so the records after it cannot be found.
     """
 
     def __init__(self, files: Sequence[str]):
@@ -41,7 +42,7 @@ class RecordIndex:
         return len(self._places)
 
     def read(self, number: int) -> bytes:
-        """The data of a record.
+        """Reads the data of a record.
 
         Raises:
           DamagedRecord: a checksum is wrong.
@@ -65,7 +66,7 @@ class RecordIndex:
 
 
 def _offsets(file: str) -> list[int]:
-    """Byte offsets of the records of one file."""
+    """Returns the byte offsets of the records in one file."""
     size, opened = _open(file)
     offsets, offset = [], 0
     with opened as stream:
@@ -82,7 +83,7 @@ def _offsets(file: str) -> list[int]:
 
 
 def _open(file: str):
-    """(size in bytes, binary stream)."""
+    """Opens a file and returns (size in bytes, binary stream)."""
     if "://" not in file:
         try:
             return os.path.getsize(file), open(file, "rb")

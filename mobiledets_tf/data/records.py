@@ -1,4 +1,4 @@
-"""A converted folder: TFRecord shards with the Object Detection API's keys, and their label map.
+"""Reads converted folders: TFRecord shards with the Object Detection API's keys, and their label map.
 
   train-00000-of-00004.tfrecord ...   val-00000-of-00001.tfrecord   label_map.pbtxt   dataset.json
 """
@@ -18,7 +18,7 @@ from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.errors import CheckFailed, InputError
 
 LABEL_MAP, DATASET = "label_map.pbtxt", "dataset.json"
-# Of the counts of a split in `dataset.json`.
+# Key in the counts of each split in `dataset.json`.
 MOST_BOXES = "most_boxes_in_an_image"
 _BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 
@@ -28,15 +28,15 @@ class Example:
     """One image with its N boxes.
 
     Attributes:
-      image_id: `image/source_id`; the COCO image id in digits where this project wrote it, often the
-        file name where others did.
-      encoded: the JPEG file.
-      height, width: in pixels.
+      image_id: `image/source_id`: the COCO image id in digits if this project wrote the record, often
+        the file name if another program did.
+      encoded: content of the JPEG file.
+      height, width: size of the image in pixels.
       boxes: float32 [N, 4], (ymin, xmin, ymax, xmax), from 0 to 1.
       classes: int64 [N], ids of the label map.
       names: the N class names.
-      is_crowd: bool [N].
-      area: float32 [N], pixels^2.
+      is_crowd: bool [N], whether each box marks a crowd.
+      area: float32 [N], area of each object in pixels^2.
     """
 
     image_id: str
@@ -55,7 +55,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 
 def resolve(pattern_or_folder: str, split: str) -> list[str]:
-    """The sorted TFRecord files of a glob pattern, or of one split of a converted folder.
+    """Returns the sorted TFRecord files of a glob pattern, or of one split of a converted folder.
 
     Raises:
       InputError: no file matches, or the folder lacks shards of the split.
@@ -76,10 +76,10 @@ def resolve(pattern_or_folder: str, split: str) -> list[str]:
 
 
 def label_map_path(files: Sequence[str]) -> str:
-    """The label map beside the shards: `label_map.pbtxt`, or the one .pbtxt file there is.
+    """Returns the path of the label map beside the shards: `label_map.pbtxt`, or the only .pbtxt file.
 
     Raises:
-      InputError: there is none, or the files lie in different folders.
+      InputError: there is no such file, or the shards are in different folders.
     """
     folders = {os.path.dirname(file) for file in files}
     if len(folders) != 1:
@@ -96,21 +96,24 @@ def label_map_path(files: Sequence[str]) -> str:
 
 
 def read_label_map(path: str | os.PathLike) -> dict[int, str]:
-    """Class id -> name (the display name, where there is one), by id; raises as `label_map_names`."""
+    """Maps class ids to names, in order of id; raises as `label_map_names`.
+
+    A name is the display name if the label map has one.
+    """
     return {number: names[0] for number, names in label_map_names(path).items()}
 
 
 def label_map_names(path: str | os.PathLike) -> dict[int, tuple[str, ...]]:
-    """Class id -> the names it goes by, the display name first where there is one; by id.
+    """Maps class ids to all their names, in order of id, with the display name first if there is one.
 
     Raises:
-      InputError: unreadable, not a label map, or an id below 1 or used twice.
+      InputError: the file is unreadable or not a label map, or an id is below 1 or used twice.
     """
     from google.protobuf import text_format
 
     message = _label_map_class()()
     try:
-        # Label maps may also hold keypoints, ancestors, ...
+        # Label maps may also contain keypoints, ancestors, ...
         text_format.Parse(_read_text(str(path)), message, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InputError(f"label map {str(path)!r} cannot be parsed: {error}") from error
@@ -123,7 +126,7 @@ def label_map_names(path: str | os.PathLike) -> dict[int, tuple[str, ...]]:
 
 
 def write_label_map(path: str | os.PathLike, names: dict[int, str]) -> None:
-    """Writes class id -> name as the Object Detection API's label map, atomically."""
+    """Writes class names by id as a label map of the Object Detection API, atomically."""
     from google.protobuf import text_format
 
     message = _label_map_class()()
@@ -133,7 +136,7 @@ def write_label_map(path: str | os.PathLike, names: dict[int, str]) -> None:
 
 
 def read_examples(files: Sequence[str]) -> Iterator[Example]:
-    """Every example, in the order of the files.
+    """Yields every example, in the order of the files.
 
     Raises:
       InputError: a file is damaged, or an example lacks one of the keys.
@@ -153,10 +156,14 @@ def read_examples(files: Sequence[str]) -> Iterator[Example]:
 
 
 def parse_example(data: bytes, where: str) -> Example:
-    """One serialised example.
+    """Parses one serialised example.
+
+    Args:
+      data: the serialised `tf.train.Example`.
+      where: name of the record, for messages.
 
     Raises:
-      InputError: it is none, or lacks one of the keys.
+      InputError: the data is not a detection example, or lacks one of the keys.
     """
     from google.protobuf.message import DecodeError
 
@@ -169,13 +176,13 @@ def parse_example(data: bytes, where: str) -> Example:
 
 
 def ground_truth(files: Sequence[str]) -> dict[str, Any]:
-    """The boxes of the files as a COCO dictionary: ids of the label map, pixels.
+    """Returns the boxes of the files as a COCO dictionary, with class ids of the label map, in pixels.
 
-    Images are in the order of the records. Their ids are `image/source_id` where all of these are
-    numbers in digits, else 1, 2, 3 ... in this order.
+    Images are in the order of the records. Their ids are `image/source_id` if all of these consist
+    of digits, otherwise 1, 2, 3 ... in this order.
 
     Raises:
-      InputError: as `read_examples` and `label_map_path`; or an image comes twice.
+      InputError: as `read_examples` and `label_map_path`; or an image occurs twice.
     """
     names = read_label_map(label_map_path(files))
     images: list[dict[str, int]] = []
@@ -193,9 +200,10 @@ def ground_truth(files: Sequence[str]) -> dict[str, Any]:
 
 
 def most_boxes(files: Sequence[str]) -> int:
-    """The most boxes that one image of the files has.
+    """Returns the largest number of boxes in an image of the files.
 
-    From `dataset.json` beside files of this project; all records of others are read.
+    The number is read from `dataset.json` beside files that this project wrote; for other files, all
+    records are read.
     """
     counts = _written_counts(files)
     if counts is not None:
@@ -205,7 +213,7 @@ def most_boxes(files: Sequence[str]) -> int:
         try:
             most = max(most, len(parse_example(index.read(number), f"record {number + 1}").classes))
         except DamagedRecord:
-            continue  # said, or passed over, where it is used
+            continue  # Damage is reported, or the record skipped, where the record is used.
     return most
 
 
@@ -227,9 +235,9 @@ def _written_counts(files: Sequence[str]) -> int | None:
 
 
 def require_decodable(files: Sequence[str]) -> None:
-    """Raises CheckFailed with the name of the first image that the decoder of training refuses.
+    """Raises CheckFailed with the name of the first image that the decoder used in training rejects.
 
-    Called where a decoder has failed, whose message names no image.
+    Called after that decoder has failed, because its message does not name the image.
     """
     from mobiledets_tf.compat import tf
 
@@ -250,7 +258,7 @@ def require_decodable(files: Sequence[str]) -> None:
 
 
 def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, int]:
-    """Class id -> the id that the annotation file had, by `dataset.json`; itself where that does not say."""
+    """Maps class ids to those of the annotation file by `dataset.json`; ids not listed there are kept."""
     path = Path(os.path.dirname(files[0]) if files else "", "dataset.json")
     ids = {class_id: class_id for class_id in names}
     if not path.is_file():
@@ -266,7 +274,7 @@ def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, 
 
 
 def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, Any]]:
-    """The boxes of an example as COCO annotations, numbered from `before` + 1."""
+    """Converts the boxes of an example to COCO annotations, numbered from `before` + 1."""
     size = np.array([example.height, example.width] * 2, np.float64)
     return [
         {
@@ -284,7 +292,7 @@ def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, A
 
 
 def _image_ids(texts: Sequence[str]) -> list[int]:
-    """Ids for images of the given `image/source_id`; what is empty is no name."""
+    """Returns integer ids for images by their `image/source_id`; an empty text is not an id."""
     seen: set[str] = set()
     for text in filter(None, texts):
         if text in seen:
@@ -312,14 +320,14 @@ def _parse(feature: Any) -> Example:
         boxes=boxes,
         classes=classes,
         names=tuple(name.decode("utf-8", "replace") for name in names),
-        # Both are optional in the API: no crowds, and the area of the box.
+        # Both keys are optional in the API. The defaults are no crowd, and the area of the box.
         is_crowd=np.array(crowd, bool) if crowd else np.zeros(len(classes), bool),
         area=np.array(area, np.float32) if area else _box_areas(boxes, height, width),
     )
 
 
 def _text_of(feature: Any, key: str) -> str:
-    """A text that may be missing, as the API allows."""
+    """Returns a text, or '' if it is missing, which the API allows."""
     values = feature[key].bytes_list.value
     return values[0].decode("utf-8", "replace") if values else ""
 
@@ -335,7 +343,7 @@ def _box_areas(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _require_whole_set(found: Sequence[str], split: str) -> None:
-    """The shards of a split are all there, and of one conversion."""
+    """Raises InputError unless the shards of a split are complete and from one conversion."""
     names = {os.path.basename(file) for file in found}
     if names != {shard_name(split, index, len(names)) for index in range(len(names))}:
         raise InputError(
@@ -343,7 +351,7 @@ def _require_whole_set(found: Sequence[str], split: str) -> None:
         )
 
 
-# --- paths: local ones without TensorFlow, so that a wrong path is answered at once ----------
+# --- paths: local ones are handled without TensorFlow, so that a wrong path fails at once ------
 
 
 def _is_remote(path: str) -> bool:
@@ -384,7 +392,7 @@ def _read_text(path: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _label_map_class() -> Any:
-    """The API's StringIntLabelMap message, without importing the API (and so TensorFlow)."""
+    """Builds the API's StringIntLabelMap message class without importing the API, and so TensorFlow."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto

@@ -1,9 +1,9 @@
-"""The built-in sample set: scanned handwritten digits on photos, both shipped with scikit-learn.
+"""Generates the built-in sample set: scanned handwritten digits on photos, all shipped with scikit-learn.
 
-Real pixels without a download: `load_digits` (1,797 scans of 8x8 pixels, ten classes; UCI
-Optical Recognition of Handwritten Digits) and `load_sample_images` (two photos). A scan is
-drawn as the opacity of one colour over a crop of a photo. Scale, place, contrast and overlap
-vary; some images are empty. Train and val share no scan.
+The set consists of real pixels without a download: `load_digits` (1,797 scans of 8x8 pixels, ten
+classes; UCI Optical Recognition of Handwritten Digits) and `load_sample_images` (two photos). Each
+scan is used as the opacity of one colour that is drawn over a crop of a photo. Scale, position,
+contrast and overlap vary; some images are empty. No scan is used in both train and val.
 """
 
 import functools
@@ -25,17 +25,17 @@ CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 _JPEG_QUALITY = 90
 _EMPTY_IMAGES = 0.06
 _MAX_DIGITS = 5
-# Sides as parts of the image side: 32 to 72 pixels in an image of 160.
+# Sides of digits as fractions of the image side: 32 to 72 pixels in an image of 160 pixels.
 _MIN_DIGIT, _MAX_DIGIT = 0.2, 0.45
 _MIN_CONTRAST = 70  # grey levels between the ink and most of the photo beneath it
-# Ink is nearly black or nearly white. With any grey level that stands out, a small network learns
-# the photos by heart before it learns the shapes: a training at 0.35 width, 1,200 steps, gave
-# AP50 0.12 on val (0.89 on train), and 0.19 with this ink.
+# Ink is nearly black or nearly white. If any grey level that stands out is allowed, a small network
+# memorises the photos before it learns the shapes: training at depth multiplier 0.35 for 1,200 steps
+# reached AP50 0.12 on val (0.89 on train), compared with 0.19 on val with this ink.
 _DARK_INK, _LIGHT_INK = (0.0, 40.0), (215.0, 255.0)
 _TINT = 15.0
-_MAX_OVERLAP = 0.12  # of the smaller box
+_MAX_OVERLAP = 0.12  # as a fraction of the smaller box
 _PLACING_TRIALS = 30
-_INK = 0.3  # opacity from which a pixel belongs to the box
+_INK = 0.3  # opacity above which a pixel belongs to the box
 _SCANS_PER_VAL_SCAN = 5
 
 
@@ -54,15 +54,15 @@ def write_sample(
     image_size: int = 160,
     seed: int = 0,
 ) -> None:
-    """Writes a data folder with the splits `train` and `val`, whole or not at all.
+    """Writes a data folder with the splits `train` and `val`, completely or not at all.
 
-    The same arguments give the same files; image number n does not depend on how many there are.
+    The same arguments produce the same files; image n does not depend on the number of images.
 
     Args:
-      output_dir: must not exist yet, or be empty.
-      num_train, num_val: images a split.
+      output_dir: folder to write; must be missing or empty.
+      num_train, num_val: number of images in each split.
       image_size: side of the square images, in pixels.
-      seed: chooses scans, crops, places and colours.
+      seed: seed for the choice of scans, crops, positions and colours.
 
     Raises:
       InputError: the folder exists and is not empty.
@@ -95,7 +95,7 @@ def _write_image(path: Path, split: str, size: int, seed: tuple[int, ...]) -> li
 
 
 def _instances(drawn: list[list[_Digit]], size: int, first_id: int) -> dict[str, Any]:
-    """The COCO dictionary of one split; image ids are unique over both splits."""
+    """Returns the COCO dictionary of one split; image ids are unique across both splits."""
     boxes = [(first_id + number, digit) for number, digits in enumerate(drawn) for digit in digits]
     return {
         "info": {"description": "Handwritten digits on photos, made of the data sets of scikit-learn"},
@@ -132,7 +132,7 @@ def _photos() -> list[Image.Image]:
 
 @functools.lru_cache(maxsize=2)
 def _scans(split: str) -> list[np.ndarray]:
-    """Per class, the scans of a split: float32 [N, 8, 8] from 0 to 1; every fifth is for val."""
+    """Returns for each class the scans of a split, float32 [N, 8, 8] in [0, 1]; every fifth goes to val."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -143,7 +143,10 @@ def _scans(split: str) -> list[np.ndarray]:
 
 
 def _background(random: np.random.Generator, size: int) -> np.ndarray:
-    """A crop of a photo, resized, perhaps mirrored, of other brightness: float32 [size, size, 3]."""
+    """Returns a random crop of a photo, resized, with random mirroring, contrast and brightness.
+
+    The result is float32 [size, size, 3] in [0, 255].
+    """
     photos = _photos()
     photo = photos[random.integers(len(photos))]
     side = int(random.integers(120, min(photo.size) + 1))
@@ -157,7 +160,7 @@ def _background(random: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _draw_digits(random: np.random.Generator, canvas: np.ndarray, split: str) -> list[_Digit]:
-    """Draws up to five digits on the canvas, in place."""
+    """Draws up to five digits on the canvas in place, and returns those drawn."""
     wanted = 0 if random.random() < _EMPTY_IMAGES else int(random.integers(1, _MAX_DIGITS + 1))
     digits: list[_Digit] = []
     for _ in range(wanted):
@@ -174,7 +177,7 @@ def _draw_digits(random: np.random.Generator, canvas: np.ndarray, split: str) ->
 
 
 def _opacity(random: np.random.Generator, scan: np.ndarray, size: int) -> np.ndarray:
-    """The scan, enlarged smoothly and cut to its ink: float32 [height, width] from 0 to 1."""
+    """Enlarges a scan smoothly and crops it to its ink; returns float32 [height, width] in [0, 1]."""
     side = size * random.uniform(_MIN_DIGIT, _MAX_DIGIT)
     stretch = random.uniform(0.85, 1.15)
     # The ink of a scan fills its height and about three quarters of its width.
@@ -186,13 +189,13 @@ def _opacity(random: np.random.Generator, scan: np.ndarray, size: int) -> np.nda
 
 
 def _places(random: np.random.Generator, size: int, shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Corners (left, top) to try, wholly inside the image."""
+    """Yields random corners (left, top) to try, for boxes that lie completely inside the image."""
     for _ in range(_PLACING_TRIALS):
         yield int(random.integers(0, size - shape[1] + 1)), int(random.integers(0, size - shape[0] + 1))
 
 
 def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
-    """Shared area over the area of the smaller box."""
+    """Returns the shared area of two boxes, divided by the area of the smaller box."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     areas = ((each[2] - each[0]) * (each[3] - each[1]) for each in (box, other))
@@ -200,7 +203,7 @@ def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
 
 
 def _blend(random: np.random.Generator, patch: np.ndarray, opacity: np.ndarray) -> None:
-    """Draws the ink over a patch of the canvas, lighter or darker than what lies beneath."""
+    """Draws ink over a patch of the canvas, lighter or darker than the pixels beneath."""
     low, high = _ink_range(random, patch.mean(axis=-1)[opacity > _INK])
     colour = np.clip(random.uniform(low, high) + random.uniform(-_TINT, _TINT, size=3), 0, 255)
     alpha = (opacity * random.uniform(0.9, 1.0))[..., np.newaxis]
@@ -208,13 +211,13 @@ def _blend(random: np.random.Generator, patch: np.ndarray, opacity: np.ndarray) 
 
 
 def _ink_range(random: np.random.Generator, below: np.ndarray) -> tuple[float, float]:
-    """Grey levels that stand out from the pixels below: darker or lighter, by chance where both can be."""
+    """Returns a range of grey levels darker or lighter than the pixels below, at random if both exist."""
     dark, light = np.percentile(below, (15, 85))
     ranges = [
         (_DARK_INK[0], min(_DARK_INK[1], dark - _MIN_CONTRAST)),
         (max(_LIGHT_INK[0], light + _MIN_CONTRAST), _LIGHT_INK[1]),
     ]
     possible = [(low, high) for low, high in ranges if low <= high]
-    # Above a patch of both dark and light, the extreme that is farther from its mean.
+    # On a patch with both dark and light pixels, use the extreme that is farther from the patch's mean.
     extreme = 0.0 if below.mean() > 127.5 else 255.0
     return possible[random.integers(len(possible))] if possible else (extreme, extreme)

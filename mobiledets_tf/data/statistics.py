@@ -1,4 +1,4 @@
-"""What a data set is like: class balance, box sizes at the input size, and what is unlikely to be learnt."""
+"""Data set statistics: class balance, box sizes at the input size, and classes that are hard to learn."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from mobiledets_tf.data.coco import Dataset
 
-# The finest feature map has one cell for so many pixels.
+# Stride of the finest feature map in input pixels, below which the side of a box counts as small.
 SMALL_SIDE = 16
 _WARN_SHARE = 0.05
 _FEW_BOXES = 20
@@ -16,14 +16,15 @@ _PERCENTILES = (5, 50, 95)
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one split.
+    """Statistics of one split; crowd boxes are not counted.
 
     Attributes:
       input_size: side of the detector's input, in pixels.
-      boxes: class name -> boxes, crowds not counted.
-      images: class name -> images with such a box.
-      small: class name -> boxes with a side (root of the area) below `SMALL_SIDE` input pixels.
-      sides: 5th, 50th and 95th percentile of those sides; empty without boxes.
+      boxes: number of boxes by class name.
+      images: number of images with a box of the class, by class name.
+      small: number of boxes with a side (root of the area) below `SMALL_SIDE` input pixels, by class
+        name.
+      sides: 5th, 50th and 95th percentile of the sides of all boxes; empty if there are none.
     """
 
     input_size: int
@@ -33,7 +34,7 @@ class Statistics:
     sides: tuple[float, ...]
 
     def lines(self) -> list[str]:
-        """A table of the classes, then the sizes."""
+        """Formats a table of the classes, followed by a line about box sizes."""
         total = sum(self.boxes.values())
         width = max(map(len, (*self.boxes, "class")))
         lines = [f"  {'class':<{width}}  boxes  share  images  below {SMALL_SIDE} px"]
@@ -50,7 +51,7 @@ class Statistics:
         return lines
 
     def warnings(self) -> list[str]:
-        """What makes a class hard to learn, one line each."""
+        """Returns warnings about small boxes and classes with few boxes, one line each."""
         total, small = sum(self.boxes.values()), sum(self.small.values())
         found = []
         if total and small / total > _WARN_SHARE:
@@ -65,10 +66,10 @@ class Statistics:
 
 
 def measure(dataset: Dataset, input_size: int) -> Statistics:
-    """Statistics of the sound part of an annotation file.
+    """Computes statistics of the valid entries of an annotation file.
 
     Args:
-      dataset: one split.
+      dataset: the data of one split.
       input_size: side of the detector's square input, in pixels.
     """
     sizes = {image.id: image.width * image.height for image in dataset.images}
@@ -78,7 +79,7 @@ def measure(dataset: Dataset, input_size: int) -> Statistics:
         if box.is_crowd:
             continue
         name = names[box.category_id]
-        # The image is stretched to a square: areas keep their share of it.
+        # The image is stretched to a square, which preserves areas as fractions of the image.
         side = input_size * (box.bbox[2] * box.bbox[3] / sizes[box.image_id]) ** 0.5
         boxes[name] += 1
         small[name] += side < SMALL_SIDE

@@ -1,22 +1,23 @@
-"""Boxes that are read without an error and are likely to mean something else."""
+"""Finds boxes that are formally valid but probably use a wrong unit or order of numbers."""
 
 from mobiledets_tf.data.coco import Annotation, Dataset, Fault
 
-# From this share of the boxes on it is the unit of the file, not a slip in some of them.
+# If at least this share of a file's boxes is suspicious, the whole file uses a wrong unit or order;
+# fewer are slips in single boxes.
 _SHARE = 0.5
 _AREA_TOLERANCE = 0.01
-# In an image of fewer pixels a box inside the first one may be meant.
+# Images with a shorter side (pixels) are ignored, because a box inside their first pixel may be correct.
 _LEAST_SIDE = 8
 
 
 def is_in_first_pixel(box: Annotation) -> bool:
-    """Whether all four corners are between 0 and 1, as those of normalised boxes are."""
+    """Whether a box lies within the first pixel (all corners from 0 to 1), as normalised boxes do."""
     x, y, width, height = box.bbox
     return x + width <= 1 and y + height <= 1
 
 
 def is_corners(box: Annotation) -> bool:
-    """Whether the area says that `bbox` holds (left, top, right, bottom)."""
+    """Whether the area of a box implies that `bbox` contains (left, top, right, bottom)."""
     x, y, width, height = box.bbox
     return (
         width > x and height > y and not _equal(box.area, width * height)
@@ -25,12 +26,12 @@ def is_corners(box: Annotation) -> bool:
 
 
 def is_smaller_than_its_area(box: Annotation) -> bool:
-    """Whether the object would be larger than its box."""
+    """Whether the annotated area of an object is larger than its box."""
     return box.area > box.bbox[2] * box.bbox[3] * (1 + _AREA_TOLERANCE)
 
 
 def faults(file: str, dataset: Dataset) -> list[Fault]:
-    """One fault for each wrong unit or order that many boxes of a file are in."""
+    """Returns a fault for each wrong unit or order of numbers that affects half of the boxes or more."""
     boxes = _plain_boxes(dataset)
     return [
         Fault(file, "annotations", f"{count} of {len(boxes)} boxes {reason}")
@@ -40,7 +41,7 @@ def faults(file: str, dataset: Dataset) -> list[Fault]:
 
 
 def warnings(dataset: Dataset) -> list[str]:
-    """The same where it is some boxes only, and areas that are larger than their boxes."""
+    """Returns warnings about such units or orders in fewer boxes, and about areas larger than their boxes."""
     boxes = _plain_boxes(dataset)
     found = [
         f"{count} of {len(boxes)} boxes {reason}"

@@ -1,11 +1,11 @@
-"""Untrusted values in messages."""
+"""Formats untrusted values for messages."""
 
 import reprlib
 from typing import Any
 
 
 def show(value: Any) -> str:
-    """A short, printable, one-line form of any JSON value."""
+    """Returns a short, printable, one-line representation of any JSON value."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 200
     return short.repr(value)

@@ -1,4 +1,4 @@
-"""Augmentation by flags, with the Object Detection API's own steps."""
+"""Augmentation that is selected by flags and carried out by the Object Detection API's own steps."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ from object_detection.core import standard_fields as fields  # noqa: E402
 from object_detection.protos import preprocessor_pb2  # noqa: E402
 
 Keys = fields.InputDataFields
-# Flag -> the API's step, in the order of the SSD paper (arXiv 1512.02325): colour, then smaller
-# objects on a larger canvas, then a crop. The input is resized to a fixed square afterwards, so that
-# the API's `random_image_scale` alone would change nothing.
+# Maps each flag to a step of the API, in the order of the SSD paper (arXiv 1512.02325): colour, then
+# smaller objects on a larger canvas, then a crop. Because the input is resized to a fixed square
+# afterwards, the API's `random_image_scale` alone would have no effect.
 STEPS = {
     "flip": "random_horizontal_flip",
     "color": "random_distort_color",
@@ -29,7 +29,7 @@ STEPS = {
 
 
 def step(name: str) -> preprocessor_pb2.PreprocessingStep:
-    """The config of a step of `STEPS`, with the API's own settings."""
+    """Returns the config of a step of `STEPS`, with the API's default settings."""
     made = preprocessor_pb2.PreprocessingStep()
     getattr(made, STEPS[name]).SetInParent()
     return made
@@ -38,17 +38,17 @@ def step(name: str) -> preprocessor_pb2.PreprocessingStep:
 def samples(
     images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], names: Sequence[str], side: int, seed: int = 0
 ) -> list[np.ndarray]:  # fmt: skip
-    """Images after the steps with the boxes drawn that are left.
+    """Augments images and draws the remaining boxes on them.
 
     Args:
-      images: uint8 [height, width, 3].
-      boxes: float32 [boxes, 4] for each, (ymin, xmin, ymax, xmax) in parts of the image.
-      names: of `STEPS`.
-      side: of the results, in pixels.
-      seed: of the draws.
+      images: uint8 arrays [height, width, 3].
+      boxes: for each image, float32 [boxes, 4]: (ymin, xmin, ymax, xmax) as fractions of the image.
+      names: the keys of `STEPS` to apply.
+      side: side of the returned square images, in pixels.
+      seed: seed of the random augmentation.
 
     Returns:
-      uint8 [side, side, 3] for each image.
+      One uint8 array [side, side, 3] per image.
     """
     tf.random.set_seed(seed)
     options = [preprocessor_builder.build(step(name)) for name in STEPS if name in names]
@@ -62,7 +62,7 @@ def _sample(image: np.ndarray, boxes: np.ndarray, options: list, side: int) -> n
         Keys.groundtruth_classes: tf.ones([len(boxes)], tf.float32),
         Keys.groundtruth_weights: tf.ones([len(boxes)], tf.float32),
     }
-    # As a graph, which is what the API's steps are written for.
+    # Run as a graph, because the API's steps are written for graph mode.
     with compat.quiet():
         tensors = tf.function(lambda given: inputs.augment_input_data(dict(given), options))(tensors)
     pixels = preprocessor.resize_image(tensors[Keys.image], new_height=side, new_width=side)[0].numpy()
@@ -70,7 +70,7 @@ def _sample(image: np.ndarray, boxes: np.ndarray, options: list, side: int) -> n
 
 
 def drawn_batch(features: dict, labels: dict, count: int) -> np.ndarray:
-    """The first images of a training batch with their boxes; those of weight 0 (crowds) in red.
+    """Draws the boxes on the first `count` images of a training batch; boxes of weight 0 (crowds) are red.
 
     Returns:
       uint8 [images, height, width, 3].

@@ -1,4 +1,4 @@
-"""Evaluation along a training: the best checkpoint by AP is kept, and a training may stop early."""
+"""Evaluation during training: keeps the checkpoint with the best AP and can stop training early."""
 
 import os
 import shutil
@@ -11,14 +11,15 @@ _PREFIX = "best-"
 
 
 class Watch:
-    """Evaluates each checkpoint of a training when it is there.
+    """Evaluates each checkpoint of a training run as soon as it is written.
 
-    Everything it knows is in `eval_metrics.json`, so that a training that goes on remembers.
+    All its state is in `eval_metrics.json`, so that it survives when a run is resumed.
 
     Args:
       folder: the model folder.
-      early_stop: ends the training after so many evaluations in a row without a better AP.
-      stop: raises to end an evaluation.
+      early_stop: number of consecutive evaluations without a better AP after which training ends;
+        None never ends it.
+      stop: called after each batch of an evaluation; raises to end it.
     """
 
     def __init__(
@@ -32,10 +33,10 @@ class Watch:
         self.last: evaluate.Evaluation | None = None
 
     def __call__(self, checkpoint: str) -> bool:
-        """Evaluates a checkpoint, unless that was done, and keeps it if it is the best.
+        """Evaluates a checkpoint unless it was evaluated before, and keeps a copy if it is the best.
 
         Returns:
-          Whether the training should end.
+          Whether training should end.
         """
         step = checkpoints.step(checkpoint)
         rows = [row for row in evaluate.read_metrics(self._folder) if row["step"] <= step]
@@ -54,10 +55,10 @@ class Watch:
 
 
 def keep(checkpoint: str, step: int) -> str:
-    """Copies a checkpoint to `best-STEP` beside it and drops the best one before; returns its prefix."""
+    """Copies a checkpoint to `best-STEP` beside it, deletes the previous best and returns the new prefix."""
     folder = Path(checkpoint).parent
     target = folder / f"{_PREFIX}{step}"
-    # The index last: a checkpoint without one does not exist.
+    # The index is copied last, because a checkpoint counts as present only once it has its index.
     parts = sorted(folder.glob(f"{Path(checkpoint).name}.*"), key=lambda path: path.suffix == ".index")
     for part in parts:
         copy = folder / f".{target.name}{part.suffix}.part"
@@ -65,13 +66,13 @@ def keep(checkpoint: str, step: int) -> str:
         os.replace(copy, folder / f"{target.name}{part.name.removeprefix(Path(checkpoint).name)}")
     for old in find(folder):
         if old != str(target):
-            # The index first, for the same reason.
+            # The index is deleted first, for the same reason.
             for part in sorted(folder.glob(f"{Path(old).name}.*"), key=lambda path: path.suffix != ".index"):
                 part.unlink()
     return str(target)
 
 
 def find(folder: str | os.PathLike) -> list[str]:
-    """Prefixes of the best checkpoints of a model folder: one, or none."""
+    """Returns the prefixes of the best checkpoints in a model folder: one or none."""
     found = sorted(Path(folder).glob(f"{_PREFIX}*.index"))
     return [str(path).removesuffix(".index") for path in found]

@@ -1,8 +1,8 @@
-"""Checkpoints that carry canonical weight names, read with full accounting.
+"""Reads and writes checkpoints with canonical weight names, accounting for every weight.
 
-A training checkpoint is an ordinary TensorFlow object checkpoint in which the weights of the
-detector hang under `model/named_weights/<name>`; `name` is the variable's own, for example
-`stem_conv/kernel:0`. Any network with the same names and shapes can take them.
+A training checkpoint is an ordinary TensorFlow object checkpoint that stores the weights of the
+detector under `model/named_weights/<name>`; `name` is the variable's own name, for example
+`stem_conv/kernel:0`. Any network with the same names and shapes can load them.
 """
 
 import os
@@ -14,20 +14,20 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import InputError
 
 _ROOT = "model/named_weights/"
-# Observed ranges of a quantisation-aware training.
+# Key prefix of the ranges observed during quantisation-aware training.
 _RANGES = "model/ranges/"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = "step" + _SUFFIX
 _SHOWN = 3
-# The reader turns TensorFlow's status codes into these, by the kind of damage.
+# The checkpoint reader raises one of these for a damaged checkpoint, depending on TensorFlow's status code.
 _READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
 def find(path: str | os.PathLike) -> str:
-    """The checkpoint prefix of a checkpoint path, or of a folder's latest checkpoint.
+    """Returns the prefix of the checkpoint at a path, or of the latest checkpoint in a folder.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no checkpoint.
     """
     path = os.fspath(path)
     if tf.io.gfile.isdir(path):
@@ -42,27 +42,27 @@ def find(path: str | os.PathLike) -> str:
 
 
 def kept(model_dir: str | os.PathLike) -> list[str]:
-    """The prefixes of all checkpoints that a training has kept in a folder, oldest first."""
+    """Returns the prefixes of all checkpoints that a training run has kept in a folder, oldest first."""
     state = tf.train.get_checkpoint_state(os.fspath(model_dir))
     return list(state.all_model_checkpoint_paths) if state else []
 
 
 def step(path: str | os.PathLike) -> int:
-    """The training step of a checkpoint; 0 where it carries none."""
+    """Returns the training step of a checkpoint, or 0 if it stores none."""
     reader = _open(find(path))
     return int(reader.get_tensor(_STEP)) if reader.has_tensor(_STEP) else 0
 
 
 def shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
-    """Canonical names of all weights in a checkpoint, with their shapes."""
+    """Returns the shapes of all weights in a checkpoint by canonical name."""
     return {name: tuple(shape) for name, (_, shape) in _entries(_open(find(path))).items()}
 
 
 def values(path: str | os.PathLike) -> dict[str, Any]:
-    """Canonical names of all weights in a checkpoint, with their values.
+    """Returns the values of all weights in a checkpoint by canonical name.
 
     Raises:
-      InputError: no checkpoint there, or it is damaged.
+      InputError: there is no checkpoint, or it is damaged.
     """
     prefix = find(path)
     reader = _open(prefix)
@@ -70,10 +70,10 @@ def values(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Reads the observed ranges of a quantised detector (`models.quantized`).
+    """Assigns a checkpoint's observed ranges to a quantised detector (`models.quantized`).
 
     Raises:
-      InputError: the checkpoint is not one of a quantisation-aware training of this network.
+      InputError: the checkpoint does not come from quantisation-aware training of this network.
     """
     prefix = find(path)
     reader = _open(prefix)
@@ -96,26 +96,26 @@ def _read(reader, keys: Mapping[str, str], prefix: str) -> dict[str, Any]:
 
 
 def check(named_weights: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Raises InputError unless every weight is in the checkpoint with its shape."""
+    """Raises InputError unless the checkpoint contains every weight with the same shape."""
     prefix = find(path)
     _check(named_weights, shapes(prefix), prefix)
 
 
 def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, Any] | None = None) -> str:
-    """Reads a detector's weights by canonical name.
+    """Restores a detector's weights from a checkpoint by canonical name.
 
     Args:
-      keras_model: a detector of `models.build_detector`.
-      path: a checkpoint prefix, or a folder whose latest checkpoint is taken.
-      named_weights: canonical names of the variables; default: `keras_model.weights` by name.
+      keras_model: a detector built by `models.build_detector`.
+      path: a checkpoint prefix, or a folder whose latest checkpoint is read.
+      named_weights: variables by canonical name; default: `keras_model.weights` by name.
 
     Returns:
-      The checkpoint prefix that was read.
+      The prefix of the checkpoint that was read.
 
     Raises:
-      InputError: no checkpoint there, it is damaged, or it is one of another network: the
-        first names that are missing, left over or of another shape are given. No weight is
-        changed then.
+      InputError: there is no checkpoint, it is damaged, or it belongs to another network: the
+        message lists the first names that are missing, left over or of another shape. No weight
+        is changed in these cases.
     """
     if named_weights is None:
         named_weights = {weight.name: weight for weight in keras_model.weights}
@@ -150,7 +150,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _entries(reader, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:
-    """Canonical name -> (key in the checkpoint, shape)."""
+    """Maps each canonical name to (key in the checkpoint, shape)."""
     found = {}
     for key, shape in reader.get_variable_to_shape_map().items():
         if key.startswith(root) and key.endswith(_SUFFIX) and ".OPTIMIZER_SLOT" not in key:
@@ -159,7 +159,7 @@ def _entries(reader, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:
 
 
 def _unescape(key: str) -> str:
-    # TensorFlow writes "/" in a name as ".S" and "." as "..".
+    # TensorFlow escapes "/" in a name as ".S" and "." as "..".
     return re.sub(r"\.(.)", lambda found: "/" if found[1] == "S" else found[1], key)
 
 

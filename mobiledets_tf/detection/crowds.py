@@ -1,9 +1,9 @@
-"""Crowd boxes in the loss, as COCO means them: neither objects to be found nor background.
+"""Treats crowd boxes in the loss as COCO defines them: neither objects to detect nor background.
 
-A crowd box gets weight 0 when an example is read, before any augmentation: the API's steps carry
-weights along with boxes, but not `is_crowd`. The API's matcher leaves boxes of weight 0 out; an
-anchor that lies in one by half or more, and has no object, is left out of the class loss, as COCO
-counts a detection there neither right nor wrong.
+A crowd box gets weight 0 when an example is read, before any augmentation, because the API's
+augmentation steps carry weights along with boxes but not `is_crowd`. The API's matcher ignores
+boxes of weight 0. An unmatched anchor with at least half of its area in a crowd box is excluded
+from the class loss, because COCO counts a detection there as neither right nor wrong.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,28 @@ compat.enable_object_detection()
 from object_detection.core import standard_fields as fields  # noqa: E402
 
 _KEYS = fields.InputDataFields
-# Of an anchor's area, inside a crowd.
+# Fraction of an anchor's area that has to lie in a crowd box for the anchor to count as inside it.
 INSIDE = 0.5
 
 
 def without_weight(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A decoded example in which crowd boxes have weight 0."""
+    """Returns a decoded example in which crowd boxes have weight 0."""
     if _KEYS.groundtruth_is_crowd not in example or _KEYS.groundtruth_weights not in example:
         return example
     crowd, weights = example[_KEYS.groundtruth_is_crowd], example[_KEYS.groundtruth_weights]
-    # The key is optional: an example without it has no crowds.
+    # The key is optional; an example without it has no crowd boxes.
     crowd = tf.cond(tf.size(crowd) > 0, lambda: crowd, lambda: tf.zeros_like(weights, tf.bool))
     return example | {_KEYS.groundtruth_weights: tf.where(crowd, tf.zeros_like(weights), weights)}
 
 
 def are_inside(anchors: tf.Tensor, boxes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Which anchors lie in a crowd by half or more; bool [anchors].
+    """Returns which anchors have at least half of their area in a crowd box; bool [anchors].
 
     Args:
       anchors: float32 [anchors, 4], (ymin, xmin, ymax, xmax).
-      boxes: float32 [boxes, 4]; those of weight 0 with an area are crowds, others without are padding.
-      weights: float32 [boxes].
+      boxes: float32 [boxes, 4], likewise. Boxes of weight 0 are crowds if they have an area, otherwise
+        padding.
+      weights: float32 [boxes], the weight of each box.
     """
     top = tf.maximum(anchors[:, None, :2], boxes[None, :, :2])
     bottom = tf.minimum(anchors[:, None, 2:], boxes[None, :, 2:])
@@ -50,13 +51,16 @@ def class_weights(
     weights: tf.Tensor, match: tf.Tensor, anchors: tf.Tensor, boxes: Sequence[tf.Tensor],
     box_weights: Sequence[tf.Tensor],
 ) -> tf.Tensor:  # fmt: skip
-    """Weights of the class loss with 0 for unmatched anchors in crowds.
+    """Sets the class loss weights of unmatched anchors in crowd boxes to 0.
 
     Args:
-      weights: float32 [batch, anchors, classes + 1].
-      match: int32 [batch, anchors]; below 0 without an object.
+      weights: class loss weights; float32 [batch, anchors, classes + 1].
+      match: index of the box matched to each anchor, negative for none; int32 [batch, anchors].
       anchors: float32 [anchors, 4].
-      boxes, box_weights: of each image of the batch.
+      boxes, box_weights: for each image of the batch, as in `are_inside`.
+
+    Returns:
+      The new weights; float32 [batch, anchors, classes + 1].
     """
     inside = tf.stack([are_inside(anchors, *each) for each in zip(boxes, box_weights, strict=True)])
     return tf.where((inside & (match < 0))[..., None], tf.zeros_like(weights), weights)

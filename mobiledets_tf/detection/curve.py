@@ -1,4 +1,4 @@
-"""The training curve: losses and AP of the evaluated checkpoints."""
+"""Draws the training curve: loss and AP of the evaluated checkpoints."""
 
 import os
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from mobiledets_tf.files import atomic_path
 
 
 def draw(metrics: Sequence[dict[str, float | int]], path: str | os.PathLike) -> None:
-    """Writes a PNG, atomically.
+    """Writes the curve as a PNG file, atomically.
 
     Args:
-      metrics: of `evaluate.evaluate_kept`: step, AP, AP50 and loss of each checkpoint.
-      path: of the picture.
+      metrics: step, AP, AP50 and loss of each checkpoint, as computed by `evaluate.evaluate_kept`.
+      path: path of the PNG file.
     """
-    # No window system is needed, and pyplot's global state is left alone.
+    # The Agg canvas needs no window system and leaves pyplot's global state unchanged.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

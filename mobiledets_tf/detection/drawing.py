@@ -1,4 +1,4 @@
-"""Images with boxes, for TensorBoard."""
+"""Draws boxes on images for TensorBoard."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,11 +11,11 @@ TRUE, FOUND = (40, 220, 40), (255, 40, 40)
 def draw_boxes(
     image: np.ndarray, truth: Iterable[Sequence[float]], found: Iterable[Sequence[float]]
 ) -> np.ndarray:
-    """An image with true boxes in green and found ones in red.
+    """Draws ground-truth boxes in green and detected boxes in red.
 
     Args:
       image: float [height, width, 3] in [-1, 1].
-      truth, found: boxes (ymin, xmin, ymax, xmax) in parts of the image.
+      truth, found: ground-truth and detected boxes (ymin, xmin, ymax, xmax) as fractions of the image.
 
     Returns:
       uint8 [height, width, 3].

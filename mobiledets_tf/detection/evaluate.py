@@ -1,4 +1,4 @@
-"""COCO evaluation of checkpoints: the Object Detection API's input, losses and post-processing."""
+"""COCO evaluation of checkpoints with the Object Detection API's input, losses and post-processing."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ from object_detection.core import standard_fields as fields  # noqa: E402
 METRICS_FILE = "eval_metrics.json"
 RESULTS_FILE = "eval_detections.json"
 CURVE_FILE = "training_curve.png"
-# Pictures for TensorBoard, and the score from which a box is drawn.
+# Number of images written to TensorBoard, and the lowest score of a box that is drawn on them.
 _SHOWN_IMAGES, _SHOWN_SCORE = 8, 0.3
 _LOSSES = {
     "Loss/total_loss": "loss",
@@ -42,13 +42,13 @@ _LOSSES = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint on one data set.
+    """Result of evaluating one checkpoint on one data set.
 
     Attributes:
       metrics: `step`, the twelve COCO metrics and the mean losses.
-      per_class: class name -> {`AP`, `AP50`}.
-      confusion: see `data.confusion.confusion`.
-      classes: class names in its order.
+      per_class: maps each class name to its `AP` and `AP50`.
+      confusion: confusion matrix as returned by `data.confusion.confusion`.
+      classes: class names in the order of the confusion matrix.
       results: every detection as a COCO result, with the ids of the data's own annotation file.
     """
 
@@ -59,7 +59,7 @@ class Evaluation:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def table(self) -> list[str]:
-        """AP of each class and what it was taken for, one line a class."""
+        """Formats a table with the AP of each class and the class it was most often taken for."""
         width = max(map(len, self.classes))
         lines = [f"{'class':<{width}}     AP   AP50  boxes  found  missed  most often taken for"]
         for row, name in enumerate(self.classes):
@@ -74,15 +74,15 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates checkpoints of one model on one data set: one model, one traced step.
+    """Evaluates checkpoints on one data set, with one model that is traced once.
 
     Args:
-      config: the pipeline config; its first eval input is read.
-      folder: the model folder; TensorBoard summaries go to its `eval/`.
+      config: the pipeline config; only its first eval input is read.
+      folder: the model folder; TensorBoard summaries are written to its `eval/`.
       stop: called after each batch; raises to end the evaluation.
 
     Raises:
-      InputError: the data holds no images.
+      InputError: the data contains no images.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class Evaluator:
             self._dataset = inputs.eval_input(config.eval_config, reader, config.model, self._model)
 
     def evaluate(self, checkpoint: str) -> Evaluation:
-        """Evaluates a checkpoint; writes TensorBoard summaries.
+        """Evaluates a checkpoint and writes TensorBoard summaries.
 
         Raises:
-          InputError: the checkpoint is damaged or of another network.
-          CheckFailed: an image cannot be decoded, not every image was evaluated, or a measure is not finite.
+          InputError: the checkpoint is damaged or belongs to another network.
+          CheckFailed: an image cannot be decoded, not every image was evaluated, or a metric is not finite.
         """
         with compat.quiet():
             return self._evaluate(checkpoint)
@@ -157,7 +157,7 @@ class Evaluator:
         return losses, {key: found[key] for key in keys}
 
     def _run(self, title: str):
-        """(mean losses by name, COCO detections, pictures) over all images."""
+        """Runs the model on all images; returns (mean losses by name, COCO detections, drawn images)."""
         sums: dict[str, float] = dict.fromkeys(_LOSSES.values(), 0.0)
         detections: list[dict[str, Any]] = []
         pictures: list[np.ndarray] = []
@@ -178,7 +178,7 @@ class Evaluator:
                 bar.update(len(images))
                 self._stop()
         check_complete(done, len(self._records))
-        # A head has outputs for gaps in the ids, too.
+        # The head also has outputs for ids that no class uses; their detections are dropped.
         known = [found for found in detections if found["category_id"] in self._names]
         return {name: value / done for name, value in sums.items()}, known, pictures
 
@@ -206,7 +206,7 @@ class Evaluator:
 
 @contextlib.contextmanager
 def _named_pictures(examples: Records) -> Iterator[None]:
-    """Names the image that cannot be decoded; TensorFlow does not."""
+    """Raises CheckFailed naming the image that cannot be decoded, because TensorFlow's error does not."""
     try:
         yield
     except tf.errors.OpError:
@@ -215,15 +215,15 @@ def _named_pictures(examples: Records) -> Iterator[None]:
 
 
 def check_complete(done: int, images: int) -> None:
-    """Raises CheckFailed unless every image was evaluated: the AP of a part is no AP."""
+    """Raises CheckFailed unless every image was evaluated: AP on a subset would be misleading."""
     if done != images:
         raise CheckFailed(f"{done} of {images} images were evaluated: no AP is reported")
 
 
 def _ground_truth(examples: Records, names: dict[int, str]) -> tuple[dict[str, Any], list[int]]:
-    """COCO dictionary, where an image's id is its number in the files, from 1 on; and each image's own id.
+    """Returns a COCO dictionary that numbers the images from 1 in file order, and the images' own ids.
 
-    Where an id is no number, or comes twice, all keep their numbers.
+    If any image's own id is not a number or occurs twice, the numbers are returned as ids instead.
     """
     images, annotations, own = [], [], []
     for number in range(len(examples)):
@@ -243,7 +243,7 @@ def _coco_detections(found: dict[str, np.ndarray], row: int, image: dict[str, in
     return [
         {
             "image_id": image["id"],
-            # The API counts classes from 0.
+            # The API numbers classes from 0.
             "category_id": int(class_index) + 1,
             "bbox": [left, top, right - left, bottom - top],
             "score": float(score),
@@ -258,7 +258,7 @@ def _coco_detections(found: dict[str, np.ndarray], row: int, image: dict[str, in
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, float | int]]:
-    """What `eval_metrics.json` of a folder holds, by step; empty where there is none."""
+    """Reads a folder's `eval_metrics.json`, one entry per evaluated step; empty if there is no file."""
     path = Path(folder) / METRICS_FILE
     rows = files.read_json(path, "metrics file") if path.exists() else []
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
@@ -267,7 +267,7 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, float | int]]:
 
 
 def write_metrics(folder: str | os.PathLike, rows: list[dict[str, float | int]]) -> None:
-    """Writes `eval_metrics.json` and the training curve."""
+    """Writes `eval_metrics.json`, sorted by step, and the training curve."""
     rows = sorted(rows, key=lambda row: row["step"])
     files.write_json(Path(folder) / METRICS_FILE, rows)
     curve.draw(rows, Path(folder) / CURVE_FILE)
@@ -276,24 +276,26 @@ def write_metrics(folder: str | os.PathLike, rows: list[dict[str, float | int]])
 def evaluate_kept(
     folder: str | os.PathLike, config: pipeline_config.PipelineConfig | None = None
 ) -> list[Evaluation]:
-    """Evaluates every trained checkpoint kept in a model folder; writes `eval_metrics.json` and a picture.
+    """Evaluates every trained checkpoint in a model folder.
+
+    Writes the metrics to `eval_metrics.json`, the detections of the last checkpoint as COCO results to
+    `eval_detections.json`, and the training curve.
 
     Args:
       folder: the model folder.
-      config: default: the folder's own. Another one may read other eval data.
+      config: pipeline config; default: the folder's own. Another config may name other eval data.
 
     Returns:
-      The evaluations, by step; `eval_metrics.json` holds their metrics, `eval_detections.json` the
-      detections of the last as COCO results.
+      The evaluations in order of step; only the last one has `results`.
 
     Raises:
-      InputError: no checkpoint there, or one of another network.
+      InputError: there is no trained checkpoint, or one belongs to another network.
     """
     found = [path for path in checkpoints.kept(folder) if checkpoints.step(path)]
     if not found:
         raise InputError(f"model_dir {str(folder)!r} holds no trained checkpoint")
     evaluator = Evaluator(config or model_dir.load(folder), folder)
-    # The detections of all checkpoints at once would fill the memory.
+    # Keeping the detections of all checkpoints would fill the memory.
     evaluations = [replace(evaluator.evaluate(checkpoint), results=[]) for checkpoint in found[:-1]]
     evaluations.append(evaluator.evaluate(found[-1]))
     write_metrics(folder, [evaluation.metrics for evaluation in evaluations])

@@ -1,7 +1,7 @@
-"""Weights of foreign origin under canonical names, with an account of every tensor.
+"""Imported weights under canonical names, with a record of what happened to every tensor.
 
-The readers (`tf1_checkpoint`, `tflite_export.import_weights`) fill an `Account`; `write` makes a
-folder of it that export reads.
+The readers (`tf1_checkpoint`, `tflite_export.import_weights`) fill an `Account`; `write` saves it as
+a folder that export can read.
 """
 
 import os
@@ -26,10 +26,10 @@ from mobiledets_tf.models import build_detector
 SCHEMA_VERSION = 1
 ACCOUNT = "import.json"
 BN_WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
-# What can be done with weights whose batch normalisation is folded into the kernels, and with others.
+# Possible uses of weights with and without batch normalisation folded into the kernels.
 _INFERENCE_ONLY = "inference only: batch normalisation is folded; a training recovers it first"
 _ALL_USES = "inference and training"
-# An imported variance is 1 - epsilon in float32.
+# Tolerance for the variance of an imported, folded batch normalisation, which is 1 - epsilon in float32.
 _CLOSE = 1e-6
 
 
@@ -48,42 +48,42 @@ class Convolution:
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
-        """(height, width, in, out), out 1 for a depthwise one."""
+        """Shape of the kernel: (height, width, in, out), where out is 1 for a depthwise convolution."""
         k, op = self.op.kernel_size, self.op
         return (k, k, op.in_channels, 1 if op.depthwise else op.out_channels)
 
     @property
     def bias(self) -> str:
-        """Canonical name of the bias (a convolution without BN)."""
+        """Canonical name of the bias, which only convolutions without BN have."""
         return f"{self.name}/bias:0"
 
     def norm(self, weight: str) -> str:
-        """Canonical name of a BN weight: gamma, beta, moving_mean, moving_variance."""
+        """Returns the canonical name of a BN weight: gamma, beta, moving_mean or moving_variance."""
         return f"{self.name}_bn/{weight}:0"
 
     @property
     def epsilon(self) -> float:
-        """Of its batch normalisation."""
+        """Epsilon of the convolution's batch normalisation."""
         head = self.layer.startswith(("extra", "predictor"))
         return (HEAD_NORM if head else BACKBONE_NORM).epsilon
 
     @property
     def weights(self) -> dict[str, tuple[int, ...]]:
-        """Canonical name -> shape of each of its weights, those of its BN included."""
+        """Shapes of the convolution's weights by canonical name, including those of its BN."""
         width = (self.op.out_channels,)
         norm = {self.norm(part): width for part in BN_WEIGHTS}
         return {self.kernel: self.kernel_shape} | (norm if self.op.batch_norm else {self.bias: width})
 
     @property
     def depends_on_classes(self) -> bool:
-        """Whether its shape follows the number of classes."""
+        """Whether the convolution's shape depends on the number of classes."""
         return self.name.endswith("_class_conv") and self.layer.startswith("predictor")
 
 
 def convolutions(
     architecture: Architecture, num_classes: int, image_size: int | tuple[int, int]
 ) -> Iterator[Convolution]:
-    """Every convolution of a (scaled) detector in order, those of squeeze-excites included."""
+    """Yields every convolution of a (scaled) detector in order, including those of squeeze-and-excite."""
     for placed in detector_ops(architecture, num_classes, image_size):
         layer, op = placed.layer_name, placed.op
         if isinstance(op, SqueezeExciteOp):
@@ -98,11 +98,11 @@ def convolutions(
 
 @dataclass(frozen=True)
 class Target:
-    """The detector that weights are wanted for.
+    """The detector that weights are imported for.
 
     Attributes:
-      architecture: not yet scaled.
-      num_classes: without the background.
+      architecture: the network, before `depth_multiplier` is applied.
+      num_classes: number of classes without the background.
       image_size: (height, width) in pixels.
       depth_multiplier: scales all widths.
     """
@@ -113,20 +113,21 @@ class Target:
     depth_multiplier: float = 1.0
 
     def convolutions(self) -> list[Convolution]:
-        """The convolutions of the scaled detector."""
+        """Lists the convolutions of the scaled detector."""
         scaled = self.architecture.scaled(self.depth_multiplier)
         return list(convolutions(scaled, self.num_classes, self.image_size))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How a weight came out of the weights of another network.
+    """How a weight was derived from the weights of another network.
 
     Attributes:
-      how: `copied`, `cut` to some channels or a smaller kernel, `widened` by fresh channels or a
-        larger kernel, `decomposed`, or `composed` of several.
+      how: `copied`, `cut` to fewer channels or a smaller kernel, `widened` by newly initialised
+        channels or to a larger kernel, `decomposed`, or `composed` of several weights.
       sources: canonical names in the other network.
-      error: Frobenius norm of what a decomposition left out, in parts of the whole; None elsewhere.
+      error: Frobenius norm of the residual of a decomposition, as a fraction of the norm of the
+        whole; None otherwise.
     """
 
     how: str
@@ -134,26 +135,26 @@ class Origin:
     error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Returns the origin as a JSON-serialisable dictionary."""
         error = {} if self.error is None else {"relative_error": round(self.error, 6)}
         return {"how": self.how, "from": list(self.sources)} | error
 
 
 @dataclass
 class Account:
-    """What became of each tensor of a file.
+    """Record of what happened to each tensor of an imported file.
 
     Attributes:
-      source: the file.
-      kind: `tf1_checkpoint` or `tflite`.
-      target: the detector.
-      weights: canonical name -> float32 value.
-      taken: tensor of the file -> the canonical name or names it went to.
-      skipped: tensor of the file -> why it was left.
-      fresh: canonical name -> why it keeps its fresh value.
+      source: path of the file.
+      kind: kind of the file, for example `tf1_checkpoint` or `tflite`.
+      target: the detector that the weights are imported for.
+      weights: maps canonical names to float32 values.
+      taken: maps each imported tensor of the file to the canonical name or names it was assigned to.
+      skipped: maps each skipped tensor of the file to the reason.
+      fresh: maps the canonical name of each weight that keeps its initial value to the reason.
       folded_norm: whether BN was folded into the kernels, so that it has no statistics.
-      origins: canonical name -> how it was made, where the weights are those of another network.
-      notes: what else there is to say, a sentence each.
+      origins: maps canonical names to their origin, if the weights come from another network.
+      notes: further remarks, one sentence each.
     """
 
     source: str
@@ -168,10 +169,16 @@ class Account:
     notes: list[str] = field(default_factory=list)
 
     def take(self, tensor: str, value: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
-        """Puts a tensor under a canonical name.
+        """Imports a tensor under a canonical name.
+
+        Args:
+          tensor: name of the tensor in the file.
+          value: value of the tensor.
+          name: canonical name of the weight.
+          shape: shape of the weight in the network.
 
         Raises:
-          InputError: its shape is not the network's (both are given), or a value is not finite.
+          InputError: the shapes differ (the message names both), or a value is not finite.
         """
         if tuple(value.shape) != tuple(shape):
             raise InputError(
@@ -184,12 +191,12 @@ class Account:
         self.taken[tensor] = f"{self.taken[tensor]}, {name}" if tensor in self.taken else name
 
     def leave_fresh(self, tensors: list[str], names: list[str], why: str) -> None:
-        """Skips tensors and leaves weights as they are, for one reason."""
+        """Skips tensors and keeps the initial values of weights, for the same reason."""
         self.skipped |= dict.fromkeys(tensors, why)
         self.fresh |= dict.fromkeys(names, why)
 
     def summary(self) -> list[str]:
-        """Lines for people: counts, then each reason with its number of tensors."""
+        """Returns readable lines: counts first, then each reason with its number of tensors."""
         lines = [f"{len(self.taken)} tensors imported into {len(self.weights)} weights", *self.notes]
         lines += self._remapped()
         if self.folded_norm:
@@ -202,7 +209,7 @@ class Account:
         return lines
 
     def _remapped(self) -> list[str]:
-        """A line for the weights of another network: how many came how."""
+        """Returns a line that counts the weights derived from another network by how they were derived."""
         if not self.origins:
             return []
         count = Counter(origin.how for origin in self.origins.values())
@@ -213,7 +220,7 @@ class Account:
         return [f"another network's weights: {', '.join(parts)}, {len(self.fresh)} fresh"]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `import.json` says."""
+        """Returns the content of `import.json`."""
         return {
             "schema_version": SCHEMA_VERSION,
             "source": os.path.basename(self.source),
@@ -233,11 +240,11 @@ class Account:
 
 
 def is_folded(convolutions: Iterable[Convolution], weights: Mapping[str, np.ndarray]) -> bool:
-    """Whether all BN of a network are the identity, as the import of a .tflite file leaves them.
+    """Whether every BN of a network is the identity, as after the import of a .tflite file.
 
     Args:
-      convolutions: of the network.
-      weights: by canonical name; all of them.
+      convolutions: the convolutions of the network.
+      weights: all weights of the network by canonical name.
     """
     return all(
         np.all(weights[conv.norm("gamma")] == 1.0)
@@ -249,10 +256,10 @@ def is_folded(convolutions: Iterable[Convolution], weights: Mapping[str, np.ndar
 
 
 def assign(account: Account, named_weights: dict[str, Any]) -> None:
-    """Gives a network the imported weights; every weight is imported or said to be fresh.
+    """Assigns the imported weights to a network; each of its weights is either imported or listed as fresh.
 
     Raises:
-      InputError: a weight is neither, or an imported one has no place.
+      InputError: a weight is neither, or an imported weight is not in the network.
     """
     missing = named_weights.keys() - account.weights.keys() - account.fresh.keys()
     left = account.weights.keys() - named_weights.keys()
@@ -265,7 +272,7 @@ def assign(account: Account, named_weights: dict[str, Any]) -> None:
 
 
 def write(account: Account, output_dir: str | os.PathLike) -> str:
-    """Writes a checkpoint with its network, settings and account; returns the checkpoint's prefix."""
+    """Writes a checkpoint with its architecture, settings and account; returns the checkpoint's prefix."""
     folder, target = Path(output_dir), account.target
     network = build_detector(
         target.architecture, target.num_classes, target.image_size, target.depth_multiplier

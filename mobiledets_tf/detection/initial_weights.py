@@ -1,4 +1,4 @@
-"""Weights a training starts from: checkpoints of this project, in full account."""
+"""Initial weights of a training run from a checkpoint of this project, with every weight accounted for."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mobiledets_tf.errors import InputError
 
 
 def is_own(path: str | os.PathLike) -> bool:
-    """Whether a path is a checkpoint, or a folder with one, that carries canonical names."""
+    """Whether a path is a checkpoint with canonical names, or a folder with such a checkpoint."""
     try:
         return bool(checkpoints.shapes(path))
     except InputError:
@@ -22,11 +22,12 @@ def is_own(path: str | os.PathLike) -> bool:
 
 
 def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None) -> Target | None:
-    """The detector that the folder of a checkpoint describes; None where it describes none.
+    """Returns the detector that a checkpoint's folder describes, or None if it describes none.
 
     Args:
       path: a folder, or the prefix of a checkpoint in it.
-      image_size: of the wanted detector; changes no weight. Default: that of the folder.
+      image_size: (height, width) of the wanted detector in pixels, which affects no weight; default:
+        that of the folder.
 
     Raises:
       InputError: a file of the description is damaged.
@@ -47,19 +48,19 @@ def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None
 def read(
     path: str | os.PathLike, settings: NetworkSettings | Target, names: Mapping[int, str] | None = None
 ) -> Account:  # fmt: skip
-    """The weights of a checkpoint of this project for a network.
+    """Reads the weights of a checkpoint of this project for a network.
 
-    The last convolutions of the class predictors stay fresh where the classes differ in number or,
-    where the checkpoint's folder says their names, by name.
+    The last convolutions of the class predictors keep their initial weights if the number of classes
+    differs or, where the checkpoint's folder has a label map, if the class names differ.
 
     Args:
-      path: a checkpoint, or a folder whose latest one is taken.
-      settings: of the network.
-      names: class id -> name, of the network's classes.
+      path: a checkpoint, or a folder whose latest checkpoint is read.
+      settings: settings of the network.
+      names: maps the ids of the network's classes to their names.
 
     Raises:
-      InputError: a weight is missing, left over, or of another shape that has nothing to do with
-        the classes; both shapes are named.
+      InputError: a weight is missing or left over, or its shape differs for a reason other than the
+        classes; the message names both shapes.
     """
     prefix = checkpoints.find(path)
     target = Target(
@@ -91,7 +92,7 @@ def read(
 
 
 def _renamed(folder: str, names: Mapping[int, str] | None) -> str:
-    """Why the class predictors of a folder are of other classes, or ''."""
+    """Explains how the classes of a checkpoint's folder differ from `names`; '' if they don't."""
     path = os.path.join(folder, records.LABEL_MAP)
     if names is None or not os.path.exists(path):
         return ""

@@ -1,4 +1,4 @@
-"""From what a user gives (an architecture or a config, data, a folder) to a checked config."""
+"""Builds a checked pipeline config from a user's input: an architecture or a config, data and a folder."""
 
 import dataclasses
 import os
@@ -11,23 +11,24 @@ from mobiledets_tf.detection import model_dir, network_settings, pipeline_config
 from mobiledets_tf.detection.pipeline_config import Overrides, PipelineConfig
 from mobiledets_tf.errors import InputError
 
-# Enough to find labels that don't match, without reading a large data set twice.
+# Number of examples checked: enough to find labels that don't match, without reading a large data set twice.
 _EXAMPLES_CHECKED = 1000
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is asked to do.
+    """User input of a training run.
 
     Attributes:
-      model_dir: folder of the training; a config in it is gone on with.
-      pipeline_config: a config file to start from, or None.
-      train_data: converted folder or pattern; None takes what the config names.
-      eval_data: the same; None takes the folder of `train_data`, or what the config names.
-      needs_eval: whether evaluation data has to be there.
-      preset: of `presets.PRESETS`; what `overrides` say goes before it.
-      max_damaged_records: so many damaged training records are no reason to stop.
-      overrides: settings over the config; its files and label map are ignored.
+      model_dir: the model folder; an existing config in it is resumed.
+      pipeline_config: path of a config file to start from, or None.
+      train_data: converted data folder or file pattern; None uses the files that the config names.
+      eval_data: likewise for evaluation; None uses the folder of `train_data`, or the config's files.
+      needs_eval: whether evaluation data is required.
+      preset: one of `presets.PRESETS`; values set in `overrides` take precedence over it.
+      max_damaged_records: number of damaged training records to skip before failing.
+      overrides: settings that replace those of the config; `train_files`, `eval_files` and
+        `label_map` of these overrides are ignored.
     """
 
     model_dir: str
@@ -41,10 +42,10 @@ class Job:
 
 
 def train_config(job: Job) -> tuple[PipelineConfig, str]:
-    """The whole config of a training, checked, and the path of its label map.
+    """Returns the complete, checked config of a training run and the path of its label map.
 
     Raises:
-      InputError: anything doesn't fit: data, label map, network, sizes.
+      InputError: the data, label map, network or sizes are invalid or don't fit together.
     """
     base = _base(job)
     train_files = _files(job.train_data, "train", base and base.train_input_reader)
@@ -75,10 +76,10 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
 
 
 def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> PipelineConfig:
-    """The config of a training folder, with other evaluation data where it is given.
+    """Returns the config of a model folder, with other evaluation data if `eval_data` is given.
 
     Raises:
-      InputError: the folder holds no training, or the data doesn't fit its network.
+      InputError: the folder contains no training run, or the data doesn't fit its network.
     """
     config = model_dir.load(folder)
     if eval_data is not None:
@@ -95,7 +96,7 @@ def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> Pipe
 
 
 def _check_classes(job: Job, names: dict[int, str], label_map: str, eval_files: list[str]) -> None:
-    """Compares the classes of the training data with those of the evaluation data and of the folder."""
+    """Compares the training data's classes with those of the evaluation data and of the model folder."""
     kept = os.path.join(job.model_dir, model_dir.LABEL_MAP)
     if os.path.exists(kept):
         there = f"the training in {str(job.model_dir)!r}"
@@ -105,16 +106,16 @@ def _check_classes(job: Job, names: dict[int, str], label_map: str, eval_files: 
 
 
 def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None:
-    """Checks what can be checked without reading images.
+    """Checks everything in a config that can be checked without reading images.
 
     Args:
-      config: the whole config.
+      config: the complete config.
       names: class names by id.
-      label_map: where they come from.
+      label_map: path of the label map that contains the names, for messages.
 
     Raises:
-      InputError: the network is not one of ours, the classes don't match, or the optimizer
-        keeps averages that the evaluation can't use.
+      InputError: the network is not a MobileDet of this project, the classes don't match, the number
+        of steps is 0, or the optimizer keeps moving averages of the weights, which evaluation can't use.
     """
     extractor = config.model.ssd.feature_extractor.type
     if config.model.WhichOneof("model") != "ssd" or network_settings.architecture_name(extractor) is None:
@@ -123,7 +124,7 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
             "or ssd_mobiledet:FILE"
         )
     settings = network_settings.read(config.model.ssd)
-    # Ids may have gaps, as those of COCO have; then some outputs are never trained.
+    # Ids may have gaps, as in COCO; the outputs for the missing ids are then never trained.
     if max(names) != settings.num_classes:
         raise InputError(
             f"categories don't match the head: {label_map!r} has {len(names)} classes with ids "
@@ -138,7 +139,7 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
 def check_examples(
     files: list[str], num_classes: int, what: str, label_map: str, max_damaged: int = 0
 ) -> None:  # fmt: skip
-    """Raises InputError without an example, or for a class that the head lacks or calls otherwise."""
+    """Raises InputError if there are no examples, or a class is unknown to the head or named differently."""
     index, names = RecordIndex(files), records.label_map_names(label_map)
     if not len(index):
         raise InputError(f"{what} data {files[0]!r} holds no examples")
@@ -161,7 +162,7 @@ def check_examples(
 
 
 def _with_preset(job: Job, train_files: list[str]) -> Overrides:
-    """The overrides, with the preset's values where they say nothing."""
+    """Returns the overrides, with unset values filled in from the preset."""
     if job.preset is None:
         return job.overrides
     derived = presets.derive(job.preset, len(RecordIndex(train_files)))
@@ -174,7 +175,7 @@ def _with_preset(job: Job, train_files: list[str]) -> Overrides:
 
 
 def _base(job: Job) -> PipelineConfig | None:
-    """The config to start from: the one given, the folder's own, or none (one is generated)."""
+    """Returns the given config, otherwise the folder's own, otherwise None (a config is then generated)."""
     if job.pipeline_config is not None:
         return pipeline_config.load(job.pipeline_config)
     if job.overrides.architecture is None and (Path(job.model_dir) / model_dir.CONFIG).exists():
@@ -190,7 +191,7 @@ def _files(data: str | None, split: str, reader) -> list[str]:
 
 
 def _absolute(files: list[str]) -> list[str]:
-    """The model folder's config has to work from any other folder; URLs stay as they are."""
+    """Makes paths absolute, so that the saved config works from any directory; URLs stay unchanged."""
     return [file if "://" in file else os.path.abspath(file) for file in files]
 
 
@@ -211,7 +212,7 @@ def _eval_files(job: Job, base: PipelineConfig | None) -> list[str]:
 
 
 def _label_map(base: PipelineConfig | None, train_files: list[str], train_data: str | None) -> str:
-    """The label map beside the shards; the config's own where the data is the config's own."""
+    """Returns the label map beside the shards, or the config's own if the config also names the data."""
     if base is not None and train_data is None and base.train_input_reader.label_map_path:
         return base.train_input_reader.label_map_path
     return records.label_map_path(train_files)

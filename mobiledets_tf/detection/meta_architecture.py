@@ -1,9 +1,9 @@
-"""MobileDet networks inside the TF Object Detection API.
+"""Integrates MobileDet networks into the TF Object Detection API.
 
-`install()` puts one hook into the API's model builder; its train, eval and export code then
-builds our detectors for the extractor types `ssd_mobiledet_{cpu,edgetpu,dsp,gpu}` and
-`ssd_mobiledet:FILE`, and its own for every other type. Losses, matcher, anchors, box coder
-and post-processing are the API's; the network is one callable of plain Keras layers.
+`install()` adds one hook to the API's model builder. The API's train, eval and export code then
+builds this project's detectors for the extractor types `ssd_mobiledet_{cpu,edgetpu,dsp,gpu}` and
+`ssd_mobiledet:FILE`, and the API's own detectors for every other type. Losses, matcher, anchors,
+box coder and post-processing are the API's; the network is one callable made of plain Keras layers.
 """
 
 import copy
@@ -29,17 +29,17 @@ from object_detection.meta_architectures import ssd_meta_arch  # noqa: E402
 from object_detection.protos import model_pb2, ssd_pb2  # noqa: E402
 
 _stock_builder = model_builder.META_ARCH_BUILDER_MAP["ssd"]
-# The name the stock builder looks up for an architecture file.
+# The extractor type that the stock builder looks up for all MobileDet networks.
 _ANY = "ssd_mobiledet"
 
 Network = Callable[..., Any]
 
 
 class MobileDetFeatureExtractor(ssd_meta_arch.SSDKerasFeatureExtractor):
-    """Tells the API how images are scaled; the network itself sits on the model."""
+    """Feature extractor that only scales images; the network belongs to `MobileDetMetaArch`."""
 
     def preprocess(self, resized_inputs):
-        """Maps pixels in [0, 255] to [-1, 1]; float32 [batch, height, width, 3] both."""
+        """Maps pixels from [0, 255] to [-1, 1]; input and output are float32 [batch, height, width, 3]."""
         return (2.0 / 255.0) * resized_inputs - 1.0
 
     def _extract_features(self, preprocessed_inputs):
@@ -47,12 +47,12 @@ class MobileDetFeatureExtractor(ssd_meta_arch.SSDKerasFeatureExtractor):
 
 
 class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
-    """The stock SSD with a replaceable network.
+    """The API's stock SSD model with a replaceable network.
 
-    `attach` gives it a network: any callable from images [batch, height, width, 3] float32 in
-    [-1, 1] and `training` to [raw_boxes [batch, anchors, 4], class_logits [batch, anchors,
-    classes + 1]]. The model's variables, its L2 loss and its checkpoints follow the named
-    weights, whatever kind of network they belong to.
+    `attach` sets the network: any callable that accepts images (float32 [batch, height, width, 3]
+    in [-1, 1]) and `training`, and returns [raw_boxes [batch, anchors, 4], class_logits [batch,
+    anchors, classes + 1]]. The model's variables, L2 loss and checkpoints are determined by the
+    named weights, whatever kind of network they belong to.
     """
 
     def attach(
@@ -65,14 +65,15 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         """Sets the network, its anchors and its weights.
 
         Args:
-          network: see the class.
-          settings: gives the feature map sizes and the weights of the L2 loss.
-          named_weights: canonical name to variable; default: `network.weights` by name.
+          network: a callable as described in the class docstring.
+          settings: determine the feature map sizes and the weights of the L2 loss.
+          named_weights: maps canonical names to variables; default: `network.weights` by name.
           ranges: observed ranges of a quantised network (`models.quantized`).
         """
         if named_weights is None:
             named_weights = {weight.name: weight for weight in network.weights}
-        # Past Keras' tracking: a checkpoint has to hold each weight once, under its canonical name.
+        # Bypass Keras' attribute tracking: a checkpoint has to contain each weight once, under its
+        # canonical name.
         object.__setattr__(self, "_network", network)
         object.__setattr__(self, "_settings", settings)
         self.named_weights = dict(named_weights)
@@ -80,7 +81,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
             self.ranges = dict(ranges)
         maps = architectures.feature_maps(settings.architecture, settings.image_size)
         height, width = settings.image_size
-        with tf.init_scope():  # Eager anchors serve every function that uses the model.
+        with tf.init_scope():  # Anchors are made eagerly, so that every function can use them.
             sizes = [level.size for level in maps]
             anchors = self._anchor_generator.generate(sizes, im_height=height, im_width=width)
             self._anchors = box_list_ops.concatenate(anchors)
@@ -92,7 +93,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
 
     @property
     def settings(self) -> NetworkSettings:
-        """What the network was built from."""
+        """The settings that the network was built from."""
         return self._settings
 
     def predict(self, preprocessed_inputs, true_image_shapes):
@@ -100,18 +101,19 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
 
         Args:
           preprocessed_inputs: float32 [batch, height, width, 3] in [-1, 1].
-          true_image_shapes: unused, images fill their canvas.
+          true_image_shapes: unused, because images fill their canvas.
 
         Returns:
+          A dictionary with the keys that the API's `loss` and `postprocess` read:
           `preprocessed_inputs`, `box_encodings` [batch, anchors, 4],
           `class_predictions_with_background` [batch, anchors, classes + 1] and `anchors`
-          [anchors, 4], the keys that the API's `loss` and `postprocess` read.
+          [anchors, 4].
         """
         training = self._is_training and not self._freeze_batchnorm
         raw_boxes, class_logits = self.network(preprocessed_inputs, training=training)
         return {
             "preprocessed_inputs": preprocessed_inputs,
-            # Losses and boxes are computed in float32, whatever the network computes in.
+            # Losses and boxes are computed in float32, whatever the dtype of the network.
             "box_encodings": tf.cast(raw_boxes, tf.float32),
             "class_predictions_with_background": tf.cast(class_logits, tf.float32),
             "anchors": self.anchors.get(),
@@ -120,7 +122,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
     def _assign_targets(
         self, boxes, classes, keypoints=None, weights=None, confidences=None
     ):  # fmt: skip
-        """The API's targets, with anchors in crowds left out of the class loss (`detection.crowds`)."""
+        """Returns the API's targets, with anchors in crowds excluded from the class loss (`crowds`)."""
         targets = super()._assign_targets(boxes, classes, keypoints, weights, confidences)
         if weights is None:
             return targets
@@ -129,10 +131,10 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         return class_targets, class_weights, box_targets, box_weights, match
 
     def regularization_losses(self):
-        """L2 of all convolution kernels, depthwise ones included: half the sum of squares.
+        """Computes the L2 loss (half the sum of squares) of all convolution kernels, depthwise included.
 
-        Computed from the variables: layer regularisers get lost in quantisation wrappers.
-        Source: TF1 extractor (weight decay of `arg_scope`) and sample configs.
+        It is computed from the variables, because layer regularisers get lost in quantisation wrappers.
+        Source: the TF1 extractor (weight decay of its `arg_scope`) and the sample configs.
         """
         losses = []
         for name, variable in self.named_weights.items():
@@ -142,18 +144,18 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         return losses
 
     def restore_from_objects(self, fine_tune_checkpoint_type="full"):
-        """Which weights a fine-tuning checkpoint gives.
+        """Returns the objects to restore from a fine-tuning checkpoint.
 
         Args:
-          fine_tune_checkpoint_type: `full` all, `detection` all but the predictors (whose
-            shapes depend on the classes), `classification` the backbone.
+          fine_tune_checkpoint_type: `full` restores all weights, `detection` all but those of the
+            predictors (whose shapes depend on the classes), `classification` those of the backbone.
         """
         chosen = fine_tune_weights(self.named_weights, fine_tune_checkpoint_type)
-        # The API accepts only this class here, and says something else when it gets another.
+        # The API accepts only this class here; its error message for any other class is misleading.
         return {"model": tf.compat.v1.train.Checkpoint(named_weights=dict(chosen))}
 
     def updates(self):
-        """None: batch normalisation updates itself in place."""
+        """Returns no update ops, because batch normalisation updates its averages in place."""
         return []
 
 
@@ -163,17 +165,17 @@ def is_predictor(name: str) -> bool:
 
 
 def is_head(name: str) -> bool:
-    """Whether a canonical weight name belongs to an extra level or a predictor."""
+    """Whether a canonical weight name belongs to an extra feature level or a predictor."""
     return is_predictor(name) or name.startswith("extra")
 
 
 def is_kernel(name: str) -> bool:
-    """Whether a canonical weight name is that of a convolution kernel, depthwise or not."""
+    """Whether a canonical weight name denotes a convolution kernel, depthwise or not."""
     return name.split("/")[-1].removesuffix(":0") in ("kernel", "depthwise_kernel")
 
 
 def fine_tune_weights(named_weights: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The weights that a fine-tuning checkpoint of a kind has to hold.
+    """Selects the weights that a fine-tuning checkpoint of a kind has to contain.
 
     Raises:
       ValueError: the kind is none of `full`, `detection`, `classification`.
@@ -189,7 +191,7 @@ def fine_tune_weights(named_weights: Mapping[str, Any], kind: str) -> dict[str, 
 
 
 def install() -> None:
-    """Puts the hook into the API's model builder. A second call does nothing."""
+    """Adds the hook to the API's model builder; further calls have no effect."""
     known = model_builder.SSD_KERAS_FEATURE_EXTRACTOR_CLASS_MAP
     for name in (_ANY, *(network_settings.PUBLISHED_PREFIX + name for name in architectures.PUBLISHED)):
         known[name] = MobileDetFeatureExtractor
@@ -203,23 +205,23 @@ def build_detection_model(
     named_weights: Mapping[str, Any] | None = None,
     quantization_aware: bool = False,
 ) -> MobileDetMetaArch:
-    """Builds the detection model of a config, with another network in it where one is given.
+    """Builds the detection model of a config, optionally with another network.
 
     Args:
-      config: the `model` part of a pipeline config, with one of our extractor types.
+      config: the `model` part of a pipeline config, with one of this project's extractor types.
       is_training: whether batch normalisation and the loss work in training mode.
-      network: replaces the network of the config (see `MobileDetMetaArch`); it has to give
-        the same anchors. A search attaches its supernet here.
-      named_weights: canonical names of its variables; default: `network.weights` by name.
+      network: replaces the network of the config (see `MobileDetMetaArch`); it has to produce
+        predictions for the same anchors. A search attaches its supernet here.
+      named_weights: variables of `network` by canonical name; default: `network.weights` by name.
       quantization_aware: attaches the network of the config with simulated quantisation.
 
     Raises:
-      InputError: the config is not one of a MobileDet, or asks for what it doesn't do.
+      InputError: the config does not describe a MobileDet, or asks for something unsupported.
     """
     install()
     if not quantization_aware:
         return _build_mobiledet(config.ssd, is_training, False, network, named_weights)
-    # tfmot is needed here only.
+    # Imported here because only this function needs tfmot.
     from mobiledets_tf.models.quantized import quantize_detector
 
     quantized = quantize_detector(build_network(network_settings.read(config.ssd)))
@@ -240,8 +242,8 @@ def _build_mobiledet(
     settings = network_settings.read(ssd)
     ssd = copy.deepcopy(ssd)
     ssd.feature_extractor.type = _ANY
-    # The builder's reference is replaced, for this call only: the stock class finds itself by
-    # its module name in super() and has to stay where it is.
+    # Only the builder's reference is replaced, for this call: the stock class refers to itself by
+    # its module name in super() and has to stay in its module.
     ours = types.SimpleNamespace(SSDMetaArch=MobileDetMetaArch)
     with compat.replaced(model_builder, "ssd_meta_arch", ours):
         model = _stock_builder(ssd, is_training, add_summaries)
@@ -252,7 +254,7 @@ def _build_mobiledet(
 
 
 def build_network(settings: NetworkSettings) -> keras.Model:
-    """The flat Keras model that the settings describe, with fresh weights."""
+    """Builds the flat Keras model that the settings describe, with newly initialised weights."""
     network = build_detector(
         settings.architecture,
         settings.num_classes,
@@ -269,17 +271,17 @@ def build_network(settings: NetworkSettings) -> keras.Model:
     if settings.backbone_stddev is not None:
         for weight in network.weights:
             if is_kernel(weight.name) and not is_head(weight.name):
-                # One object each: an initialiser that is used twice may draw equal values.
+                # Each kernel needs its own initialiser: one that is used twice may draw equal values.
                 draw = keras.initializers.TruncatedNormal(stddev=settings.backbone_stddev)
                 weight.assign(draw(weight.shape, weight.dtype))
     return network
 
 
 def initial_weights(settings: NetworkSettings) -> dict[str, np.ndarray]:
-    """Draws the weights that a training from scratch starts with.
+    """Draws the initial weights of a training run from scratch.
 
     Args:
-      settings: of the network.
+      settings: settings of the network.
 
     Returns:
       Arrays by canonical name; the BN scales that `models.fresh_start` names are 0.

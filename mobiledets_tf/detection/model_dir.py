@@ -1,9 +1,9 @@
-"""The folder of a training: what is in it, and whether a second start agrees with the first.
+"""The model folder of a training run: its contents, and the check that a resumed run has the same settings.
 
-    pipeline.config     the config as it runs
-    architecture.json   the network, not yet scaled
+    pipeline.config     the config that the run uses
+    architecture.json   the network, before the depth multiplier is applied
     label_map.pbtxt     class names
-    settings.json       everything that has to stay the same when the training goes on
+    settings.json       everything that has to stay the same when the run is resumed
     ckpt-N, checkpoint  checkpoints with canonical weight names
     train/, eval/       TensorBoard summaries
     eval_metrics.json   COCO metrics of the evaluated checkpoints
@@ -30,19 +30,19 @@ _SHOWN = 3
 
 
 def start(folder: str | os.PathLike, config: pipeline_config.PipelineConfig, label_map: str, seed: int):
-    """Fills a new folder, or checks that an old one was started with the same settings.
+    """Fills a new model folder, or checks that an existing one was started with the same settings.
 
     Args:
-      folder: the model folder; made where it's missing.
-      config: the whole pipeline config.
-      label_map: the label map to keep a copy of.
-      seed: of the training.
+      folder: the model folder; created if it is missing.
+      config: the complete pipeline config.
+      label_map: path of the label map, which is copied into the folder.
+      seed: seed of the training run.
 
     Returns:
-      The config as it runs: with the architecture and the label map of the folder.
+      The config that the run uses, which refers to the folder's copies of the architecture and label map.
 
     Raises:
-      InputError: the folder was started with other settings (the difference is shown).
+      InputError: the folder was started with other settings (the message shows the differences).
     """
     folder = Path(os.path.abspath(folder))
     network = network_settings.read(config.model.ssd)
@@ -53,16 +53,16 @@ def start(folder: str | os.PathLike, config: pipeline_config.PipelineConfig, lab
     architectures.save(network.architecture, folder / ARCHITECTURE)
     files.write_text(folder / LABEL_MAP, label_map_text)
     pipeline_config.save(config, folder / CONFIG)
-    # Last: a folder with settings is a whole one.
+    # The settings are written last: a folder that has them is complete.
     files.write_json(folder / SETTINGS, settings)
     return config
 
 
 def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
-    """The config of a training folder, wherever the folder is now.
+    """Reads the config of a model folder, which may have been moved.
 
     Raises:
-      InputError: the folder holds no training.
+      InputError: the folder contains no training run.
     """
     path = Path(os.path.abspath(folder)) / CONFIG
     if not path.exists():
@@ -71,7 +71,7 @@ def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
 
 
 def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
-    """The config with the folder's own copies, so that a moved folder still works."""
+    """Points the config to the folder's own copies, so that a moved folder still works."""
     config = pipeline_config.override(
         config, pipeline_config.Overrides(label_map=str(folder / LABEL_MAP))
     )
@@ -83,10 +83,10 @@ def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
 
 def _settings(config, network: network_settings.NetworkSettings, seed: int) -> dict[str, Any]:
     pipeline = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    # The files are compared by what is in them, not by where they are.
+    # These two files are compared by content, so their paths do not count.
     pipeline["model"]["ssd"]["feature_extractor"].pop("type")
     pipeline["train_input_reader"].pop("label_map_path", None)
-    # A training may be evaluated on anything.
+    # A run may be evaluated on any data.
     for part in ("eval_config", "eval_input_reader"):
         pipeline.pop(part, None)
     return {
@@ -123,8 +123,8 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries and lists as one dictionary of dotted keys."""
-    if value in ({}, []):  # `random_horizontal_flip { }` is a setting, too.
+    """Flattens nested dictionaries and lists into one dictionary with dotted keys."""
+    if value in ({}, []):  # An empty message such as `random_horizontal_flip { }` is a setting, too.
         return {prefix: value}
     if isinstance(value, Mapping):
         items = value.items()

@@ -1,6 +1,6 @@
-"""What a pipeline config says about the network, checked against what the networks do.
+"""Reads the network settings of a pipeline config and checks that the networks support them.
 
-A field that the networks do not follow is refused: nothing in a config is silently ignored.
+Values that the networks do not support are rejected: nothing in a config is silently ignored.
 """
 
 import math
@@ -24,22 +24,23 @@ _STDDEV = 0.03
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """All that is needed to build the network of a config and its loss terms.
+    """Everything needed to build the network of a config and its loss terms.
 
     Attributes:
-      architecture: the network, not yet scaled.
+      architecture: the network, before `depth_multiplier` is applied.
       num_classes: classes without the background.
       image_size: (height, width) in pixels.
       depth_multiplier: scales all widths.
-      anchors_per_location: one count per feature map.
-      head_norm: BN settings of extra levels and predictors.
+      anchors_per_location: number of anchors per location, for each feature map.
+      head_norm: batch normalisation settings of the extra feature levels and predictors.
       class_bias: initial bias of the class logits.
-      l2: weight of the L2 loss (half the sum of squares) of backbone and extra levels.
-      predictor_l2: the same for the predictors.
-      backbone_stddev: of the backbone's initial kernels where the config overrides the base
-        extractor's hyperparameters; None leaves He initialisation.
-      backbone_momentum: of the backbone's moving averages in that case; None leaves 0.99. Its
-        epsilon stays, since an exported network is built from the architecture alone.
+      l2: weight of the L2 loss (half the sum of squares) of the backbone and extra feature levels.
+      predictor_l2: weight of the L2 loss of the predictors.
+      backbone_stddev: standard deviation of the backbone's initial kernels if the config overrides
+        the base extractor's hyperparameters; None keeps He initialisation.
+      backbone_momentum: momentum of the backbone's moving averages in that case; None keeps 0.99.
+        The backbone's epsilon never changes, since an exported network is built from the
+        architecture alone.
     """
 
     architecture: Architecture
@@ -56,17 +57,17 @@ class NetworkSettings:
 
 
 def extractor_type(architecture: str) -> str:
-    """The `feature_extractor.type` for a published name or an architecture file."""
+    """Returns the `feature_extractor.type` for a published name or an architecture file."""
     if architecture in architectures.PUBLISHED:
         return PUBLISHED_PREFIX + architecture
     return FILE_PREFIX + architecture
 
 
 def architecture_name(extractor: str) -> str | None:
-    """The published name or the file of a `feature_extractor.type`; None for other families.
+    """Returns the published name or file in a `feature_extractor.type`; None for other model families.
 
     Raises:
-      InputError: the type begins like ours and names no network.
+      InputError: the type begins like a MobileDet's but names no known network.
     """
     if extractor.startswith(FILE_PREFIX):
         return extractor[len(FILE_PREFIX) :]
@@ -83,7 +84,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
     """Reads the `model { ssd { ... } }` part of a config.
 
     Raises:
-      InputError: a field is missing, out of range, or asks for what the networks don't do.
+      InputError: a field is missing, out of range, or asks for something the networks don't support.
     """
     _check_fixed_fields(ssd)
     extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
@@ -95,7 +96,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
     own_start = extractor.override_base_feature_extractor_hyperparams
     resizer = ssd.image_resizer.fixed_shape_resizer
     anchors = anchor_generator_builder.build(ssd.anchor_generator).num_anchors_per_location()
-    # Protos hold float32 (0.35 comes back as 0.3499999940395355): numbers are read rounded.
+    # Protos store float32 (0.35 comes back as 0.3499999940395355), so numbers are rounded when read.
     return NetworkSettings(
         architecture=architectures.load(architecture_name(extractor.type)),
         num_classes=ssd.num_classes,
@@ -139,7 +140,7 @@ def _check_fixed_fields(ssd: ssd_pb2.Ssd) -> None:
 
 
 def _check_boxes(ssd: ssd_pb2.Ssd) -> None:
-    """Anchors and box coder are part of an exported detector, so they are the published ones."""
+    """Requires the published anchors and box coder, because exported detectors contain them."""
     _require_equal("box_coder", ssd.box_coder.WhichOneof("box_coder_oneof"), "faster_rcnn_box_coder")
     anchors, coder = ssd.anchor_generator.ssd_anchor_generator, ssd.box_coder.faster_rcnn_box_coder
     for name, given, allowed in (
@@ -177,7 +178,7 @@ def _batch_norm(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> BatchNo
         ("scale", norm.scale, True),
         ("center", norm.center, True),
         ("train", norm.train, True),
-        # The exported network is built from the architecture alone, so this one is fixed.
+        # The exported network is built from the architecture alone, so epsilon is fixed.
         ("epsilon", norm.epsilon, HEAD_NORM.epsilon),
     ):
         _require_equal(f"{where}.batch_norm.{name}", given, allowed)

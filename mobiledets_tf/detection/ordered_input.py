@@ -1,8 +1,8 @@
-"""The Object Detection API's input in an order that depends on seed and position alone.
+"""Feeds the Object Detection API's input pipeline in an order that depends only on seed and position.
 
-Epoch e shows all records in a permutation drawn from (seed, e); step s takes positions
-s * batch to (s + 1) * batch. A training that goes on from step s therefore sees what it would
-have seen, and the images of any step can be named.
+Epoch e visits all records in a permutation drawn from (seed, e); step s reads positions
+s * batch to (s + 1) * batch. A run resumed at step s therefore sees the same images as an
+uninterrupted one, and the images of any step can be named.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ class Records:
 
     Args:
       files: TFRecord shards.
-      max_damaged: so many damaged records are passed over, the next sound one is taken.
-      cache_side: keeps decoded pictures in memory, shrunk to at most this side (pixels); None
-        reads and decodes each time.
+      max_damaged: number of damaged records to skip before failing; the next intact record replaces each.
+      cache_side: if set, decoded images are kept in memory, shrunk to at most this side (pixels); None
+        reads and decodes them each time.
 
     Raises:
-      InputError: there is no record.
+      InputError: the files contain no records.
     """
 
     def __init__(self, files: Sequence[str], max_damaged: int = 0, cache_side: int | None = None):
@@ -56,10 +56,10 @@ class Records:
         return self._index.files
 
     def read(self, number: int) -> bytes:
-        """One serialised example.
+        """Returns one serialised example.
 
         Raises:
-          DamagedRecord: it is damaged, and that is one too many.
+          DamagedRecord: the record is damaged, and more records are damaged than may be skipped.
         """
         if number in self._cache:
             return self._cache[number]
@@ -75,23 +75,23 @@ class Records:
         if number not in self._damaged:
             self._damaged.add(number)
             if len(self._damaged) > min(self._max_damaged, len(self) - 1):
-                # tf.data keeps the text of an exception only.
+                # tf.data passes on only the text of an exception, so the exception itself is kept here.
                 self.failure = damaged
                 raise damaged
             tqdm.write(f"skipped ({len(self._damaged)} of at most {self._max_damaged}): {damaged}")
         return (number + 1) % len(self)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - one object lives as long as its training
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - the object lives as long as its training run anyway
     def _permutation(self, seed: int, epoch: int) -> np.ndarray:
         return np.random.default_rng((seed, epoch)).permutation(len(self))
 
     def at(self, position: int, seed: int) -> int:
-        """The record at a position of the endless shuffled order."""
+        """Returns the number of the record at a position of the endless shuffled order."""
         epoch, place = divmod(position, len(self))
         return int(self._permutation(seed, epoch)[place])
 
     def image_ids(self, step: int, batch_size: int, seed: int) -> list[str]:
-        """`image/source_id` of the images of a training step."""
+        """Returns the `image/source_id` of each image of a training step."""
         numbers = (self.at(step * batch_size + place, seed) for place in range(batch_size))
         examples = (tf.train.Example.FromString(self.read(number)) for number in numbers)
         ids = (example.features.feature["image/source_id"].bytes_list.value for example in examples)
@@ -99,7 +99,7 @@ class Records:
 
 
 def _decoded(data: bytes, side: int) -> bytes:
-    """The example with its picture as a bitmap, which costs nothing to decode."""
+    """Replaces the image of an example by a bitmap, which costs nothing to decode."""
     example = tf.train.Example.FromString(data)
     encoded = example.features.feature["image/encoded"].bytes_list
     encoded.value[0] = as_bitmap(encoded.value[0], side)
@@ -108,7 +108,7 @@ def _decoded(data: bytes, side: int) -> bytes:
 
 @contextlib.contextmanager
 def training_order(records: Records, seed: int, start: int) -> Iterator[None]:
-    """Inside, `inputs.train_input` gives the batches from step `start` on, in order, endlessly."""
+    """In this context, `inputs.train_input` returns endless, ordered batches from step `start` on."""
 
     def positions(batch_size: int, workers: int, worker: int) -> tf.data.Dataset:
         share = batch_size // workers
@@ -118,7 +118,7 @@ def training_order(records: Records, seed: int, start: int) -> Iterator[None]:
                 step * batch_size + worker * share, step * batch_size + (worker + 1) * share
             )
         )
-        # tf.distribute keeps the batch size static where no batch can be a smaller last one.
+        # Infinite cardinality rules out a smaller last batch, so tf.distribute keeps the batch size static.
         return order.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     with _built(positions, lambda position: records.read(records.at(int(position), seed)), whole=True):
@@ -127,7 +127,7 @@ def training_order(records: Records, seed: int, start: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def file_order(records: Records) -> Iterator[None]:
-    """Inside, `inputs.eval_input` gives every record once, in the order of the files."""
+    """In this context, `inputs.eval_input` returns every record once, in the order of the files."""
 
     def positions(batch_size: int, workers: int, worker: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(len(records))
@@ -138,7 +138,7 @@ def file_order(records: Records) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _built(positions, read, whole: bool) -> Iterator[None]:
-    """Replaces the API's own reading of files; decoding and transforms stay the API's."""
+    """In this context, the API's file reading is replaced; its decoding and transforms are kept."""
 
     def build(config, batch_size, transform_input_data_fn, input_context=None, reduce_to_frame_fn=None):
         workers, worker, size = 1, 0, batch_size

@@ -1,4 +1,4 @@
-"""Pipeline configs of the Object Detection API: read, write, generate, fill in, check."""
+"""Reads, writes, generates and modifies pipeline configs of the Object Detection API."""
 
 import copy
 import os
@@ -19,21 +19,24 @@ from object_detection.protos import pipeline_pb2  # noqa: E402
 
 PipelineConfig = pipeline_pb2.TrainEvalPipelineConfig
 
-# Published schedule: 2,000 of 400,000 steps from a sixth of the base rate. Short trainings
-# need a longer share of warm-up to survive that rate.
+# The published schedule warms up for 2,000 of 400,000 steps, starting at a sixth of the base rate.
+# Short training runs need a larger share of warm-up steps to tolerate that rate.
 _WARMUP_SHARE = 1 / 20
 _WARMUP_FACTOR = 1 / 6
 
 # The recipe of the published configs (`ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`),
-# without what depends on the data. Two fields are ours. `use_combined_nms`: the API's own loop
-# over images and classes gives the same detections and takes minutes to trace.
-# `override_base_feature_extractor_hyperparams`: the backbone starts from the head's small
-# kernels. Under batch normalisation a kernel learns at its rate over its squared norm; from He
-# initialisation most backbone kernels moved by less than their own length in 1,200 steps, and
-# the sample set's AP50 was 0.19 in place of 0.34. It also gives the backbone's moving averages
-# the head's decay of 0.97: those of 0.99 lag behind the weights in a short training.
-# `gradient_clipping_by_norm`: at rate 0.2 without it one searched network ended at AP50 0.80 in one
-# run and at 0.39 in another. At 0.1 with it, another one ended at 0.76 and at 0.50: runs still differ.
+# without the fields that depend on the data. These fields differ from the published ones:
+# `use_combined_nms`: the API's own loop over images and classes returns the same detections but
+# takes minutes to trace.
+# `override_base_feature_extractor_hyperparams`: the backbone starts from kernels as small as the
+# head's. Under batch normalisation the effective learning rate of a kernel is the learning rate
+# divided by the kernel's squared norm. From He initialisation, most backbone kernels moved by less
+# than their own norm in 1,200 steps, and AP50 on the sample set was 0.19 instead of 0.34. The field
+# also sets the decay of the backbone's moving averages to the head's 0.97; with 0.99 they lag behind
+# the weights in a short training run.
+# `gradient_clipping_by_norm`: at learning rate 0.2 without clipping, one searched network reached
+# AP50 0.80 in one run and 0.39 in another. At 0.1 with clipping, another network reached 0.76 and
+# 0.50, so runs still differ.
 _RECIPE = """
 model { ssd {
   inplace_batchnorm_update: true
@@ -107,25 +110,26 @@ eval_input_reader { shuffle: false num_epochs: 1 tf_record_input_reader { } }
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a user sets over a config; None leaves the config's own value.
+    """User settings that replace values of a config; None keeps the config's own value.
 
     Attributes:
-      architecture: a published name or an architecture file.
+      architecture: a published name or the path of an architecture file.
       num_classes: classes without the background.
       image_size: (height, width) in pixels.
       depth_multiplier: scales all widths.
-      batch_size: images a step, all replicas together.
-      steps: training steps; the learning rate schedule is stretched with them.
-      learning_rate: base rate; the warm-up rate keeps its share of it.
-      random_flip: mirror images at random. Wrong for digits, letters and signs.
-      random_crop: the SSD random crop of the published recipe.
-      random_color: brightness, saturation, hue and contrast at random.
-      random_scale: smaller objects, on a canvas of up to twice the size.
+      batch_size: images per step, over all replicas together.
+      steps: number of training steps; the learning rate schedule is scaled to it.
+      learning_rate: base learning rate; the warm-up rate is scaled with it.
+      random_flip: mirrors images at random, which is wrong for digits, letters and signs.
+      random_crop: applies the SSD random crop of the published recipe.
+      random_color: changes brightness, saturation, hue and contrast at random.
+      random_scale: makes objects smaller by placing the image on a canvas of up to twice its size.
       train_files, eval_files: TFRecord shards.
-      label_map: the label map beside them.
-      quantization_aware: simulated int8 quantisation, from float weights.
-      mixed_precision: the network computes in bfloat16.
-      most_boxes: that an image of the data has: no limit of the config may be lower.
+      label_map: path of the label map beside the shards.
+      quantization_aware: trains with simulated int8 quantisation, starting from float weights.
+      mixed_precision: computes the network in bfloat16.
+      most_boxes: the largest number of boxes in an image of the data; lower limits in the config
+        are raised to it.
     """
 
     architecture: str | None = None
@@ -148,15 +152,15 @@ class Overrides:
 
 
 def parse(text: str, where: str = "pipeline config") -> PipelineConfig:
-    """Parses the text format.
+    """Parses a config in protobuf text format.
 
     Raises:
-      InputError: with the line of the fault.
+      InputError: the text is malformed; the message names the line.
     """
     try:
         return text_format.Parse(text, PipelineConfig())
     except text_format.ParseError as error:
-        # The message repeats "line:column : " that the exception carries as well.
+        # The message begins with "line:column : ", which the exception also carries as attributes.
         reason = re.sub(r"^\d+:\d+ : ", "", str(error))
         line = f" line {error.GetLine()}" if error.GetLine() else ""
         raise InputError(f"{where}{line}: {reason}") from error
@@ -166,7 +170,7 @@ def load(path: str | os.PathLike) -> PipelineConfig:
     """Reads a `.config` file.
 
     Raises:
-      InputError: it is missing, unreadable or malformed.
+      InputError: the file is missing, unreadable or malformed.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -178,15 +182,15 @@ def load(path: str | os.PathLike) -> PipelineConfig:
 
 
 def save(config: PipelineConfig, path: str | os.PathLike) -> None:
-    """Writes the text format, atomically."""
+    """Writes a config in protobuf text format, atomically."""
     files.write_text(path, text_format.MessageToString(config))
 
 
 def generate(overrides: Overrides) -> PipelineConfig:
-    """A config for a small data set: the published losses and head, batch 16, base rate 0.2.
+    """Generates a config for a small data set: published losses and head, batch 16, base rate 0.2.
 
     Args:
-      overrides: must give `architecture` and `num_classes`.
+      overrides: settings that replace these defaults; `architecture` and `num_classes` are required.
     """
     defaults = Overrides(
         image_size=(320, 320), depth_multiplier=1.0, batch_size=16, steps=2000, learning_rate=0.2
@@ -201,7 +205,7 @@ def generate(overrides: Overrides) -> PipelineConfig:
 
 
 def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
-    """A copy of a config with the given values set.
+    """Returns a copy of a config with the given values set.
 
     Raises:
       InputError: the config has no field for a value, or a value is out of range.
@@ -230,10 +234,10 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
 
 
 def is_quantization_aware(config: PipelineConfig) -> bool:
-    """Whether a config asks for simulated quantisation: `graph_rewriter { quantization { } }`.
+    """Whether a config enables simulated quantisation: `graph_rewriter { quantization { } }`.
 
     Raises:
-      InputError: it asks for another kind than int8 from the first step on.
+      InputError: the config asks for anything but int8 quantisation from the first step on.
     """
     if not config.graph_rewriter.HasField("quantization"):
         return False
@@ -247,7 +251,7 @@ def is_quantization_aware(config: PipelineConfig) -> bool:
 
 
 def schedule_fields() -> tuple[str, ...]:
-    """The fields that a longer training changes; everything else has to stay when it resumes."""
+    """Returns the fields that may change when a run is extended; all others have to stay the same."""
     rate = "train_config.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate"
     return ("train_config.num_steps", f"{rate}.total_steps", f"{rate}.warmup_steps")
 
@@ -277,7 +281,7 @@ def _override_data(config: PipelineConfig, overrides: Overrides) -> None:
 
 
 def _schedule(config: PipelineConfig):
-    """The cosine schedule of a config, or None for another optimizer or schedule."""
+    """Returns the cosine schedule of a config, or None if it has another optimizer or schedule."""
     optimizer = config.train_config.optimizer
     kind = optimizer.WhichOneof("optimizer")
     rate = getattr(optimizer, kind).learning_rate if kind else None
@@ -320,7 +324,7 @@ def _set_augmentation(config: PipelineConfig, name: str, wanted: bool) -> None:
 
 
 def mirrors(config: PipelineConfig) -> bool:
-    """Whether a training of the config sees mirror images."""
+    """Whether training with the config mirrors images at random."""
     options = config.train_config.data_augmentation_options
     return any(each.WhichOneof("preprocessing_step") == augmentation.STEPS["flip"] for each in options)
 

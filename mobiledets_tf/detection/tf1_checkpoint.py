@@ -1,7 +1,7 @@
-"""MobileDet checkpoints of the TF1 Object Detection API, by their variable names.
+"""Imports MobileDet checkpoints of the TF1 Object Detection API by their variable names.
 
-The names are those that `ssd_mobiledet_feature_extractor.py`, `feature_map_generators.py` and the
-convolutional box predictor of the TF1 API give; the published checkpoints carry them.
+The names are those created by `ssd_mobiledet_feature_extractor.py`, `feature_map_generators.py` and
+the convolutional box predictor of the TF1 API; the published checkpoints use them.
 """
 
 import os
@@ -27,7 +27,7 @@ from mobiledets_tf.errors import InputError
 
 SCOPES = {"MobileDetCPU": "cpu", "MobileDetEdgeTPU": "edgetpu", "MobileDetDSP": "dsp", "MobileDetGPU": "gpu"}
 _ROOT = "FeatureExtractor/"
-# The reader turns TensorFlow's status codes into these, by the kind of damage.
+# The checkpoint reader raises one of these for a damaged checkpoint, depending on TensorFlow's status code.
 _READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 _LAYER_SCOPES = {
     InvertedBottleneckNoExpansionSpec: "IBNNoExpansion",
@@ -35,7 +35,7 @@ _LAYER_SCOPES = {
     FusedInvertedBottleneckSpec: "FusedConv",
     TuckerSpec: "TuckerConv",
 }
-# Why a variable is no weight of the network, the first that fits.
+# Reasons why a variable is not a weight of the network; the first matching pattern applies.
 _NO_WEIGHTS = (
     (re.compile(r"quant(_\d+)?(/|$)"), "range of the quantisation-aware training"),
     (re.compile(r"/(Momentum|RMSProp(_1)?|Adam(_1)?)$"), "slot of the optimizer"),
@@ -45,10 +45,10 @@ _NO_WEIGHTS = (
 
 
 def prefix(path: str | os.PathLike) -> str:
-    """The checkpoint prefix of a folder, a prefix, or one of a checkpoint's files."""
+    """Returns the checkpoint prefix for a folder, a prefix, or one of a checkpoint's files."""
     text = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", os.fspath(path))
     if tf.io.gfile.isdir(text) and tf.train.latest_checkpoint(text) is None:
-        # The zoo's archives name another folder in `checkpoint`, or hold none.
+        # In the model zoo's archives the `checkpoint` file refers to another folder or is missing.
         found = sorted(tf.io.gfile.glob(os.path.join(text, "*.ckpt*.index")))
         if len(found) == 1:
             return found[0].removesuffix(".index")
@@ -56,7 +56,7 @@ def prefix(path: str | os.PathLike) -> str:
 
 
 def scope(variables) -> str | None:
-    """`MobileDetEdgeTPU`, ...: the extractor's scope, or None where it is no MobileDet."""
+    """Returns the extractor's scope, such as `MobileDetEdgeTPU`, or None if there is no single MobileDet."""
     found = {match[1] for name in variables if (match := re.match(rf"{_ROOT}(MobileDet\w*)/", name))}
     return found.pop() if len(found) == 1 else None
 
@@ -68,18 +68,18 @@ def read(
     image_size: tuple[int, int] = (320, 320),
     depth_multiplier: float = 1.0,
 ) -> Account:
-    """Reads a TF1 checkpoint into canonical names.
+    """Reads the weights of a TF1 checkpoint under canonical names.
 
     Args:
-      path: checkpoint prefix, one of its files, or its folder.
-      architecture: default: the published network that the scope names.
-      num_classes: default: that of the checkpoint. With another one the last convolutions of
-        the class predictors stay fresh.
-      image_size: of the wanted detector; changes no weight.
-      depth_multiplier: that the checkpoint was trained with.
+      path: checkpoint prefix, one of the checkpoint's files, or its folder.
+      architecture: the network; default: the published network that the scope names.
+      num_classes: number of classes of the wanted detector; default: that of the checkpoint. If it
+        differs, the last convolutions of the class predictors keep their initial weights.
+      image_size: (height, width) of the wanted detector in pixels; it affects no weight.
+      depth_multiplier: depth multiplier that the checkpoint was trained with.
 
     Raises:
-      InputError: not a MobileDet, a variable is missing, or a shape does not fit.
+      InputError: the checkpoint is not one of a MobileDet, lacks a variable, or has one of a wrong shape.
     """
     where = prefix(path)
     _require_data(where)
@@ -104,7 +104,7 @@ def read(
 
 
 def _require_data(where: str) -> None:
-    """Raises InputError where the index of a checkpoint is there and a file of its values is not."""
+    """Raises InputError if a checkpoint lacks one of its data files."""
     shards = tf.io.gfile.glob(f"{where}.data-?????-of-?????")
     counts = {int(shard.rsplit("-", 1)[1]) for shard in shards}
     count = max(counts, default=1)
@@ -145,7 +145,7 @@ def _num_classes(shapes, where: str) -> int:
 
 
 def _named(target: Target, found: str, shapes):
-    """(convolution, {part: TF1 variable name}) for every convolution of the detector."""
+    """Yields (convolution, {part: TF1 variable name}) for every convolution of the detector."""
     layers = _backbone_scopes(target.architecture)
     used: Counter[str] = Counter()
     for conv in target.convolutions():
@@ -159,7 +159,7 @@ def _named(target: Target, found: str, shapes):
 
 
 def _backbone_scopes(architecture: Architecture) -> dict[str, str]:
-    """Layer name -> variable scope; TF1 numbers the layers of each kind on their own."""
+    """Maps layer names to variable scopes; TF1 numbers the layers of each kind separately."""
     counts: Counter[str] = Counter()
     scopes = {}
     for name, spec in architecture.named_layers():
@@ -173,7 +173,7 @@ def _backbone_scopes(architecture: Architecture) -> dict[str, str]:
 
 
 def _conv_scope(conv: Convolution, layer_scope: str, used: Counter) -> str:
-    """Full convolutions are numbered inside their scope; there is one depthwise."""
+    """Returns a convolution's scope; full convolutions are numbered, each layer has one depthwise."""
     if conv.op.depthwise:
         return f"{layer_scope}SeparableConv2d"
     inside = f"{layer_scope}SqueezeExcite/" if "_se_" in conv.name else layer_scope
@@ -183,7 +183,7 @@ def _conv_scope(conv: Convolution, layer_scope: str, used: Counter) -> str:
 
 
 def _extra_scope(conv: Convolution, found: str, shapes) -> str:
-    """By the level alone: the width in the name follows the depth multiplier."""
+    """Finds a scope by its level alone, because the width in its name depends on the depth multiplier."""
     level = int(conv.layer.removeprefix("extra")) + 1
     tail = {"reduce": r"C5_1_Conv2d_{}_1x1_\d+", "depthwise": r"C5_2_Conv2d_{}_3x3_s2_\d+_depthwise",
             "conv": r"C5_2_Conv2d_{}_3x3_s2_\d+"}[conv.op.name].format(level)  # fmt: skip

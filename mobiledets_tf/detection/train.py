@@ -1,6 +1,6 @@
-"""The training loop: the Object Detection API's model, input, losses and step; nothing is lost.
+"""Training loop around the Object Detection API's model, input, losses and training step.
 
-A training that is stopped, killed or fails goes on from its last checkpoint with the same order
+A run that was stopped, was killed or failed resumes from its last checkpoint with the same order
 of images and the same learning rate.
 """
 
@@ -38,27 +38,27 @@ compat.enable_object_detection()
 from object_detection import inputs, model_lib_v2  # noqa: E402
 from object_detection.builders import optimizer_builder  # noqa: E402
 
-# Losses are fetched and shown once for so many steps.
+# Number of steps after which losses are fetched and shown.
 _LOG_INTERVAL = 10
 _MAX_CHECKPOINT_INTERVAL = 1000
-# The first of them holds the fresh weights.
+# The first of these checkpoints contains the initial weights.
 CHECKPOINTS_KEPT = 6
 _TOTAL = "Loss/total_loss"
-# Augmented ones, for TensorBoard.
+# Number of augmented images written to TensorBoard.
 _SHOWN_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a training is run; none of it changes what a folder's training is.
+    """Options of a training run that are not part of the folder's pipeline config.
 
     Attributes:
-      seed: of weights, order and augmentation.
-      initial: weights to start from, where the folder has no checkpoint.
-      max_damaged_records: so many damaged TFRecords are passed over.
-      cache: keeps decoded images in memory.
-      on_checkpoint: called with each checkpoint after its writing, by the chief alone where there are
-        several workers; true ends the training.
+      seed: seed of the initial weights, the order of images and the augmentation.
+      initial: weights to start from if the folder has no checkpoint.
+      max_damaged_records: number of damaged TFRecords to skip before failing.
+      cache: whether decoded images are kept in memory.
+      on_checkpoint: called with the prefix of each checkpoint after it is written, by the chief only
+        if there are several workers; training ends if it returns true.
     """
 
     seed: int = 0
@@ -69,28 +69,29 @@ class Options:
 
 
 def checkpoint_interval(steps: int) -> int:
-    """Steps between two checkpoints: five in a training, at most 1,000 steps apart."""
+    """Returns the number of steps between checkpoints: a fifth of the run, at most 1,000 steps."""
     interval = min(_MAX_CHECKPOINT_INTERVAL, max(1, steps // (CHECKPOINTS_KEPT - 1)))
     return interval - interval % _LOG_INTERVAL if interval > _LOG_INTERVAL else interval
 
 
 def train(folder: str | os.PathLike, options: Options, strategy=None, stop: StopRequest | None = None) -> int:
-    """Trains in a folder that `model_dir.start` has filled, from its latest checkpoint on.
+    """Trains in a folder that `model_dir.start` has filled, starting from its latest checkpoint.
 
     Args:
       folder: the model folder.
-      options: how.
-      strategy: of tf.distribute; default: one device.
-      stop: asked after each step; its caller has entered it.
+      options: options of the run.
+      strategy: a `tf.distribute` strategy; default: one device.
+      stop: stop request that is polled after each step and that the caller has already entered as a
+        context manager; default: one of this function's own.
 
     Returns:
       The step of the last checkpoint.
 
     Raises:
-      InputError: the checkpoints there are of another network, a record is damaged, no space is
-        left, or another training is running there.
-      CheckFailed: a loss is not finite, for the second time, or another worker has ended.
-      KeyboardInterrupt: a stop was asked for; the state is saved.
+      InputError: the folder's checkpoints belong to another network, a record is damaged, the disk is
+        full, or another run is training in the folder.
+      CheckFailed: a loss is not finite for the second time, or another worker has ended.
+      KeyboardInterrupt: a stop was requested; the state has been saved.
     """
     strategy = strategy or tf.distribute.get_strategy()
     try:
@@ -103,13 +104,13 @@ def train(folder: str | os.PathLike, options: Options, strategy=None, stop: Stop
                 with StopRequest() as own:
                     return run.finish(own)
     finally:
-        # The API's step turns training on for every network of the process.
+        # The API's training step sets Keras' learning phase to training for the whole process.
         with compat.quiet():
             keras.backend.set_learning_phase(False)
 
 
 class _Run:
-    """One process of a training."""
+    """One process of a training run."""
 
     def __init__(self, folder: str, options: Options, strategy: Any):
         self._folder, self._options, self._strategy = folder, options, strategy
@@ -119,12 +120,12 @@ class _Run:
         self._check_checkpoints()
         paths = list(self._config.train_input_reader.tf_record_input_reader.input_path)
         side = max(network_settings.read(self._config.model.ssd).image_size)
-        # Twice the input: what a random crop cuts out is still about as large as the input.
+        # Twice the input size, so that a random crop is still about as large as the input.
         cache_side = 2 * side if options.cache else None
         self.records = Records(paths, options.max_damaged_records, cache_side)
         latest = tf.train.latest_checkpoint(folder)
         start = checkpoints.step(latest) if latest else 0
-        # Another part of a training draws other augmentations.
+        # The start step is added so that a resumed run does not repeat the same augmentations.
         keras.utils.set_random_seed((options.seed + start) % 2**32)
         with strategy.scope(), _policy(self._train.use_bfloat16):
             self._build()
@@ -149,7 +150,7 @@ class _Run:
             self._save()
 
     def _check_checkpoints(self) -> None:
-        """Restoring ignores what doesn't fit, so what doesn't fit is found before."""
+        """Checks that checkpoints fit the network, because restoring ignores weights that don't."""
         latest = tf.train.latest_checkpoint(self._folder)
         fine_tune = self._train.fine_tune_checkpoint
         if latest is None and not fine_tune:
@@ -182,8 +183,8 @@ class _Run:
 
     @property
     def _now(self) -> int:
-        """The present step."""
-        # Of a mirrored variable int() is not defined.
+        """The current step."""
+        # int() is not defined for a mirrored variable.
         return int(self._step.read_value())
 
     def _one_step(self, iterator):
@@ -205,7 +206,7 @@ class _Run:
         }
 
     def _batches(self) -> Iterator:
-        """Batches from the present step on."""
+        """Returns an iterator over batches that starts at the current step."""
 
         def dataset(context):
             return inputs.train_input(
@@ -217,7 +218,7 @@ class _Run:
             return iter(self._strategy.distribute_datasets_from_function(dataset))
 
     def finish(self, stop: StopRequest) -> int:
-        """Runs to the end; returns the step reached."""
+        """Trains to the end and returns the step reached."""
         steps = self._train.num_steps
         if self._ends_here() or self._now >= steps:
             return self._now
@@ -230,12 +231,13 @@ class _Run:
                 self._pending.append((step + 1, dict(self._trained(batches), learning_rate=self._rate())))
                 step += 1
                 if step == first + 1:
-                    # The first step builds the graph: it says nothing of the time that is left.
+                    # The first step builds the graph, so its duration must not count in the time estimate.
                     bar.unpause()
                 bar.update()
                 saving = step % interval == 0 or step == steps
                 flushing = saving or step % _LOG_INTERVAL == 0
-                # Workers stop at the same step; asking each other costs time, so they do it now and then.
+                # All workers have to stop at the same step. Agreeing on it costs time, so they do it only
+                # when losses are flushed.
                 stopped = stop.requested
                 if not self._replicas.alone:
                     stopped = flushing and self._replicas.any_worker(stopped)
@@ -254,7 +256,7 @@ class _Run:
         return self._now
 
     def _show_augmented(self) -> None:
-        """Writes the first images of a new training as they are after augmentation, for TensorBoard."""
+        """Writes the first augmented images of a new run to TensorBoard."""
         if self._now or not self._train.data_augmentation_options or not self._replicas.is_chief:
             return
         features, labels = (self._local(part) for part in next(self._batches()))
@@ -264,15 +266,15 @@ class _Run:
         self._writer.flush()
 
     def _local(self, part: dict[str, Any]) -> dict[str, Any]:
-        """What the first replica gets of a batch."""
+        """Returns the part of a batch that the first replica receives."""
         return {name: self._strategy.experimental_local_results(value)[0] for name, value in part.items()}
 
     def _ends_here(self) -> bool:
-        """Hands the latest checkpoint on; whether the training should end with it."""
+        """Passes the latest checkpoint to `on_checkpoint`; returns whether training should end with it."""
         if self._options.on_checkpoint is None or self._now == 0:
             return False
         chief = self._replicas.is_chief
-        # The other workers wait here for what the chief finds.
+        # The other workers wait here for the chief's result.
         return self._replicas.any_worker(
             chief and self._options.on_checkpoint(self._manager.latest_checkpoint)
         )
@@ -289,7 +291,7 @@ class _Run:
             yield bar
 
     def _flush(self, bar: tqdm) -> str | None:
-        """Writes the losses since the last flush; returns what is wrong with the first faulty step."""
+        """Writes the losses since the last flush; returns a description of the first faulty step, or None."""
         pending, self._pending = self._pending, []
         with self._writer.as_default():
             for step, losses in pending:
@@ -313,10 +315,10 @@ class _Run:
         return f"{part} is {value} at step {step}, images {', '.join(ids)}"
 
     def _recover(self, faulty: str, bar: tqdm) -> Iterator:
-        """Goes back to the last checkpoint, once.
+        """Restores the last checkpoint, at most once per run, and returns the batches from there on.
 
         Raises:
-          CheckFailed: that was done before.
+          CheckFailed: a checkpoint was restored before.
         """
         hint = "lower --learning_rate, or check the boxes of these images"
         if self._recovered:
@@ -329,14 +331,14 @@ class _Run:
 
     def _restore(self, checkpoint: str) -> None:
         status = self._checkpoint.restore(checkpoint)
-        # The slots of the optimizer are made with the first step.
+        # The optimizer creates its slot variables only in the first step, so they have no match yet.
         status.expect_partial()
 
     def _save(self) -> None:
         self._manager.save()
 
     def _clean(self) -> None:
-        """Workers other than the chief have to save, too; what they saved goes."""
+        """Deletes the temporary files of workers other than the chief, which have to save as well."""
         for path in (self._manager.directory, model_lib_v2.get_filepath(
             self._strategy, str(Path(self._folder) / "train")
         )):  # fmt: skip
@@ -344,14 +346,14 @@ class _Run:
 
 
 def faulty_part(losses: dict[str, float]) -> str | None:
-    """The name of a part of the loss that is not finite; the total is named last."""
+    """Returns the name of a loss term that is not finite, or None; the total only if no other term is."""
     faulty = [name for name, value in losses.items() if not np.isfinite(value)]
     return min(faulty, key=lambda name: name == _TOTAL) if faulty else None
 
 
 @contextlib.contextmanager
 def _policy(bfloat16: bool) -> Iterator[None]:
-    """Layers made inside compute in bfloat16 and keep float32 weights, where that is asked for."""
+    """Makes layers created in this context compute in bfloat16 with float32 weights, if `bfloat16`."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else before)
     try:

@@ -1,6 +1,7 @@
-"""Annotations as people have them, read as the COCO content that everything after works on.
+"""Reads annotations in common formats and converts them to COCO content for all later steps.
 
-Each module has `NAME`, `recognises(folder)` and `read(folder, annotations)`, which gives the splits.
+Each module defines `NAME`, `LOOKS_LIKE` (a description for messages), `recognises(annotations)` and
+`read(folder, annotations)`, which returns the splits.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from pathlib import Path
 from mobiledets_tf.data import coco
 from mobiledets_tf.errors import InputError
 
-# In the order in which they are tried: the first that recognises a folder reads it.
+# Modules in the order in which they are tried: the first that recognises a folder reads it.
 MODULES = ("coco_folder", "roboflow", "coco_export", "tfrecord", "yolo", "voc", "cvat", "labelme",
            "label_studio")  # fmt: skip
 NAMES = ("coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio")
@@ -20,18 +21,18 @@ NAMES = ("coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "labe
 def read(
     images: str, annotations: str | None = None, format_name: str | None = None
 ) -> tuple[str, list[coco.Split]]:  # fmt: skip
-    """The splits of a data folder in any of the formats.
+    """Reads the splits of a data folder in any of the formats.
 
     Args:
-      images: the data folder, or the folder of images where `annotations` is given.
-      annotations: a file, or a folder of files, with the annotations alone.
-      format_name: one of `NAMES`; None finds it out.
+      images: the data folder, or the folder of images if `annotations` is given.
+      annotations: a file, or a folder of files, that contains only the annotations.
+      format_name: one of `NAMES`; None detects the format.
 
     Returns:
-      The name of the format, and its splits.
+      The name of the format and the splits.
 
     Raises:
-      InputError: a path is missing, no format is recognised, or it holds nothing of the format.
+      InputError: a path does not exist, no format is recognised, or nothing is found in the format.
     """
     if not Path(images).is_dir():
         raise InputError(f"--images={str(images)!r} is not a folder")
@@ -41,7 +42,7 @@ def read(
     if format_name is not None:
         modules = [module for module in modules if module.NAME == format_name]
     if annotations is not None and not place.exists():
-        return "coco", coco.find_splits(images, annotations)  # says what is wrong with the name
+        return "coco", coco.find_splits(images, annotations)  # Raises an error that explains the path.
     for module in modules:
         if module.recognises(place):
             return module.NAME, _named(module.read(folder, place))
@@ -58,7 +59,7 @@ def read(
 
 
 def _named(splits: Sequence[coco.Split]) -> list[coco.Split]:
-    """The splits, with `test` as `val` where there is a training split and no other to measure on."""
+    """Renames split `test` to `val` if there is a training split but no validation split."""
     names = {split.name for split in splits}
     if "test" not in names or "val" in names or "train" not in names:
         return list(splits)

@@ -1,4 +1,4 @@
-"""COCO JSON in any layout: that of COCO itself, of CVAT's and of Label Studio's exports."""
+"""Reads COCO JSON in any folder layout: COCO's own, and those of CVAT and Label Studio exports."""
 
 import dataclasses
 import os
@@ -32,10 +32,10 @@ def read(folder: Path, place: Path) -> list[coco.Split]:
 
 
 def read_files(folder: Path, place: Path, paths: Sequence[Path]) -> list[coco.Split]:
-    """A split for each file; images are found by their names anywhere in the folder.
+    """Reads each file as one split; images are found by name anywhere in the folder.
 
     Raises:
-      InputError: no file can be used, or two are of one split.
+      InputError: a file cannot be read, none can be used, or two belong to the same split.
     """
     images, used, found = Images(folder), set(), {}
     for path in paths:
@@ -44,7 +44,7 @@ def read_files(folder: Path, place: Path, paths: Sequence[Path]) -> list[coco.Sp
             value = json_files.value_of(path)
         except Damaged as damaged:
             raise InputError(f"annotation file {str(path)!r} {damaged}") from damaged
-        # Captions and results of detectors look alike and have no classes.
+        # Caption files and detection results look similar, but have no categories.
         if isinstance(value, dict) and "categories" not in value and len(paths) > 1:
             continue
         if name in found:
@@ -66,7 +66,7 @@ def read_files(folder: Path, place: Path, paths: Sequence[Path]) -> list[coco.Sp
 
 
 def _find_images(value: Any, images: Images, path: Path, used: set[str]) -> None:
-    """Puts the place of each image in its entry; what is no entry is named when it is checked."""
+    """Replaces each entry's file name by the image's path in the folder; the checks report faulty entries."""
     entries = value.get("images") if isinstance(value, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):

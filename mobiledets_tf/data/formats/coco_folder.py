@@ -1,4 +1,4 @@
-"""The data folder of this project: `instances_SPLIT.json` beside `SPLIT/`."""
+"""Reads this project's data folders: `instances_SPLIT.json` beside the image folder `SPLIT/`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What readers of formats share: files below a folder, images by name, and COCO content from boxes."""
+"""Shared parts of the format readers: find files and images in a folder, and build COCO content of boxes."""
 
 import dataclasses
 import os
@@ -20,7 +20,10 @@ TRAIN = "train"
 
 
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
-    """Files with the suffixes in a folder and below it, in order; none that a link takes out of it."""
+    """Lists the files with the given suffixes in and below a folder, in order.
+
+    Hidden files, and links to files outside the folder, are skipped.
+    """
     if folder.is_file():
         return [folder] if folder.suffix.lower() in suffixes else []
     root = folder.resolve()
@@ -36,10 +39,10 @@ def files_below(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file.
+    """Reads a small text file.
 
     Raises:
-      Damaged: it cannot be read.
+      Damaged: the file cannot be read or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -50,11 +53,11 @@ def read_text(path: Path) -> str:
 
 
 class Damaged(Exception):
-    """Why a file of annotations, or a part of it, cannot be used."""
+    """Raised when an annotation file, or a part of it, cannot be used; the message is the reason."""
 
 
 def split_of(path: str | os.PathLike, folder: str | os.PathLike | None = None) -> str | None:
-    """`train`, `val` or `test` where a folder or a word of the file's name says so, else None."""
+    """Returns `train`, `val` or `test` if a folder or a word in the file name says so, otherwise None."""
     inside = os.path.relpath(path, folder) if folder is not None else os.fspath(path)
     parts = [part.lower() for part in Path(inside).parts]
     for part in parts[:-1]:
@@ -65,10 +68,10 @@ def split_of(path: str | os.PathLike, folder: str | os.PathLike | None = None) -
 
 
 class Images:
-    """Finds images by the names that annotations give them.
+    """Finds images by the names used in annotations.
 
     Args:
-      folder: of the images, which may lie in folders of it.
+      folder: folder of the images, which may be in subfolders.
     """
 
     def __init__(self, folder: Path):
@@ -82,10 +85,11 @@ class Images:
         self._known = set(self.names)
 
     def find(self, name: str, beside: Path | None = None) -> str | None:
-        """The image of a name, relative to the folder, or None.
+        """Returns the path of an image relative to the folder, or None if it is missing or ambiguous.
 
-        A path of another machine counts by its last part. Of several images of one name, the one is
-        meant whose folders are most like those given, or those of the file `beside` it.
+        If the path does not exist, as with paths of another machine, only its last part counts. Of
+        several images with the same name, the one is chosen that shares the most folder names with
+        `name` and with the annotation file `beside`.
         """
         name = name.replace("\\", "/")
         plain = os.path.normpath(name) if name else ""
@@ -94,7 +98,7 @@ class Images:
         return self._choose(self._by_base.get(os.path.basename(plain), ()), plain, beside)
 
     def of_stem(self, stem: str, beside: Path | None = None) -> str | None:
-        """The image whose name without its suffix is `stem`, or None; of several as `find`."""
+        """Returns the image whose file name without suffix is `stem`, or None; chooses as `find`."""
         return self._choose(self._by_stem.get(stem, ()), "", beside)
 
     def _choose(self, found: Sequence[str], name: str, beside: Path | None) -> str | None:
@@ -109,7 +113,7 @@ class Images:
         return found[scores.index(best)] if scores.count(best) == 1 else None
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """(width, height) of an upright image, or None where it cannot be read."""
+        """Returns (width, height) in pixels of the upright image, or None if it cannot be read."""
         try:
             look = pictures.head(pictures.Folder(self.folder).read(name))
         except (pictures.PictureError, OSError):
@@ -119,19 +123,19 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Listed(pictures.Folder):
-    """A folder of which one split is a part: what has no entry is counted by the reader."""
+    """A folder shared by several splits; lists no names, because the reader counts unused images itself."""
 
     def names(self) -> Iterator[str]:
         return iter(())
 
 
 class Collector:
-    """Boxes of one data set, by split, to be made COCO content.
+    """Collects the images and boxes of a data set by split and converts them to COCO content.
 
     Args:
-      format_name: for messages.
-      source: the file or folder of the annotations, for messages.
-      images: of the data set.
+      format_name: name of the format, for messages.
+      source: file or folder of the annotations, for messages.
+      images: the images of the data set.
     """
 
     def __init__(self, format_name: str, source: Path, images: Images):
@@ -144,7 +148,7 @@ class Collector:
         self._class_ids: dict[str, int] = {}
 
     def fault(self, file: Path | str, entry: str, reason: str, split: str = TRAIN) -> None:
-        """Notes what cannot be used."""
+        """Records a fault in an entry that cannot be used."""
         self._faults[split].append(coco.Fault(str(file), entry, reason))
 
     def image(
@@ -154,11 +158,12 @@ class Collector:
         """Adds an image; returns its id.
 
         Args:
-          split: its split.
-          file_name: relative to the folder of images.
-          size: (width, height) as annotated; None or zeros take those of the file.
-          where: file and place in it, for messages.
-          group: of images that belong on one side of a division.
+          split: split of the image.
+          file_name: path relative to the folder of images.
+          size: annotated (width, height) in pixels; if it is None or has None or 0, the size is read
+            from the file.
+          where: annotation file and place in it, for messages.
+          group: name of the group whose images have to stay together when a split is divided.
         """
         if size is None or size[0] in (None, 0) or size[1] in (None, 0):
             size = self.images.size(file_name) or (1, 1)
@@ -175,17 +180,17 @@ class Collector:
         self, split: str, image_id: int, class_name: str, bbox: Sequence[Any], where: tuple[str, str],
         **more: Any,
     ) -> None:  # fmt: skip
-        """Adds a box [x, y, width, height] in pixels; what is wrong with it is found when it is checked."""
+        """Adds a box [x, y, width, height] in pixels; it is validated later, by the checks."""
         annotations = self._entries[split][1]
         category_id = self._class_ids.setdefault(class_name, len(self._class_ids))
         entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
         annotations.append(entry | {"bbox": list(bbox), coco.WHERE: where} | more)
 
     def splits(self, classes: Sequence[str] | None = None) -> list[coco.Split]:
-        """The splits, with the classes in the order given, or of their names.
+        """Returns the splits; `classes` come first in the given order, all others follow alphabetically.
 
         Raises:
-          InputError: there is nothing.
+          InputError: nothing was collected.
         """
         if not self._entries and not any(self._faults.values()):
             raise InputError(f"{str(self._source)!r} holds no images with annotations of {self._format}")
@@ -216,7 +221,7 @@ class Collector:
 
 
 def number(text: Any) -> Any:
-    """A number of a text; what is none stays as it is and is named when it is checked."""
+    """Converts a text to a number; any other text is returned unchanged and reported by the checks."""
     try:
         value = float(text)
     except (TypeError, ValueError):
@@ -225,7 +230,7 @@ def number(text: Any) -> Any:
 
 
 def enclosing(points: Iterable[tuple[float, float]]) -> list[float] | None:
-    """[x, y, width, height] around points, or None where these are not numbers or enclose nothing."""
+    """Returns the box [x, y, width, height] around points, or None without points or for non-numbers."""
     points = list(points)
     try:
         xs, ys = zip(*((float(x), float(y)) for x, y in points), strict=True)
@@ -235,7 +240,10 @@ def enclosing(points: Iterable[tuple[float, float]]) -> list[float] | None:
 
 
 def corners(values: Sequence[Any]) -> list[Any]:
-    """[x, y, width, height] of (left, top, right, bottom), in any order; texts that are no numbers stay."""
+    """Converts (left, top, right, bottom) to [x, y, width, height].
+
+    If any of them is not a number, the four values are returned as they are and reported by the checks.
+    """
     left, top, right, bottom = (number(value) for value in values)
     if not all(isinstance(value, (int, float)) for value in (left, top, right, bottom)):
         return [left, top, right, bottom]

@@ -1,4 +1,4 @@
-"""CVAT for images and for video: one XML file with <annotations>."""
+"""Reads the formats "CVAT for images" and "CVAT for video": one XML file with <annotations>."""
 
 import math
 from pathlib import Path
@@ -82,7 +82,7 @@ def _points(text: str) -> list[tuple[str, ...]]:
 
 
 def turned(bbox: list, degrees: float) -> list[float] | None:
-    """The upright box around one that is turned about its centre."""
+    """Returns the axis-aligned box around a box rotated about its centre, or None for invalid numbers."""
     try:
         x, y, width, height = map(float, bbox)
     except (TypeError, ValueError):
@@ -93,7 +93,7 @@ def turned(bbox: list, degrees: float) -> list[float] | None:
 
 
 def _read_tracks(collector: Collector, path: Path, root: Element) -> None:
-    """Boxes of a video: by frame, on the images that were exported with it; all of one group."""
+    """Reads the boxes of a video by frame; all its exported images form one group."""
     frames: dict[int, list[tuple[str, Element]]] = {}
     for track in root.iter("track"):
         for shape in track:

@@ -1,4 +1,4 @@
-"""JSON of strangers: read as a whole, or a look at what it is."""
+"""Reads untrusted JSON files completely, or just enough to recognise their format."""
 
 from pathlib import Path
 from typing import Any
@@ -7,25 +7,25 @@ from mobiledets_tf import files
 from mobiledets_tf.data.formats.collecting import Damaged
 from mobiledets_tf.errors import InputError
 
-# A look is taken at files up to this size; larger ones are read where a format is asked for.
+# Number of bytes at the beginning and at the end of a file that are searched for keys.
 _HEAD = 1 << 16
 
 
 def value_of(path: Path) -> Any:
-    """The value of a JSON file.
+    """Reads the value in a JSON file.
 
     Raises:
-      Damaged: it cannot be read or is no JSON.
+      Damaged: the file cannot be read or is not JSON.
     """
     try:
         return files.read_json(path)
     except InputError as error:
-        # The file is named where this is said.
+        # The file's name is removed, because callers name the file themselves.
         raise Damaged(str(error).split(f"{str(path)!r} ", 1)[-1]) from error
 
 
 def mentions(path: Path, *keys: str) -> bool:
-    """Whether all keys occur in the beginning or the end of a file."""
+    """Whether all keys occur near the beginning or the end of a file."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

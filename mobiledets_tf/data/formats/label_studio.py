@@ -1,4 +1,4 @@
-"""Label Studio: JSON and JSON-MIN exports, a list of tasks with boxes in per cent of the image."""
+"""Reads Label Studio's JSON and JSON-MIN exports: a list of tasks with boxes in per cent of the image."""
 
 import math
 import os
@@ -19,7 +19,7 @@ from mobiledets_tf.data.formats.collecting import (
 )
 
 NAME, LOOKS_LIKE = "label_studio", "a JSON list of tasks with rectanglelabels"
-# Uploads get eight letters and a hyphen before their names.
+# Label Studio puts eight hexadecimal digits and a hyphen before the names of uploaded files.
 _PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
@@ -83,11 +83,11 @@ def _address(task: dict[str, Any]) -> str | None:
 
 
 def _image_name(images: Images, address: str) -> str:
-    """The image of an upload's address: by its name, or its name as it was before the upload."""
+    """Finds the image for a task's address by its name, or by its name before it was uploaded."""
     parts = urllib.parse.urlsplit(address) if "?" in address or "://" in address else None
     path = urllib.parse.unquote(parts.path if parts else address)
     query = urllib.parse.parse_qs(parts.query) if parts else {}
-    path = query["d"][0] if "d" in query else path  # local files: /data/local-files/?d=folder/name.jpg
+    path = query["d"][0] if "d" in query else path  # Local files: /data/local-files/?d=folder/name.jpg
     base = os.path.basename(path)
     for name in (path.lstrip("/"), base, _PREFIX.sub("", base)):
         if found := images.find(name):
@@ -96,14 +96,14 @@ def _image_name(images: Images, address: str) -> str:
 
 
 def _results(collector: Collector, task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The regions of a task, of its first annotation that was not cancelled."""
+    """Returns the regions of the first annotation of a task that was not cancelled."""
     annotations = task.get("annotations", task.get("completions"))
     if isinstance(annotations, list):
         given = [each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")]
         if len(given) > 1:
             collector.notes["tasks with several annotations; the first of each is taken"] += 1
         regions = given[0].get("result") if given else []
-    else:  # JSON-MIN: under the name of the labelling tag
+    else:  # In JSON-MIN the regions are stored under the name of the labelling tag.
         regions = next((value for value in task.values() if isinstance(value, list)), [])
     return [each for each in regions if isinstance(each, dict)] if isinstance(regions, list) else []
 
@@ -144,7 +144,7 @@ def _box(collector: Collector, value: dict[str, Any], size: tuple[Any, Any]) -> 
     if not turn or not math.isfinite(turn):
         return [x, y, width, height]
     collector.notes["rotated boxes; the upright box around each is taken"] += 1
-    # It is turned about its upper left corner.
+    # Label Studio rotates boxes about their upper left corner.
     cosine, sine = math.cos(turn), math.sin(turn)
     sides = ((0, 0), (width, 0), (0, height), (width, height))
     return enclosing((x + a * cosine - b * sine, y + a * sine + b * cosine) for a, b in sides)

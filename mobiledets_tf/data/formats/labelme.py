@@ -1,4 +1,4 @@
-"""LabelMe: one JSON file an image, with `shapes` and `imagePath`."""
+"""Reads LabelMe annotations: one JSON file per image, with `shapes` and `imagePath`."""
 
 import math
 from pathlib import Path
@@ -73,7 +73,7 @@ def _box(kind: str, points: Any) -> list[float] | None:
         pairs = [(float(x), float(y)) for x, y in points]
     except (TypeError, ValueError, OverflowError):
         return None
-    if kind == "circle":  # its centre and a point on it
+    if kind == "circle":  # The points are the centre and a point on the circle.
         (x, y), (edge_x, edge_y) = pairs[:2]
         radius = math.hypot(edge_x - x, edge_y - y)
         return [x - radius, y - radius, 2 * radius, 2 * radius]

@@ -1,4 +1,4 @@
-"""COCO exports of Roboflow: `_annotations.coco.json` beside the images in train/, valid/, test/."""
+"""Reads Roboflow's COCO exports: `_annotations.coco.json` beside the images in train/, valid/ and test/."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""TFRecords of an Object Detection API data set that others made, with their label map."""
+"""Reads TFRecords of Object Detection API data sets written by other programs, with their label map."""
 
 import os
 from collections import defaultdict
@@ -30,13 +30,13 @@ def recognises(place: Path) -> bool:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images inside TFRecords, by the names that `read` gave them."""
+    """The images in TFRecords, addressed by the names that `_read_split` assigned to them."""
 
     index: RecordIndex
     numbers: dict[str, int]
 
     def read(self, file_name: str) -> bytes:
-        """The encoded image of a record; raises PictureError where the record is damaged."""
+        """Returns the encoded image of a record; raises PictureError if it is missing or damaged."""
         if file_name not in self.numbers:
             raise pictures.PictureError(f"no record has an image {show(file_name)}")
         number = self.numbers[file_name]
@@ -84,7 +84,7 @@ def _read_split(
             continue
         file_name = _file_name(example.image_id, number)
         image_id = len(images) + 1
-        # Boxes of records are on the stored pixels: the API's decoder follows no EXIF turn.
+        # Boxes in records refer to the stored pixels, because the API's decoder ignores EXIF orientation.
         entry = {"id": image_id, "file_name": file_name, "width": example.width, "height": example.height}
         images.append(entry | {coco.WHERE: where, coco.AS_STORED: True})
         numbers[file_name] = number
@@ -100,7 +100,7 @@ def _read_split(
 
 
 def _file_name(image_id: str, number: int) -> str:
-    """A name that is not empty and leads nowhere."""
+    """Returns a file name that is not empty and contains no path."""
     plain = os.path.basename(image_id.replace("\\", "/")).strip()
     return plain if plain not in ("", ".", "..") else f"record_{number + 1}"
 
@@ -108,7 +108,7 @@ def _file_name(image_id: str, number: int) -> str:
 def _text_faults(
     example: records.Example, names: dict[int, tuple[str, ...]], where: tuple[str, str]
 ) -> list[coco.Fault]:  # fmt: skip
-    """A fault where a record calls a class otherwise than the label map."""
+    """Returns a fault if a record names a class differently from the label map."""
     for number, text in zip(example.classes.tolist(), example.names, strict=False):
         allowed = names.get(number, ())
         if text and allowed and coco.same_name(text) not in map(coco.same_name, allowed):

@@ -1,6 +1,6 @@
-"""Pascal VOC: one XML file an image, in one folder, beside the images, or as a VOCdevkit.
+"""Reads Pascal VOC: one XML file per image, in one folder, beside the images, or as a VOCdevkit.
 
-`xmin` and `xmax` are taken as the edges of a box, as the Object Detection API's own script does.
+`xmin` and `xmax` are read as the edges of a box, as the Object Detection API's own script does.
 """
 
 from collections import defaultdict
@@ -64,7 +64,7 @@ def _read_file(collector: Collector, split: str, path: Path, root: Element) -> N
 
 
 def _image_name(collector: Collector, path: Path, root: Element) -> str:
-    """The image that a file is of: by its name inside, or else by the name of the file."""
+    """Finds the image of an XML file by the name given in it, otherwise by the XML file's own name."""
     given = xml_files.text_of(root, "filename") or ""
     found = collector.images.find(given, path)
     if found is not None:
@@ -77,7 +77,7 @@ def _image_name(collector: Collector, path: Path, root: Element) -> str:
 
 
 def _lists(place: Path) -> dict[tuple[Path, str], str]:
-    """(folder of a VOCdevkit, name without suffix) -> split, where train and val are both listed."""
+    """Maps (folder in a VOCdevkit, name without suffix) to splits, for folders that list several splits."""
     found: dict[tuple[Path, str], str] = {}
     by_folder: dict[Path, set[str]] = defaultdict(set)
     for path in files_below(place, ".txt"):

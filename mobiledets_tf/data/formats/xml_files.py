@@ -1,4 +1,4 @@
-"""XML of strangers: entities are not expanded, nothing outside is fetched."""
+"""Reads untrusted XML: entities are not expanded, and nothing external is fetched."""
 
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -7,10 +7,10 @@ from mobiledets_tf.data.formats.collecting import Damaged
 
 
 def root_of(path: Path) -> Element:
-    """The root element of an XML file.
+    """Parses an XML file and returns its root element.
 
     Raises:
-      Damaged: it cannot be read, is no XML, or declares entities.
+      Damaged: the file cannot be read, is not XML, or declares entities.
     """
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
@@ -24,12 +24,12 @@ def root_of(path: Path) -> Element:
         raise Damaged(f"declares entities or fetches files, which is refused ({what})") from error
     except ParseError as error:
         raise Damaged(f"is not valid XML: {error}") from error
-    except (ValueError, LookupError, RecursionError) as error:  # encodings that are unknown or wrong
+    except (ValueError, LookupError, RecursionError) as error:  # e.g. an unknown or wrong encoding
         raise Damaged(f"is not valid XML: {error}") from error
 
 
 def root_tag(path: Path) -> str:
-    """The first tag of a file, without reading it whole; '' where there is none."""
+    """Returns the first tag of a file without reading all of it, or '' if there is none."""
     try:
         with open(path, "rb") as file:
             head = file.read(4096)
@@ -42,6 +42,6 @@ def root_tag(path: Path) -> str:
 
 
 def text_of(element: Element | None, path: str) -> str | None:
-    """The text of an element below, without spaces around it, or None."""
+    """Returns the stripped text of the descendant at `path`, or None if there is none."""
     found = element.find(path) if element is not None else None
     return found.text.strip() if found is not None and found.text else None

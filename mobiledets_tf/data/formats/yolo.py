@@ -1,7 +1,8 @@
-"""YOLO: a text file an image with `class x y width height` in parts of it, and a list of names.
+"""Reads YOLO data sets: one text file per image, and a list of class names.
 
-The names are in data.yaml, in classes.txt (labelImg), or in a .names file (Darknet). Labels lie
-beside the images or in `labels/` where these are in `images/`.
+Each line of a text file is `class x y width height`, with numbers as fractions of the image. The
+names are in data.yaml, classes.txt (labelImg) or a .names file (Darknet). Label files are beside
+the images, or in `labels/` if the images are in `images/`.
 """
 
 import math
@@ -27,7 +28,7 @@ from mobiledets_tf.errors import InputError
 NAME, LOOKS_LIKE = "yolo", "data.yaml or classes.txt with label files"
 _NAME_FILES = ("classes.txt", "names.txt", "labels.txt", "_darknet.labels", "obj.names")
 _KEYS = ("train", "val", "test")
-# Written with six digits: a box may end so far outside.
+# Fraction of the image by which a box may extend beyond it, because numbers are written with six digits.
 _ROUNDING = 1e-4
 
 
@@ -38,7 +39,7 @@ def recognises(place: Path) -> bool:
 
 
 def _has_label_files(place: Path) -> bool:
-    """Whether a text file has the name of an image: many folders hold a list of names."""
+    """Whether a text file is named after an image; a list of names alone occurs in many other folders."""
     stems = {os.path.splitext(os.path.basename(name))[0] for name in Images(place).names}
     return any(path.stem in stems for path in files_below(place, ".txt"))
 
@@ -103,10 +104,10 @@ def _read_file(
 
 
 def _parse(parts: list[str], size: tuple[int, int]) -> tuple[int, list[float], bool]:
-    """(class, [x, y, width, height] in pixels, whether it was a polygon) of a line.
+    """Parses a label line into (class, [x, y, width, height] in pixels, whether it was a polygon).
 
     Raises:
-      Damaged: it is not one.
+      Damaged: the line is not a valid label.
     """
     try:
         values = [float(part) for part in parts]
@@ -134,7 +135,7 @@ def _parse(parts: list[str], size: tuple[int, int]) -> tuple[int, list[float], b
 
 
 def _yaml(place: Path) -> Path | None:
-    """The .yaml file with names, of those in the folder itself."""
+    """Returns the .yaml file with class names in the folder itself (not below it), or None."""
     found = [path for path in files_below(place, ".yaml", ".yml") if path.parent == place]
     return next((path for path in found if isinstance(_yaml_value(path).get("names"), (list, dict))), None)
 
@@ -155,10 +156,10 @@ def _name_files(place: Path) -> list[Path]:
 
 
 def _names(place: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Class number -> name, and the settings of data.yaml.
+    """Returns class names by number, and the settings in data.yaml (empty without one).
 
     Raises:
-      InputError: there are none, or two lists differ.
+      InputError: there are no names, the names are invalid, or two lists of names differ.
     """
     path = _yaml(place)
     if path is not None:
@@ -196,11 +197,11 @@ def _number(path: Path, value: Any) -> int:
     raise InputError(f"{str(path)!r}: a class should have a whole number, not {show(value)}")
 
 
-# --- which image is where ----------------------------------------------------------------------
+# --- label files and splits of images ----------------------------------------------------------
 
 
 def _label_path(name: str, folder: Path, place: Path, labels: dict[Path, Path]) -> Path | None:
-    """The label file of an image: in `labels/` for `images/`, or beside it."""
+    """Returns an image's label file, which is beside it or in `labels/` in place of `images/`, or None."""
     stem = os.path.splitext(name)[0]
     parts = Path(stem).parts
     candidates = [folder / stem, place / stem, place / Path(stem).name]
@@ -213,7 +214,7 @@ def _label_path(name: str, folder: Path, place: Path, labels: dict[Path, Path]) 
 
 
 def _listed(folder: Path, settings: dict[str, Any], images: Images) -> dict[str, str]:
-    """Image -> split where data.yaml lists folders or files of them; nothing leads out of the folder."""
+    """Maps images to the splits whose folders or list files data.yaml names, all within the data folder."""
     found: dict[str, str] = {}
     root = settings.get("path") if isinstance(settings.get("path"), str) else ""
     for key in _KEYS:
@@ -242,9 +243,10 @@ def _images_of(folder: Path, root: str, text: str, images: Images) -> Iterator[s
 
 
 def _places(root: str, text: str) -> Iterator[str]:
-    """Places inside the folder that a path of data.yaml may mean, the likeliest first.
+    """Yields the places in the data folder that a path in data.yaml may refer to, likeliest first.
 
-    Paths in it are of the machine that wrote it, or relative to another folder than the file's.
+    Such paths may come from the machine that wrote the file, or be relative to a folder other than
+    the file's own.
     """
     for path in (os.path.join(root, text), text):
         parts = [part for part in Path(path.replace("\\", "/")).parts if part not in ("..", ".", os.sep)]
