@@ -35,7 +35,7 @@ def read(
 
 
 def read_for(path: str, target: Target, names: Mapping[int, str] | None = None) -> Account:
-    """Reads weights for a detector, including weights of another network.
+    """Reads weights for a detector, as those of its own network or of the network that they belong to.
 
     A folder of this project records which network its weights belong to. Other weights are tried as those of
     the detector itself, then as those of a published network at the detector's width, then at full width.
