@@ -1,11 +1,11 @@
-"""AP of exported files as other programs read them, on images with COCO annotations.
+"""Measures AP of exported files as other programs read them, on images with COCO annotations.
 
     python benchmarks/clients.py --files=exports/uint8.tflite --files=exports/float.tflite \\
         --images=cards/val --annotations=cards/instances_val.json
 
-Prints one JSON object: file -> client -> AP. The steps of clients that are not installed are those of
-tests/tflite_export/clients.py. MediaPipe needs other versions than this project: --mediapipe_python names an
-interpreter that has it.
+Prints one JSON object that maps each file and client to AP. For clients that are not installed, the steps in
+tests/tflite_export/clients.py are used. MediaPipe needs other package versions than this project, so
+--mediapipe_python names an interpreter that has it.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ def _clients():
 
 
 def _detections(rows) -> Detections:
-    """Detections of (box, score, class id from 0)."""
+    """Converts rows of (box, score, class id from 0) to detections."""
     boxes, scores, classes = zip(*rows, strict=True) if rows else ((), (), ())
     boxes = np.clip(np.array(boxes, np.float32).reshape(-1, 4), 0, 1)
     return Detections(boxes, np.array(scores, np.float32), np.array(classes, int) + 1)
@@ -168,7 +168,7 @@ def main(_):
         for client, make in ways.items():
             try:
                 table[client] = score(make())
-            except Exception as error:  # a client that refuses a file is a result
+            except Exception as error:  # A client that rejects a file is a result too.
                 table[client] = f"refused: {' '.join(str(error).split())[:160]}"
             print(path, client, table[client], file=sys.stderr)
         if _MEDIAPIPE.value:

@@ -1,11 +1,11 @@
-"""A search with a controller for each device, and every network that was found on every device.
+"""Searches with one controller per device, and measures every network found on every device.
 
   python benchmarks/compare_devices.py --work_dir=devices --devices=hexagon,host_cpu
 
-Each device gets its latency model and a target: what random networks with the multiply-adds of the
-published `edgetpu` cost on it, in the middle. So all devices get the same budget. The controllers
-take turns over the same shared weights; each device's network is then trained alone. Called again,
-it goes on. Prints one JSON object: `ms` of each network by device, `AP` of each.
+Each device gets its own latency model and target: the median latency on it of random networks with the
+multiply-adds of the published `edgetpu`, so that all devices get the same budget. The controllers take
+turns on the same shared weights; each device's network is then trained alone. To resume, run the same
+command again. Prints one JSON object: `ms` of each network by device, and `AP` of each network.
 """
 
 import argparse
@@ -42,12 +42,12 @@ def run(folder: Path, *stages) -> None:
 
 
 def _quietly(arguments: list[str]) -> int:
-    """Standard output is for the figures."""
+    """Runs a command with its standard output sent to stderr, since stdout is for the results."""
     return subprocess.run(arguments, check=False, stdout=sys.stderr).returncode
 
 
 def shape(options: argparse.Namespace) -> tuple[str, ...]:
-    """Flags of the space."""
+    """Returns the flags of the search space."""
     return (
         f"--search_space={options.search_space}", f"--image_size={options.image_size}",
         f"--depth_multiplier={options.depth_multiplier}",
@@ -55,7 +55,7 @@ def shape(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def latency_model(folder: Path, device: str, options: argparse.Namespace) -> list:
-    """Stages that make `latency_model.json`."""
+    """Returns the stages that make `latency_model.json`."""
     from mobiledets_tf.quickstart import Stage
 
     samples, model = folder / "latency.jsonl", folder / "latency_model.json"
@@ -68,13 +68,13 @@ def latency_model(folder: Path, device: str, options: argparse.Namespace) -> lis
 
 
 def target(costs, multiplier: float) -> float:
-    """What random networks with the multiply-adds of the published `edgetpu` cost, their median."""
+    """Returns the median cost of random networks with the multiply-adds of the published `edgetpu`."""
     import numpy as np
 
     from mobiledets_tf import architecture, latency, search_space
 
     exact = latency.madds_model(costs.space, costs.image_size, costs.num_classes)
-    # The space that holds it; the smaller ones have no Tucker layers.
+    # The smaller spaces have no Tucker layers and so do not contain the published network.
     largest = search_space.get_space("ibn_fused_tucker", depth_multiplier=multiplier)
     published = search_space.encode(largest, architecture.load("edgetpu").scaled(multiplier))
     wanted = latency.madds_model(largest, costs.image_size, costs.num_classes).predict_one(published)
@@ -84,7 +84,7 @@ def target(costs, multiplier: float) -> float:
 
 
 def search(work: Path, names: list[str], records: Path, options: argparse.Namespace):
-    """The stage that searches by the latency models of all devices."""
+    """Returns the stage that searches with the latency models of all devices."""
     from mobiledets_tf import latency
     from mobiledets_tf.quickstart import Stage
 
@@ -97,7 +97,7 @@ def search(work: Path, names: list[str], records: Path, options: argparse.Namesp
 
 
 def train(folder: Path, network: Path, records: Path, options: argparse.Namespace):
-    """The stage that trains a network alone, in `train` of a folder."""
+    """Returns the stage that trains a network alone, in the subfolder `train` of a folder."""
     from mobiledets_tf.quickstart import Stage
 
     flags = (
@@ -126,7 +126,7 @@ def main() -> None:
               records.name),
     )  # fmt: skip
     run(work, *data)
-    # Times first: the rest keeps the machine busy.
+    # Latencies are measured first, because the later stages keep the machine busy.
     models = {name: latency_model(work / name, name, options) for name in names}
     for name, stages in models.items():
         run(work / name, *stages)

@@ -1,9 +1,9 @@
-"""Searches on the sample set compared: evolution, tunas, random, and tunas with dense momentum.
+"""Compares searches on the sample set: evolution, tunas, random, and tunas with dense momentum.
 
-Each variant and seed gets the same steps, the same target and the same band of cost around it;
-the network found is then trained alone. `cost_over_target` is of the network found,
-`argmax_over_target` of the likeliest option of each decision. Called again, it goes on. Prints
-one JSON object.
+Each variant and seed gets the same steps, the same target and the same band of cost around it; the
+network found is then trained alone. `cost_over_target` belongs to the network found, and
+`argmax_over_target` to the network of the likeliest option of each decision. To resume, run the same
+command again. Prints one JSON object.
 
   python benchmarks/compare_searches.py --work_dir=compare --seeds=3 --steps=240 --train_steps=1200
 """
@@ -59,7 +59,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 
 
 def one(folder: Path, records: Path, model: Path, variant: str, seed: int) -> dict:
-    """Searches and trains; returns figures."""
+    """Runs one search and the training of its network; returns the results."""
     search, train = folder / f"{variant}_{seed}_search", folder / f"{variant}_{seed}_train"
     size, data, numbers = f"--image_size={FLAGS.image_size}", f"--train_data={records}", f"--seed={seed}"
     if not (search / "search_report.json").exists():

@@ -1,11 +1,11 @@
-"""Time and memory of check and convert on many images.
+"""Measures time and memory of `check` and `convert` on many images.
 
   python benchmarks/data.py --images=20000
 
-Draws 200 images of the sample set and writes variants of them (shifted in brightness, so that no two
-files are equal), a quarter of the images first and then all. Each mode runs as a command of its own.
-Prints one JSON object: images a second and the largest memory (resident, MiB) of both modes at both
-sizes; `memory_growth_mib` is what four times the images add.
+Writes variants of 200 images of the sample set (shifted in brightness, so that no two files are equal), first
+a quarter of the images and then all of them. Each mode runs as a separate command. Prints one JSON
+object: images per second and peak memory (resident, MiB) of both modes at both sizes;
+`memory_growth_mib` is the additional memory for four times as many images.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _DRAWN = 200
 
 
 def make(folder: Path, images: int) -> None:
-    """A data folder with one split of so many images."""
+    """Writes a data folder with one split of the given number of images."""
     from PIL import Image
 
     from mobiledets_tf.data import sample
@@ -53,7 +53,7 @@ def make(folder: Path, images: int) -> None:
 
 
 def run(mode: str, folder: Path, output: Path) -> tuple[float, float]:
-    """(seconds, MiB) of a mode as a command."""
+    """Runs a mode as a command; returns (seconds, peak memory in MiB)."""
     arguments = [sys.executable, "-m", "mobiledets_tf.cli.data", f"--mode={mode}", f"--images={folder}",
                  f"--output_dir={output}"]  # fmt: skip
     start = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Images per second of `Detector` against a bare loop over the interpreter, on the same file and images.
+"""Compares images per second of `Detector` and a bare loop over the interpreter, on the same file and images.
 
     python benchmarks/detect.py --model=runs/export/detector.tflite --images=cards/val
 
 Prints one JSON object. The bare loop reads an image with OpenCV, resizes it, runs LiteRT and reads the four
-outputs; `Detector` does the same with training's sampling grid, and checks what it is given.
+outputs; `Detector` does the same with training's sampling grid, and also checks its input.
 """
 
 import json
@@ -28,7 +28,7 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Threads of LiteRT.")
 
 
 def bare(path: str, threads: int):
-    """A loop's body as a user writes it."""
+    """Returns the body of the loop, as a user would write it."""
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
     detail = interpreter.get_input_details()[0]
@@ -47,7 +47,7 @@ def bare(path: str, threads: int):
 
 
 def rate(run, names) -> float:
-    """Images per second of one round."""
+    """Returns the images per second of one round."""
     start = time.perf_counter()
     for name in names:
         run(name)
@@ -66,7 +66,7 @@ def main(_):
     for number in range(_ROUNDS.value + 1):
         for name, run in runs.items():
             found = rate(run, names)
-            # The first round warms up.
+            # The first round is a warm-up.
             if number:
                 rounds[name].append(found)
     ratios = [one / other for one, other in zip(rounds["detector"], rounds["bare"], strict=True)]

@@ -1,10 +1,10 @@
-"""What verifying costs: from a checkpoint to a verified int8 file, against a plain conversion.
+"""Measures the cost of verifying: exporting a verified int8 file against a plain conversion.
 
   python benchmarks/export.py --runs=3
 
-Both ways take the same network, weights and calibration images, one after the other in one run.
-Prints one JSON object: `verified_over_plain_median`, the ratio of times; `candidate_latency_s`,
-the time to get the latency of an architecture that is not shipped (the slowest device asked).
+Both use the same network, weights and calibration images, and run in turns in one process. Prints one
+JSON object: `verified_over_plain_median`, the ratio of times; `candidate_latency_s`, the time to
+determine the latency of a candidate architecture on the slowest of the devices.
 """
 
 import argparse
@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def plain(settings, detector) -> float:
-    """Seconds of a TFLiteConverter call as in TensorFlow's guide."""
+    """Returns the seconds of a TFLiteConverter call as in TensorFlow's guide."""
     from mobiledets_tf.compat import tf
     from tflite_export import quantize
     from tflite_export.native_output import held_back
@@ -39,7 +39,7 @@ def plain(settings, detector) -> float:
 
 
 def verified(settings, folder: Path) -> float:
-    """Seconds of an export with all its checks."""
+    """Returns the seconds of an export with all its checks."""
     from tflite_export import export
 
     start = time.perf_counter()
@@ -48,7 +48,7 @@ def verified(settings, folder: Path) -> float:
 
 
 def candidate_latency(image_size: int) -> dict[str, float]:
-    """Seconds to get a latency of the published dsp network, by device."""
+    """Returns the seconds needed to determine the latency of the published dsp network, by device."""
     from mobiledets_tf import architecture
     from mobiledets_tf.errors import InputError
     from tflite_export import devices
@@ -60,7 +60,7 @@ def candidate_latency(image_size: int) -> dict[str, float]:
         graph = network_graph(architecture.load("dsp"), Settings((image_size, image_size)))
         try:
             devices.load(name).measure_graph(graph)
-        except InputError:  # The extra is not installed.
+        except InputError:  # The device's optional dependency is not installed.
             continue
         found[name] = time.perf_counter() - start
     return found

@@ -1,8 +1,8 @@
-"""A search killed at random moments ends as one that was left alone, bit by bit.
+"""Checks that a search killed at random moments ends bit for bit like an uninterrupted one.
 
-Makes a small sample, runs a search to its end, then the same search again and again, each time
-killed (SIGKILL) after a random number of seconds, until it has been killed `--kills` times; then
-lets it end. Prints one JSON object.
+Makes a small sample and runs a search to its end. Then runs the same search again, repeatedly killed
+(SIGKILL) after a random number of seconds and restarted, until it has been killed `--kills` times, and
+finally lets it finish. Prints one JSON object.
 
   python benchmarks/kill_search.py --kills=20
 """
@@ -50,7 +50,7 @@ def state(folder: Path) -> dict:
 
 
 def size(folder: Path) -> int:
-    """Of the history, which grows with every step."""
+    """Returns the size of the history file, which grows with every step."""
     path = folder / "history.jsonl"
     return path.stat().st_size if path.exists() else 0
 
@@ -69,7 +69,7 @@ def main(_):
                 [*search, f"--model_dir={folder / 'killed'}"], stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            # Not before it steps: that would only be a kill of the start.
+            # Wait until the search has made a step; an earlier kill would only test its start.
             before = size(folder / "killed")
             while process.poll() is None and size(folder / "killed") <= before:
                 time.sleep(0.05)

@@ -1,9 +1,9 @@
-"""A training killed at random moments loses no more than the steps since its last checkpoint.
+"""Checks that training killed at random moments loses only the steps since its last checkpoint.
 
-Makes a small sample, trains to the end, then trains again in another folder, killed (SIGKILL)
-`--kills` times at random moments from its first second on, so that kills hit imports, tracing,
-steps and the writing of checkpoints; then lets it end. Steps that were done, lost and done again
-are compared with their first doing, and both loss curves with each other. Prints one JSON object.
+Makes a small sample and trains to the end. Then trains again in another folder, killed (SIGKILL)
+`--kills` times at random moments from its first second on, so that kills hit imports, tracing, steps
+and the writing of checkpoints, and finally lets it finish. Steps that were lost and repeated are
+compared with their first run, and the two loss curves with each other. Prints one JSON object.
 
   python benchmarks/kill_training.py --kills=10
 """
@@ -32,7 +32,7 @@ def command(name: str, *arguments: str) -> list[str]:
 
 
 def prepare(folder: Path) -> list[str]:
-    """Makes data; returns the training command without its folder."""
+    """Makes the data; returns the training command without its folder."""
     images, records = folder / "images", folder / "records"
     for line in (
         command("data", "--mode=sample", f"--output_dir={images}", "--num_train=60", "--num_val=4",
@@ -47,7 +47,7 @@ def prepare(folder: Path) -> list[str]:
 
 
 def last_step(folder: Path) -> int:
-    """The step of the latest checkpoint; 0 where there is none."""
+    """Returns the step of the latest checkpoint, or 0 if there is none."""
     from mobiledets_tf.detection import checkpoints
 
     kept = checkpoints.kept(folder)
@@ -55,7 +55,7 @@ def last_step(folder: Path) -> int:
 
 
 def curves(folder: Path) -> dict[int, list[dict[str, float]]]:
-    """Step -> {summary name: value} of each time that the step was done and logged."""
+    """Returns for each step the summaries {name: value} of each time that it was run and logged."""
     from mobiledets_tf.compat import tf
 
     found: dict[int, list[dict[str, float]]] = {}
@@ -66,7 +66,7 @@ def curves(folder: Path) -> dict[int, list[dict[str, float]]]:
                 for value in event.summary.value:
                     here.setdefault(event.step, {})[value.tag] = float(tf.make_ndarray(value.tensor))
         except tf.errors.DataLossError:
-            pass  # The process was killed while it wrote its last event.
+            pass  # The process was killed while it was writing its last event.
         for step, values in here.items():
             if TOTAL in values and "learning_rate" in values:
                 found.setdefault(step, []).append(values)
@@ -74,7 +74,7 @@ def curves(folder: Path) -> dict[int, list[dict[str, float]]]:
 
 
 def run_killed(train: list[str], folder: Path, rng: random.Random) -> list[dict[str, int]]:
-    """Starts the training again and again and kills it; says what each kill cost."""
+    """Repeatedly starts and kills the training; returns the logged and the saved step at each kill."""
     rows = []
     while len(rows) < FLAGS.kills:
         process = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,10 +1,10 @@
-"""Published MobileDets, their IBN-only twins at equal multiply-adds, and MobileNetV2, on every device.
+"""Times published MobileDets, their IBN-only twins at equal multiply-adds, and MobileNetV2 on every device.
 
   python benchmarks/published_latency.py --devices=hexagon,ethos_u,edgetpu --output=published.json
 
-Each device says what its times are (measured, simulated, compiled, modelled). Activation is ReLU6 and
-squeeze-excite is left out for all, so that every device takes every network. Prints one JSON object;
-with --picture draws it.
+Each device reports the kind of its times (measured, simulated, compiled, modelled). All networks use ReLU6
+and no squeeze-excite, so that every device can run every network. Prints one JSON object; --picture also
+draws it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MULTIPLIERS = (1.0, 1.4, 2.0)
 
 
 def networks() -> dict[str, architectures.Architecture]:
-    """All that is compared, by name."""
+    """Returns all networks to compare, by name."""
     found = {}
     for name in architectures.PUBLISHED:
         network = dataclasses.replace(architectures.load(name), activation="relu6", se_ratio=None)
@@ -32,7 +32,7 @@ def networks() -> dict[str, architectures.Architecture]:
 
 
 def measure(name: str, variant: str, networks: dict) -> dict:
-    """Times of all networks on one chip, and how much longer the twins take."""
+    """Returns the times of all networks on one chip, and those of the twins relative to their originals."""
     device = devices.load(name)
     times = {}
     for label, network in networks.items():
@@ -49,7 +49,7 @@ def measure(name: str, variant: str, networks: dict) -> dict:
 
 
 def draw(rows: list[dict], madds: dict[str, int], path: str) -> None:
-    """A panel a chip: time against multiply-adds."""
+    """Draws one panel per chip: time against multiply-adds."""
     import matplotlib
 
     matplotlib.use("Agg")

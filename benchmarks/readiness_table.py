@@ -1,11 +1,11 @@
-"""What becomes of the networks on the way to a chip: operations, static check, compilers.
+"""Lists each network's operations and the results of the static check and the compilers.
 
   python benchmarks/readiness_table.py --output=readiness.json
 
-Four published networks and one of the largest space, each by PTQ and QAT, for 2 and 90 classes,
-with fresh weights: structure and coverage do not depend on training. Each row is saved as soon
-as it is there, and a second call goes on. Prints one JSON object; --markdown prints a table.
-A row takes one to two minutes on two cores.
+The networks are four published ones and one of the largest space, each by PTQ and QAT, for 2 and 90
+classes, with fresh weights, because structure and coverage do not depend on training. Each row is saved as
+soon as it is complete, and a second call resumes. Prints one JSON object; --markdown prints a table. A row
+takes one to two minutes on two cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def architecture(name: str):
 
 
 def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict:
-    """Converts one network and asks every check about the file."""
+    """Converts one network and runs every check on the file."""
     from mobiledets_tf.models import build_detector, postprocess
     from mobiledets_tf.models.quantized import quantize_detector
     from tflite_export import convert, inspect, quantize, report, simulated
@@ -64,7 +64,7 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
 
 
 def markdown(rows: list[dict]) -> str:
-    """One line a row."""
+    """Formats the rows as a Markdown table."""
     lines = ["| network | by | classes | operations | float ops | Edge TPU (static) | Hexagon | Ethos-U |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for found in rows:

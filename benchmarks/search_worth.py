@@ -1,18 +1,20 @@
-"""Is the network that a search finds better than the one that you would take without searching?
+"""Tests whether a searched network is better than one that you would use without searching.
 
-Arms, for each seed of data, search and training, all at the cost of the published `edgetpu`:
+For each seed of data, search and training, it compares these arms, all at the cost of the published
+`edgetpu`:
 
-  published         `edgetpu`, scaled as the space is
+  published         `edgetpu`, scaled like the space
   best_known        the published network that evolution compared and ranked first, fitted into the band
-  random_in_band    one network of the space, drawn evenly inside the latency band
-  random_halving    the finalists' choice alone, over networks drawn so
+  random_in_band    one network of the latency band, sampled evenly over widths and kinds of layer
+  random_halving    only the selection among finalists, applied to networks sampled in the same way
   evolution, tunas  the whole search
 
-evolution and tunas get the same steps. random_halving gets as many in all as evolution had, and two more for
-each network that it measured (two steps take about as long as 128 images measured); `search_s` is the time
-that each took, that of its last call where it was resumed. Every network is then trained alone from fresh
-weights; `evolution_inherited` continues from the weights that the search left. Called again, it goes on.
-Prints one JSON object: AP of each arm by seed, and paired differences with their 95 % intervals.
+evolution and tunas get the same number of steps. random_halving gets as many steps in total as evolution,
+plus two for each network that evolution measured (two steps take about as long as measuring 128 images);
+`search_s` is the time that each search took, or that of its last call if it was resumed. Every network is
+then trained alone from fresh weights; `evolution_inherited` instead continues from the weights that the
+search left. To resume, run the same command again. Prints one JSON object: AP of each arm by seed, and
+paired differences with their 95 % intervals.
 
   python benchmarks/search_worth.py --work_dir=worth --seeds=5
   python benchmarks/search_worth.py --work_dir=helmets --data=../shared/data/helmets --device=hexagon \\
@@ -33,7 +35,7 @@ ARMS = (
     "tunas",
 )  # fmt: skip
 BAND = 0.03
-# Of `random_halving`: 16 networks, then 8, 4 and 2 of them.
+# Finalists of `random_halving`, and the trainings they need: of 16 networks, then of 8, 4 and 2 of them.
 FINALISTS, TRAININGS = 16, 30
 
 
@@ -61,7 +63,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(name: str, *arguments: str) -> float:
-    """Runs a command; returns its seconds."""
+    """Runs a command; returns its duration in seconds."""
     line = [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
     print(" ".join(line[2:]), file=sys.stderr, flush=True)
     start = time.monotonic()
@@ -70,7 +72,7 @@ def run(name: str, *arguments: str) -> float:
 
 
 class Seed:
-    """Everything of one seed: data, cost model, searches, trainings."""
+    """Data, cost model, searches and trainings of one seed."""
 
     def __init__(self, options: argparse.Namespace, seed: int):
         self.options, self.seed = options, seed
@@ -82,7 +84,7 @@ class Seed:
         )  # fmt: skip
 
     def prepare(self) -> None:
-        """Data and the cost model."""
+        """Prepares the data and the cost model."""
         options, images = self.options, self.folder / "images"
         if not (self.records / "dataset.json").exists():
             if options.data is None:
@@ -110,7 +112,7 @@ class Seed:
         run("latency", "--mode=fit", f"--samples={samples}", f"--output={self.model}")
 
     def architecture(self, arm: str) -> Path:
-        """The file of an arm's network, searched for where it is not there."""
+        """Returns the file of an arm's network; runs the search if the file does not exist."""
         if arm in ("evolution", "evolution_inherited"):
             return self._search("evolution", self.options.finalist_steps, f"--steps={self.options.steps}")
         if arm == "tunas":
@@ -135,7 +137,7 @@ class Seed:
         return found
 
     def _random_halving(self) -> Path:
-        """Finalists drawn evenly from the band, with about the time that evolution takes."""
+        """Selects among finalists sampled evenly from the band, in about the time that evolution takes."""
         self.architecture("evolution")
         history = self.folder / "evolution_search" / "history.jsonl"
         rows = [json.loads(line) for line in history.read_text().splitlines()]
@@ -148,7 +150,7 @@ class Seed:
         )
 
     def target(self) -> float:
-        """The cost of the published network."""
+        """Returns the cost of the published network."""
         from mobiledets_tf import latency
 
         return latency.load(self.model).predict_one(self._published())
@@ -182,7 +184,7 @@ class Seed:
         return path
 
     def result(self, arm: str) -> dict:
-        """Figures of an arm: AP of its network trained alone, and what was paid for it."""
+        """Returns the results of an arm: AP of its network trained alone, and the cost of its search."""
         from mobiledets_tf import architecture, latency
 
         path, folder = self.architecture(arm), self.folder / f"{arm}_train"
@@ -215,7 +217,7 @@ class Seed:
 
 
 def evaluate(folder: Path, records: str) -> None:
-    """COCO metrics of the last checkpoint of a training."""
+    """Writes the COCO metrics of the last checkpoint of a training."""
     from mobiledets_tf.detection import checkpoints, evaluate, jobs
 
     config = jobs.eval_config(folder, records)
@@ -224,7 +226,7 @@ def evaluate(folder: Path, records: str) -> None:
 
 
 def paired(rows: dict[str, list[dict]], one: str, other: str) -> dict | None:
-    """Mean of the paired differences of AP and its 95 % interval by Student's t."""
+    """Returns the mean of the paired differences of AP and its 95 % interval by Student's t."""
     from scipy import stats
 
     if one not in rows or other not in rows:

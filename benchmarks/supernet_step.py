@@ -1,9 +1,9 @@
-"""What a step of the search costs: against stand-alone training, sliced against masked.
+"""Measures the cost of a search step against stand-alone training, and of masked against sliced execution.
 
-Random networks of ibn_fused_tucker; each is trained for some steps inside the supernet and, in
-the same process and in turns, alone with the same losses, optimizer and batch. Prints one JSON
-object; ratios are medians of paired medians. Images are noise with one box each. Both sides run
-without TensorFlow's graph optimizer, as the search does; training alone has it elsewhere.
+Trains random networks of ibn_fused_tucker for a few steps inside the supernet and, in turns in the same
+process, alone with the same losses, optimizer and batch. Prints one JSON object; ratios are medians of
+paired medians. Images are noise with one box each. Both sides run without TensorFlow's graph optimizer, as
+the search does; stand-alone training normally uses it.
 
   python benchmarks/supernet_step.py --networks=20 --image_size=320 --batch_size=4
 """
@@ -30,7 +30,7 @@ flags.DEFINE_enum("part", None, PARTS, "Internal: what a process measures.")
 flags.DEFINE_integer("first", 0, "Internal: the first network of a process.")
 FLAGS = flags.FLAGS
 CLASSES = 90
-# TensorFlow does not give back the graphs of networks that are done with: a process takes a few.
+# TensorFlow does not free the graphs of finished networks, so a process measures only a few networks.
 _NETWORKS_A_PROCESS = 5
 
 
@@ -58,7 +58,7 @@ def _config(architecture: str = "edgetpu"):
 
 
 def _supernet_step(space, execution: str):
-    """A function of a decision vector that makes one training step."""
+    """Returns a function that makes one training step of the network of a decision vector."""
     from mobiledets_tf.models.supernet import Supernet
     from mobiledets_tf.search.step import SharedStep
 
@@ -86,7 +86,7 @@ def _batch():
 
 
 def _stand_alone_step(space, decisions):
-    """A function that makes one training step of one network alone."""
+    """Returns a function that makes one training step of one network alone."""
     from mobiledets_tf import compat
     from mobiledets_tf.compat import keras, tf
     from mobiledets_tf.detection import meta_architecture
@@ -116,7 +116,7 @@ def _stand_alone_step(space, decisions):
 
 
 def _median_pair(first, second) -> tuple[float, float]:
-    """Median seconds of both, called in turns."""
+    """Returns the median seconds of both functions, which are called in turns."""
     times = ([], [])
     for run in range(FLAGS.runs + 1):
         for function, found in zip((first, second), times, strict=True):
@@ -128,7 +128,7 @@ def _median_pair(first, second) -> tuple[float, float]:
 
 
 def _measure() -> dict:
-    """Everything, each part in a process of its own."""
+    """Measures everything, each part in a separate process."""
     groups = []
     for first in range(0, FLAGS.networks, _NETWORKS_A_PROCESS):
         count = min(_NETWORKS_A_PROCESS, FLAGS.networks - first)
@@ -161,7 +161,7 @@ def _in_own_process(part: str, first: int = 0, count: int = 1):
 
 
 def _networks(space) -> list[np.ndarray]:
-    """The networks of this process: the same ones however they are divided among processes."""
+    """Returns the networks of this process; they do not depend on how processes divide the networks."""
     from mobiledets_tf.search_space import sample
 
     rng = np.random.default_rng(FLAGS.seed)
@@ -169,7 +169,7 @@ def _networks(space) -> list[np.ndarray]:
 
 
 def _pairs() -> dict:
-    """Inside the supernet against alone."""
+    """Measures a step inside the supernet against a step of the network alone."""
     space = _setup()
     networks = _networks(space)
     start = time.perf_counter()
@@ -188,7 +188,7 @@ def _pairs() -> dict:
 
 
 def _masked() -> list[dict]:
-    """The masked supernet against the sliced one."""
+    """Measures the masked supernet against the sliced one."""
     space = _setup()
     sliced, masked = _supernet_step(space, "sliced"), _supernet_step(space, "masked")
     pairs = []
@@ -200,7 +200,7 @@ def _masked() -> list[dict]:
 
 
 def _peak_memory() -> float:
-    """Peak memory of three steps of the largest network, alone or in the supernet, in MiB."""
+    """Returns the peak memory of three steps of the largest network, alone or in the supernet, in MiB."""
     space = _setup()
     decisions = _largest(space)
     step = _stand_alone_step(space, decisions) if FLAGS.part == "largest_memory" else None
@@ -209,13 +209,13 @@ def _peak_memory() -> float:
         step = lambda: train(decisions)  # noqa: E731
     for _ in range(3):
         step()
-    # Not resource.getrusage: its peak is inherited from the process that started this one.
+    # resource.getrusage is not used: its peak is inherited from the process that started this one.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def _largest(space) -> np.ndarray:
-    """The network with the most parameters: largest widths, and the costliest option everywhere."""
+    """Returns the network with the most parameters: largest widths, and the costliest option everywhere."""
     from mobiledets_tf.search_space import SKIP, LayerOption
 
     def weight(option: LayerOption) -> tuple:

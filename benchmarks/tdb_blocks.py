@@ -1,10 +1,10 @@
-"""IBN, fused and Tucker layers alone, at the maps and widths of the space, on every device.
+"""Times IBN, fused and Tucker layers alone, at the space's feature maps and widths, on every device.
 
   python benchmarks/tdb_blocks.py --devices=hexagon,ethos_u,edgetpu --output=blocks.json --picture=b.png
 
-A row a layer: time, multiply-adds, multiply-adds a second, and `utilisation`: this rate over the best one
-that any of these layers reaches on the chip (vendors' peaks are not published for all of them). Each
-device says what its times are. Prints one JSON object.
+Prints one JSON object with a row for each layer: time, multiply-adds, multiply-adds per second, and
+`utilisation`, which is this rate divided by the best that any of these layers reaches on the chip (vendors
+do not publish the peak of every chip). Each device reports the kind of its times.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from mobiledets_tf.files import atomic_path, write_json
 from tflite_export import devices
 from tflite_export.graphs import block_graph
 
-# (side of the map, width): the base widths of blocks 2 to 6 at 320x320.
+# (side of the feature map, width): the base widths of blocks 2 to 6 at 320x320.
 PLACES = ((80, 32), (40, 48), (20, 96), (10, 160))
 KERNELS = (3, 5)
 EXPANSIONS = (4, 8)
@@ -24,7 +24,7 @@ TUCKER_RATIOS = (0.25, 0.75)
 
 
 def layers(width: int) -> dict[str, object]:
-    """Residual layers of one width, by name."""
+    """Returns residual layers of one width, by name."""
     found = {}
     for kernel, expansion in itertools.product(KERNELS, EXPANSIONS):
         found[f"ibn k{kernel} e{expansion}"] = InvertedBottleneckSpec(width, kernel, 1, True, expansion)
@@ -36,7 +36,7 @@ def layers(width: int) -> dict[str, object]:
 
 
 def measure(name: str, variant: str) -> dict:
-    """All layers on one chip."""
+    """Measures all layers on one chip."""
     device, rows = devices.load(name), []
     wanted = [(side, width, *named) for side, width in PLACES for named in layers(width).items()]
     for side, width, label, spec in wanted:
@@ -57,7 +57,7 @@ def measure(name: str, variant: str) -> dict:
 
 
 def draw(chips: list[dict], path: str) -> None:
-    """A panel a chip: time of every layer, grouped by map."""
+    """Draws one panel per chip: the time of every layer, grouped by feature map."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
-"""A training step of our `edgetpu` detector against Model Garden's backbone, and the input alone.
+"""Times a training step of this project's `edgetpu` and of Model Garden's backbone, and the input alone.
 
-Both networks have the same SSDLite head, losses, optimizer and batch, and are stepped in turns in
-one process by the Object Detection API's `eager_train_step`. The input pipeline is timed alone,
-in processes that may use one and two cores. Prints one JSON object.
+Both networks have the same SSDLite head, losses, optimizer and batch, and are stepped in turns in one
+process by the Object Detection API's `eager_train_step`. The input pipeline is timed separately, in
+processes that may use one and two cores. Prints one JSON object.
 
   python benchmarks/train_step.py --image_size=320 --batch_size=8
 """
@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
     if FLAGS.input_of:
-        # Before TensorFlow loads: it makes as many threads as it may use cores.
+        # This must precede loading TensorFlow, which starts as many threads as there are cores it may use.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: FLAGS.input_of])
         print(_images_per_s())
         return
@@ -58,7 +58,7 @@ def _config():
         architecture="edgetpu", image_size=(FLAGS.image_size, FLAGS.image_size), random_crop=True,
         batch_size=FLAGS.batch_size,
     )  # fmt: skip
-    # The folder is not written to.
+    # Nothing is written to the folder.
     job = jobs.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
     return jobs.train_config(job)[0]
 
@@ -76,7 +76,7 @@ def _batches(config, model):
 
 
 def _garden_detector(num_classes: int):
-    """Model Garden's MobileDetEdgeTPU with our head on its C4 and C5."""
+    """Builds Model Garden's MobileDetEdgeTPU with this project's head on its C4 and C5."""
     from official.vision.modeling.backbones.mobiledet import MobileDet
 
     from mobiledets_tf import architecture
@@ -87,7 +87,7 @@ def _garden_detector(num_classes: int):
     shape = keras.layers.InputSpec(shape=[None, size, size, 3])
     backbone = MobileDet("MobileDetEdgeTPU", input_specs=shape, norm_momentum=0.99, norm_epsilon=0.01)
     ours = build_detector(architecture.load("edgetpu"), num_classes, size)
-    # The head: everything of our detector from its C4 and C5 on.
+    # The head is everything of this project's detector after its C4 and C5.
     image = keras.Input((size, size, 3))
     ends = backbone(image)
     head = keras.Model(_endpoints(ours), ours.outputs)
@@ -95,13 +95,13 @@ def _garden_detector(num_classes: int):
 
 
 def _endpoints(detector) -> list:
-    """C4 and C5 of our detector: what its first two predictors read."""
+    """Returns C4 and C5 of this project's detector, which are the inputs of its first two predictors."""
     layers = {layer.name: layer for layer in detector.layers}
     return [layers[f"predictor{index}_box_depthwise"].input for index in (0, 1)]
 
 
 def _step(model, config, batch):
-    """A function that makes one training step."""
+    """Returns a function that makes one training step."""
     from object_detection import model_lib_v2
     from object_detection.builders import optimizer_builder
 

@@ -1,16 +1,17 @@
-"""How much do trained weights save, on their own network and on others?
+"""Measures how many training steps trained weights save, on their own network and on other networks.
 
-Arms, for each data set and seed, all trained alike:
+For each data set and seed it compares these arms, all trained in the same way:
 
   scratch@NETWORK     fresh weights
-  edgetpu             the weights on the network that they are of, batch normalisation recovered
+  edgetpu             the weights on their own network, with batch normalisation recovered
   dsp                 the same weights, remapped
-  band0, band1, ...   remapped onto mutations of `edgetpu` inside a latency band of 3 % around it
-  edgetpu_0.75        remapped onto 0.75 of its width
+  band0, band1, ...   remapped to mutations of `edgetpu` inside a latency band of 3 % around it
+  edgetpu_0.75        remapped to `edgetpu` at 0.75 of its width
 
-Every training has a schedule of its own: the AP after 120 steps is not that of the first 120 of 500. The
-aim is that remapped weights need at most a third of the steps of scratch: `third` holds AP after a third of
-the most steps beside that of scratch after all. Called again, it goes on. Prints one JSON object.
+Every training has its own schedule: AP after 120 steps is not that of the first 120 steps of 500. The aim is
+that remapped weights need at most a third of the steps of fresh weights: `third` lists AP after a third of
+the largest number of steps, together with AP of `scratch` after all steps. To resume, run the same command
+again. Prints one JSON object.
 
   python benchmarks/transfer.py --data=../shared/data/cards --data=../shared/data/helmets \\
     --weights=../shared/reference/coral_detector/ssdlite_mobiledet_dog_vs_cat.tflite
@@ -51,7 +52,7 @@ def run(name: str, *arguments: str) -> None:
 
 
 def networks(options: argparse.Namespace) -> dict[str, Path]:
-    """Arm -> architecture file."""
+    """Returns the architecture file of each arm."""
     from mobiledets_tf import architecture
 
     folder = Path(options.work_dir) / "networks"
@@ -65,7 +66,7 @@ def networks(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def _band(options: argparse.Namespace, network) -> dict:
-    """Mutations of a network at nearly its multiply-adds; the same at every call."""
+    """Returns mutations of a network with nearly its multiply-adds, the same ones in every call."""
     import numpy as np
 
     from mobiledets_tf import latency, search_space
@@ -90,7 +91,7 @@ def train(
     options: argparse.Namespace, records: Path, network: Path, steps: int, seed: int, folder: Path,
     scratch: bool,
 ) -> dict:
-    """COCO metrics of the last checkpoint."""
+    """Trains a network; returns the COCO metrics of its last checkpoint."""
     metrics = folder / "eval_metrics.json"
     rows = json.loads(metrics.read_text()) if metrics.exists() else []
     if not rows or rows[-1]["step"] < steps:
@@ -132,7 +133,7 @@ def main() -> None:
 
 
 def means(rows: dict) -> dict:
-    """Data set -> arm -> steps -> mean AP over the seeds."""
+    """Returns mean AP over the seeds, by data set, arm and number of steps."""
     return {
         data: {
             arm: {count: statistics.mean(row["AP"] for row in found) for count, found in by_steps.items()}
@@ -143,9 +144,9 @@ def means(rows: dict) -> dict:
 
 
 def thirds(rows: dict, steps: list[int]) -> dict:
-    """Data set -> arm -> [mean AP after a third of the steps, that of scratch after all of them].
+    """Returns [mean AP after a third of the steps, mean AP of scratch after all steps] by data set and arm.
 
-    None stands for what was not trained.
+    None stands for a training that was not run.
     """
     most = max(steps)
     third = str(min(steps, key=lambda count: abs(count - most / 3)))

@@ -1,1 +1,1 @@
-"""From a checkpoint to a verified .tflite file, and from a file to a device's verdict."""
+"""Exports a checkpoint to a verified .tflite file, and checks a file against target devices."""

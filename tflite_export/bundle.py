@@ -1,4 +1,4 @@
-"""A folder to deploy: the detector, its labels, and for each client what it needs to read them."""
+"""Writes a deployment folder: the detector, its labels, and the files that each client needs."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tflite_export.suppression import Suppression
 FOLDER, DETECTOR = "bundle", "detector.tflite"
 CORAL, LITERT, MEDIAPIPE = "coral_detect.py", "litert_detect.py", "mediapipe_detect.py"
 FRIGATE, README = "frigate.yml", "README.md"
-# Coral's, MediaPipe's and Frigate's clients feed pixels as they are.
+# The clients of Coral, MediaPipe and Frigate pass unprocessed uint8 pixels to the model.
 INT8_REFUSED = (
     "MediaPipe Tasks and the Task Library refuse int8 input, pycoral and Frigate feed uint8: export with "
     "--input_type=uint8 for them"
@@ -127,17 +127,17 @@ def write(
     folder: Path, model: Path, names: Sequence[str], settings: Suppression,
     compilation: Compilation | None = None,
 ) -> list[str]:
-    """Writes the bundle of a detector with post-processing.
+    """Writes the deployment bundle of a detector with post-processing.
 
     Args:
-      folder: a new folder.
-      model: the exported file.
-      names: of the classes.
-      settings: of its suppression.
-      compilation: the compiler's answer; None to ask it.
+      folder: the folder to create; it must not exist yet.
+      model: the exported .tflite file.
+      names: class names, in class order.
+      settings: suppression settings of the exported file.
+      compilation: result of the Edge TPU compiler; None runs the compiler.
 
     Returns:
-      The names of the files.
+      The names of the files written.
     """
     folder.mkdir()
     shutil.copyfile(model, folder / DETECTOR)
@@ -156,7 +156,7 @@ def write(
 def _values(file, names: Sequence[str], settings: Suppression, compiled: str | None) -> dict[str, object]:
     _, height, width, _ = file.inputs[0].shape
     known = [name for name in names if name != labels.NO_NAME]
-    # Quoted as JSON, which YAML reads: a name may be anything.
+    # Names are quoted as JSON, which is valid YAML, because a class name may contain any character.
     objects = "\n".join(f"    - {json.dumps(name, ensure_ascii=False)}" for name in known)
     return {
         "labels": labels.INDEXED, "plain": labels.PLAIN, "width": width, "height": height,

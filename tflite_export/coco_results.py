@@ -1,4 +1,4 @@
-"""Detections as COCO results, and the ground truth that they are scored against. No TensorFlow here."""
+"""COCO results, and the ground truth that they are scored against. Does not import TensorFlow."""
 
 import dataclasses
 import os
@@ -17,12 +17,13 @@ from tflite_export.file_detector import Detections
 def to_coco(
     detections: Detections, image: Mapping[str, Any], category_ids: Sequence[int | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Detections as COCO results: boxes (x, y, width, height) in the image's own pixels.
+    """Converts detections to COCO results: boxes (x, y, width, height) in pixels of the original image.
 
     Args:
-      detections: of one image.
-      image: its COCO entry with `id`, `height`, `width`.
-      category_ids: of each class, the first of class 1; None drops the class. Default: the class itself.
+      detections: detections of one image.
+      image: the image's COCO entry with `id`, `height`, `width`.
+      category_ids: the COCO category id of each class, starting with class 1; None drops the class.
+        Default: the class number is the category id.
     """
     scale = np.array([image["height"], image["width"]] * 2, np.float64)
     boxes = detections.boxes.astype(np.float64) * scale
@@ -45,11 +46,11 @@ def to_coco(
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """An annotation file to score detections against.
+    """Ground truth of an annotation file to score detections against.
 
     Attributes:
       dataset: its images, boxes and categories.
-      faults: entries that were left out.
+      faults: number of invalid entries that were left out.
     """
 
     dataset: coco.Dataset
@@ -57,10 +58,10 @@ class Truth:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Truth":
-        """Reads a COCO annotation file of any name.
+        """Reads a COCO annotation file; the file may have any name.
 
         Raises:
-          InputError: no COCO annotations.
+          InputError: the file does not exist or contains no COCO annotations.
         """
         if not os.path.isfile(path):
             raise InputError(f"--annotations={path} is no file")
@@ -68,14 +69,16 @@ class Truth:
         return cls(dataset, len(faults))
 
     def images(self) -> dict[str, coco.Image]:
-        """File name -> image."""
+        """Returns the images by file name."""
         return {image.file_name: image for image in self.dataset.images}
 
     def category_ids(self, labels: Sequence[str], num_classes: int) -> list[int | None]:
-        """The category of each class of a model, by name; by number where the model has no names.
+        """Returns the category id of each class of a model, or None for a class without a category.
+
+        Classes and categories are matched by name, or in order where the model has no labels.
 
         Raises:
-          InputError: a category that no class of the model has, or without names another number.
+          InputError: a category is not a class of the model, or, without labels, the counts differ.
         """
         categories = self.dataset.categories
         if not labels:
@@ -92,7 +95,7 @@ class Truth:
         return [ids.get(_spaced(label)) for label in labels]
 
     def score(self, results: Sequence[dict[str, Any]]) -> Scores:
-        """The COCO metrics of results on all images of the file."""
+        """Returns the COCO metrics of results on all images of the file."""
         return coco_scores(
             {
                 "images": [{"id": i.id, "width": i.width, "height": i.height} for i in self.dataset.images],

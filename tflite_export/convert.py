@@ -1,4 +1,4 @@
-"""A Keras detector to the bytes of a .tflite file."""
+"""Converts a Keras detector to the bytes of a .tflite file."""
 
 import dataclasses
 import tempfile
@@ -16,14 +16,14 @@ from tflite_export.suppression import Suppression
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What kind of file to write.
+    """Options that determine the kind of file to write.
 
     Attributes:
-      quantization: `float`, `int8` (post-training), or `qat` (int8 with the ranges of training).
-      input_type: `int8`, `uint8` (raw pixels) or `float` ([-1, 1]).
+      quantization: `float`, `int8` (post-training), or `qat` (int8 with activation ranges from training).
+      input_type: `int8`, `uint8` (raw pixels) or `float` (pixels scaled to [-1, 1]).
       postprocess: `tflite` for the TFLite_Detection_PostProcess op, `none` for raw outputs.
       suppression: settings of the post-processing.
-      per_tensor: one scale for all weights of a convolution, not one for each output channel.
+      per_tensor: use one scale for all weights of a convolution instead of one per output channel.
     """
 
     quantization: str = "int8"
@@ -41,7 +41,7 @@ class Options:
             raise InputError("--per_tensor is about int8 weights; given --quantization=float")
 
     def as_float(self) -> "Options":
-        """The same file without quantisation."""
+        """Returns the options of the same file without quantisation."""
         return Options("float", "float", self.postprocess, self.suppression)
 
 
@@ -53,18 +53,18 @@ def convert(
 
     Args:
       detector: a model of `mobiledets_tf.models.build_detector`; for `qat` the network of
-        `mobiledets_tf.models.quantized.quantize_detector`, its ranges set.
+        `mobiledets_tf.models.quantized.quantize_detector` with its ranges set.
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
-      options: what kind of file.
-      calibration: images; needed for `int8`.
-      progress: wraps the calibration images, given them and the stream to write on.
+      options: the kind of file to write.
+      calibration: images that set the activation ranges; required for `int8`.
+      progress: wraps the iterable of calibration images; called with it and the stream to print to.
 
     Returns:
-      A .tflite file; see `layout` for the names and the order of its outputs.
+      The content of a .tflite file; see `layout` for the names and the order of its outputs.
 
     Raises:
       InputError: a calibration image cannot be decoded.
-      RuntimeError: the converter failed; what it printed is in the message.
+      RuntimeError: the converter failed; its output is in the message.
     """
     raw_outputs = options.postprocess == "none"
     module = ExportModule(detector, None if raw_outputs else anchors, options.suppression)
@@ -75,7 +75,7 @@ def convert(
         if options.quantization == "int8":
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
             quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
-            # It has no public name; the converter is pinned.
+            # This option has no public name; the converter's version is pinned.
             converter._experimental_disable_per_channel = options.per_tensor
         elif options.quantization == "qat":
             quantize.configure_trained(converter, options.input_type, raw_outputs)
@@ -83,7 +83,7 @@ def convert(
 
 
 def _finished(data: bytes, options: Options) -> bytes:
-    """The converter orders outputs by name; clients read them by other names and by place."""
+    """Rearranges the outputs: the converter sorts them by name, clients expect other names and an order."""
     model = flatbuffer.unpack(data)
     if layout.arrange(model):
         suppression.apply(model, options.suppression)

@@ -1,6 +1,7 @@
-"""A detector over images, a video or a camera: annotated copies, COCO results, AP with annotations.
+"""Runs a detector on images, a video or a camera; writes annotated copies, COCO results and AP.
 
-A folder that is interrupted goes on with the next call: what was found is kept in a journal till the end.
+AP needs annotations. An interrupted run over a folder resumes with the next call: its results are
+kept in a journal until the run is complete.
 """
 
 import dataclasses
@@ -28,16 +29,17 @@ JOURNAL = ".detections.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was done.
+    """Summary of a run.
 
     Attributes:
-      images: how many were looked at, those of an earlier, interrupted run included.
-      detections: how many are in `detections.json`.
-      images_per_s: read, resized, detected; without drawing. None where all was done before.
-      metrics: the twelve COCO numbers, or None without annotations.
-      skipped: images of the folder that the annotations do not have.
-      fault: what ended a video or a camera early, or ''.
-      interrupted: whether images are left.
+      images: number of images processed, including those of an earlier, interrupted run.
+      detections: number of detections in `detections.json`.
+      images_per_s: throughput of reading, resizing and detecting, without drawing. None if an earlier
+        run had already processed all images.
+      metrics: the twelve COCO metrics, or None without annotations.
+      skipped: number of images in the folder that are not in the annotations.
+      fault: the error that ended a video or a camera stream early, or ''.
+      interrupted: whether images are left to process.
     """
 
     images: int
@@ -50,18 +52,18 @@ class Summary:
 
 
 class Run:
-    """One detector over one source.
+    """One detector applied to one source of images.
 
     Args:
-      detector: what detects. To be scored it must keep low scores.
-      source: of `footage.open_source`.
-      output_dir: for the results.
+      detector: the detector to run. To be scored it must keep detections with low scores.
+      source: a source of `footage.open_source`.
+      output_dir: folder for the results.
       truth: annotations of the images, or None.
-      draw_threshold: boxes from this score on are drawn; None draws nothing.
-      settings: all that the results depend on: an interrupted run goes on where they are equal.
+      draw_threshold: minimum score of the boxes to draw; None draws nothing.
+      settings: everything that the results depend on; an interrupted run resumes only if they are equal.
 
     Raises:
-      InputError: annotated images are missing, or its categories are not the model's classes.
+      InputError: annotated images are missing, or the annotations' categories are not the model's classes.
     """
 
     def __init__(
@@ -87,9 +89,9 @@ class Run:
         """Detects in all images and writes the results; see `Summary`.
 
         Args:
-          max_images: only the first so many.
-          progress: wraps the images, given them and their number or None.
-          stopped: whether to end after this image.
+          max_images: process only this many images, the first ones.
+          progress: wraps the images; called with the iterable and their number, or None if unknown.
+          stopped: returns whether to stop before the next image.
 
         Raises:
           InputError: an image cannot be read.
@@ -118,7 +120,7 @@ class Run:
         return Summary(len(names), len(results), _rate(count, seconds), metrics, skipped, "", False)
 
     def _names(self, max_images: int | None) -> tuple[list[str], int]:
-        """Names of the images to look at, and how many have no annotation."""
+        """Returns the names of the images to process, and how many images have no annotation."""
         names = self._source.names
         if self._truth is None:
             return names[:max_images], 0
@@ -177,7 +179,7 @@ class Run:
         return footage.annotated(frame.pixels, found.boxes[best], texts, classes)
 
     def _write(self, entries: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Writes results and, where no annotations name the images, which image has which id."""
+        """Writes the results and, without annotations, also the id that each image has in them."""
         results, images = [], []
         for number, (name, entry) in enumerate(entries, 1):
             image_id = number if entry["id"] is None else entry["id"]
@@ -213,7 +215,7 @@ def _rate(count: int, seconds: float) -> float | None:
 
 
 def fingerprint(path: str | os.PathLike) -> str:
-    """Tells one model from another: the hash of a file; of a checkpoint its folder's newest change."""
+    """Identifies a model: the hash of a file, or for a checkpoint the time its folder last changed."""
     if os.path.isfile(path):
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     folder = Path(path) if os.path.isdir(path) else Path(path).parent
@@ -222,7 +224,7 @@ def fingerprint(path: str | os.PathLike) -> str:
 
 
 class _Journal:
-    """Results of images that are done, a line each, while others are left."""
+    """Results of the images processed so far, one per line, kept until the run is complete."""
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         self._path, self._head = path, json.dumps(settings, sort_keys=True)
@@ -239,7 +241,7 @@ class _Journal:
             return {}
         rows = {}
         for line in lines[1:]:
-            # The last line of a run that was killed may be cut.
+            # The last line may be truncated if the earlier run was killed.
             try:
                 name, entry = json.loads(line)
             except ValueError:

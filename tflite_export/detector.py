@@ -1,4 +1,4 @@
-"""`Detector`: any detector on images, in a few lines.
+"""`Detector`: runs any supported detector on images, in a few lines of code.
 
     from tflite_export.detector import Detector
 
@@ -26,26 +26,28 @@ SCORE_THRESHOLD = 0.3
 
 
 class Detector:
-    """A detector: a .tflite file with a post-process op, whoever made it, or a checkpoint of this project.
+    """A detector: any .tflite file with a post-process op, or a checkpoint of this project.
 
-    The suppression of a file is set to `score_threshold` and `max_detections` in memory; the file stays.
+    For a .tflite file, `score_threshold` and `max_detections` are set in memory; the file is not changed.
 
     Args:
-      model: a .tflite file, or a training folder or a checkpoint in one (needs TensorFlow).
-      label_file: class names, plain or indexed; default: those inside the file, or a labels file beside it.
+      model: a .tflite file, or a training folder or a checkpoint in one (requires TensorFlow).
+      label_file: plain or indexed class names; default: those in the file or in a labels file beside it.
       device: `host_cpu`, or `coral` for an attached Edge TPU.
-      threads: of LiteRT on the CPU.
-      score_threshold: lower scores are dropped.
-      max_detections: kept for an image; default: as many as the file says, or 100 of a checkpoint.
+      threads: number of threads that LiteRT or TensorFlow uses on the CPU.
+      score_threshold: detections with a lower score are dropped.
+      max_detections: maximum number of detections in an image; default: the file's own setting, or 100
+        for a checkpoint.
 
     Attributes:
-      labels: class names, the first for class 1; empty where none are known.
-      num_classes: of the model.
-      input_size: (height, width) that images are resized to.
+      labels: class names, starting with class 1; empty if none are known.
+      num_classes: number of classes of the model.
+      input_size: (height, width) to which images are resized.
 
     Raises:
-      InputError: no detector, no labels of its number of classes, no such device, a damaged file.
-      CheckFailed: the Edge TPU's compiler refuses the file.
+      InputError: the model is no detector or is damaged, the labels do not match its number of classes,
+        or the device is unknown or absent.
+      CheckFailed: the Edge TPU compiler rejects the file.
     """
 
     def __init__(
@@ -73,13 +75,13 @@ class Detector:
         """Detects in one image.
 
         Args:
-          image: RGB pixels [height, width, 3] uint8, or a path.
+          image: RGB pixels [height, width, 3] uint8, or the path of an image file.
 
         Returns:
-          Boxes in parts of the image, scores in falling order, classes counted from 1.
+          Boxes as fractions of the image, scores in descending order, classes counted from 1.
 
         Raises:
-          InputError: the file cannot be read, or the array is no such image.
+          InputError: the file cannot be read, or the array has another dtype or shape.
         """
         if not isinstance(image, np.ndarray):
             from tflite_export import footage
@@ -91,7 +93,7 @@ class Detector:
         return self._run(image)
 
     def label(self, class_id: int) -> str:
-        """The name of a class, counted from 1; its number where no name is known."""
+        """Returns the name of a class, counted from 1, or its number if the name is unknown."""
         return self.labels[class_id - 1] if 0 < class_id <= len(self.labels) else f"class {class_id}"
 
 
@@ -101,7 +103,7 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
     if device == "coral":
         from tflite_export.devices import coral
 
-        # First: without a device nothing has to be compiled.
+        # The device is opened first: if none is attached, compiling would be wasted work.
         delegates = [coral.delegate()]
     data = _on_device(path, device)
     model = flatbuffer.unpack(data)
@@ -118,14 +120,14 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
 
     def run(image: np.ndarray) -> Detections:
         found = file.run(pixels.as_input(pixels.resize(image, file.input_size), file.input_dtype))
-        # A file of others may have its own order, and drop nothing.
+        # A file from elsewhere may not sort its detections or drop low scores.
         return _above(found, threshold)
 
     return run, file.input_size, num_classes, names or _beside(path, num_classes)
 
 
 def _on_device(path: str, device: str) -> bytes:
-    """The bytes to run: for an Edge TPU those of the compiled file."""
+    """Returns the bytes to run: those of the compiled file on an Edge TPU."""
     if device != "coral":
         return Path(path).read_bytes()
     from tflite_export.devices import coral
@@ -161,7 +163,7 @@ def _checkpoint(path: str, device: str, threads: int, threshold: float, count: i
     from tflite_export import export, source
     from tflite_export.evaluate import KerasDetector
 
-    # Can be set once in a process.
+    # TensorFlow allows setting this only once in a process.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     network = source.resolve(checkpoint=path)

@@ -1,4 +1,4 @@
-"""Pictures of detections, the detectors side by side."""
+"""Draws the detections of several detectors side by side."""
 
 import io
 
@@ -12,16 +12,16 @@ _INCHES = 3.2
 
 
 def detections_png(shown: list[Shown], labels: list[str]) -> bytes:
-    """Draws images with the boxes each detector found: a row an image, a column a detector.
+    """Draws images with the boxes that each detector found: a row for each image, a column for each detector.
 
     Args:
-      shown: the images.
-      labels: class names; the first is that of class 1.
+      shown: the images with their detections.
+      labels: class names, starting with class 1.
 
     Returns:
       A PNG file. White dashed boxes are the ground truth.
     """
-    # No window system is needed, and pyplot's global state is left alone.
+    # This needs no window system and does not touch pyplot's global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,7 +57,7 @@ def _label(labels: list[str], class_id: int) -> str:
 
 
 def _rectangle(axis, box: np.ndarray, shape: tuple[int, ...], color: str, line: str) -> tuple[float, float]:
-    """Draws (ymin, xmin, ymax, xmax) in parts of the image; returns its left upper corner."""
+    """Draws a box (ymin, xmin, ymax, xmax), given as fractions of the image; returns its top left corner."""
     from matplotlib.patches import Rectangle
 
     height, width = shape[:2]

@@ -1,8 +1,8 @@
-"""COCO metrics of detectors, a .tflite file or a Keras model, on the same images.
+"""COCO metrics of several detectors, .tflite files or Keras models, on the same images.
 
-Every image goes the way of `tflite_export.images`: decoded, resized in float as in training,
-then fed as float or quantised as the file's input asks. Boxes are clipped to the image and
-measured by pycocotools on the image's own size.
+Every image is processed as in `tflite_export.images`: decoded, resized in float as in training,
+then passed to the model as float or quantised, as the file's input requires. Boxes are clipped to the
+image and scored by pycocotools at the image's original size.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from tflite_export.layout import INPUT, RAW_OUTPUTS
 from tflite_export.pixels import quantize
 from tflite_export.suppression import Suppression
 
-# Takes an image [1, height, width, 3] float32 in [-1, 1].
+# Maps an image [1, height, width, 3] float32 in [-1, 1] to its detections.
 Detector = Callable[[np.ndarray], Detections]
 
 
 class KerasDetector:
-    """The float model with the post-processing that the file has.
+    """The float model with the same post-processing as the file.
 
     Args:
       model: a model of `mobiledets_tf.models.build_detector`.
@@ -52,16 +52,16 @@ class KerasDetector:
 
 
 class FileDetector:
-    """A .tflite file, with post-processing or, of this project, without.
+    """A .tflite file with post-processing, or a file of this project without it.
 
     Args:
       model: a path, or the bytes of a file.
-      anchors: [anchors, 4]; needed for a file without post-processing.
-      suppression: settings for a file without post-processing.
-      threads: of the runtime.
+      anchors: [anchors, 4]; used for a file without post-processing.
+      suppression: settings used for a file without post-processing.
+      threads: number of threads of the runtime.
 
     Raises:
-      InputError: the file cannot be run, or it is no detector.
+      InputError: the file cannot be run, or is not a detector.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class _RawFile:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """An image with what each detector found, for a picture."""
+    """An image with the detections of each detector, for a picture."""
 
     name: str
     pixels: np.ndarray
@@ -132,10 +132,10 @@ class Evaluation:
     """Metrics of several detectors on the same images.
 
     Attributes:
-      metrics: for each detector the twelve COCO numbers.
-      results: for each detector its detections as COCO results.
-      images: how many images were evaluated.
-      shown: a few of them, for a picture.
+      metrics: the twelve COCO metrics of each detector.
+      results: the detections of each detector as COCO results.
+      images: number of images evaluated.
+      shown: a few of the images, for a picture.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -149,21 +149,21 @@ def evaluate(
     max_images: int | None = None, show: int = 0, progress=lambda iterable, total: iterable,
     shown_detectors: Collection[str] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Runs detectors over the images of TFRecords and measures them with pycocotools.
+    """Runs detectors over the images of TFRecords and scores them with pycocotools.
 
     Args:
-      detectors: by name.
+      detectors: the detectors, by name.
       files: shards with the Object Detection API's features.
-      image_size: (height, width) the networks take.
-      max_images: only the first so many; None for all.
-      show: how many images to keep for a picture.
-      progress: wraps the records, given them and their number.
-      shown_detectors: those in the picture; None for all.
+      image_size: (height, width) of the networks' input.
+      max_images: evaluate only this many images, the first ones; None for all.
+      show: number of images to keep for a picture.
+      progress: wraps the records; called with the iterable and their number.
+      shown_detectors: names of the detectors in the picture; None for all.
 
     Raises:
-      InputError: no image, a damaged record, or an image that cannot be decoded.
-      CheckFailed: a detector gives numbers that are not finite, or fewer images were seen
-        than the ground truth holds; no metric is given then.
+      InputError: there is no image, a record is damaged, or an image cannot be decoded.
+      CheckFailed: a detector returns values that are not finite, or fewer images were read than the
+        ground truth contains; no metrics are returned then.
     """
     ground_truth = _limited(records.ground_truth(files), max_images)
     wanted = ground_truth["images"]
@@ -172,7 +172,7 @@ def evaluate(
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     seen, shown = set(), []
     examples = itertools.islice(records.read_examples(files), max_images)
-    # The images of the ground truth are in the order of the records.
+    # The ground truth lists its images in the order of the records.
     for image, example in zip(wanted, progress(examples, len(wanted)), strict=False):
         pixels = images.decode(example.encoded, example.image_id)
         network_input = images.normalize(images.resize(pixels, image_size))[np.newaxis]
@@ -196,7 +196,7 @@ def _check_finite(name: str, detections: Detections, image_id: str) -> None:
 
 
 def _limited(ground_truth: dict[str, Any], max_images: int | None) -> dict[str, Any]:
-    """The ground truth of the first images only."""
+    """Limits the ground truth to the first images."""
     if max_images is None:
         return ground_truth
     kept = ground_truth["images"][:max_images]

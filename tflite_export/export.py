@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified folder: detector.tflite, labels.txt, report.json, report.html."""
+"""Exports a checkpoint to a verified folder: detector.tflite, labels.txt, report.json, report.html."""
 
 import dataclasses
 import itertools
@@ -45,29 +45,29 @@ FRESH_WEIGHTS = "fresh weights, for timing only"
 SHOWN_IMAGES = 6
 # Images on which every tensor of the int8 file is compared with the float file's.
 COMPARED_IMAGES = 4
-# Threads on which a file with regular suppression is evaluated: it loses a class there.
+# Thread counts for evaluating a file with regular suppression, which loses a class on several threads.
 _THREADS = (1, 2, 4)
-# Fresh weights give no class a score above the threshold then. At the usual prior of 0.01 each
-# anchor would be a candidate in each class, and the post-processing takes several times as
-# long as the network: no trained detector is like that.
+# With this bias, fresh weights score no class above the threshold. With the usual prior of 0.01 every
+# anchor would be a candidate in every class, and post-processing would take several times as long as
+# the network, unlike with any trained detector.
 _FRESH_CLASS_BIAS = -30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that an export depends on.
+    """Everything that an export depends on.
 
     Attributes:
       source: the network and its weights.
-      options: what kind of file.
-      calibration_files: TFRecord files; empty for noise.
-      eval_files: TFRecord files; empty for no evaluation.
-      calibration_images: how many images set the ranges.
-      max_eval_images: only the first so many; None for all.
-      max_ap_drop: the gate: how much lower than the float model's the file's AP may be.
-      max_output_error: a second gate: the relative error of the int8 file's raw outputs.
-      seed: of fresh weights and of the draw of calibration images.
-      bundle: also write a folder to deploy.
+      options: the kind of file to write.
+      calibration_files: TFRecord files; empty to calibrate with noise.
+      eval_files: TFRecord files; empty to skip evaluation.
+      calibration_images: number of images that set the activation ranges.
+      max_eval_images: evaluate only this many images, the first ones; None for all.
+      max_ap_drop: gate: maximum allowed drop of AP from the float model to the file.
+      max_output_error: second gate: maximum relative error of the int8 file's raw outputs.
+      seed: seed of fresh weights and of the sample of calibration images.
+      bundle: also write a deployment folder.
     """
 
     source: Source
@@ -87,11 +87,11 @@ class Settings:
 
     @property
     def file_kind(self) -> str:
-        """What the report calls the exported file."""
+        """Name of the exported file in the report."""
         return "int8" if self.is_int8 else "float_tflite"
 
 
-# Wraps an iterable: (iterable, total, what, stream or None) -> iterable.
+# Wraps an iterable and returns one: (iterable, total, description, stream or None) -> iterable.
 Progress = Callable[..., Iterable]
 
 
@@ -100,20 +100,20 @@ def _silent(iterable, total, what, stream=None):
 
 
 def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress = _silent) -> dict[str, Any]:
-    """Exports, measures and writes a folder, whole or not at all.
+    """Exports and measures a detector and writes the folder, either completely or not at all.
 
     Args:
       settings: what to export and how.
-      output_dir: the folder; the artefacts of an earlier export in it are replaced.
-      progress: shows how far calibration and evaluation are.
+      output_dir: the folder to write; artefacts of an earlier export in it are replaced.
+      progress: shows the progress of calibration and evaluation.
 
     Returns:
       The report.
 
     Raises:
-      InputError: the checkpoint or the data is not what it should be.
-      CheckFailed: a gate is not passed (the folder is written), or an evaluation was not
-        complete (it is not).
+      InputError: the checkpoint or the data is missing or invalid.
+      CheckFailed: a gate failed (the folder is still written), or an evaluation was incomplete (the
+        folder is not written).
     """
     source = settings.source
     anchors = postprocess.anchors(source.scaled(), source.image_size)
@@ -148,7 +148,7 @@ def _with_metadata(model: bytes, settings: Settings) -> bytes:
 
 
 def _load(settings: Settings, calibration, wrap) -> tuple[keras.Model, keras.Model, str | None]:
-    """(the float detector, the network to convert, where int8 ranges of activations come from)."""
+    """Returns the float detector, the network to convert, and the source of int8 activation ranges."""
     if settings.options.quantization != "qat":
         detector = load_detector(settings.source, settings.seed)
         return detector, detector, "calibration" if settings.is_int8 else None
@@ -168,15 +168,15 @@ def _calibration_progress(calibration: quantize.Calibration | None, progress: Pr
 
 
 def _float_folder(beside: Path):
-    """For the float file that an int8 file is compared with; it is not shipped."""
+    """Creates a folder for the float file that an int8 file is compared with; it is not shipped."""
     return tempfile.TemporaryDirectory(prefix=".float-", dir=beside.parent)
 
 
 def load_detector(source: Source, seed: int = 0) -> keras.Model:
-    """The float detector with the weights of its checkpoint, or fresh ones.
+    """Builds the float detector with the weights of its checkpoint, or with fresh weights.
 
     Raises:
-      InputError: the checkpoint is missing or of another network.
+      InputError: the checkpoint is missing or belongs to another network.
     """
     keras.utils.set_random_seed(seed)
     bias = {"class_bias": _FRESH_CLASS_BIAS} if source.checkpoint is None else {}
@@ -213,12 +213,12 @@ def _evaluate(
 
 
 def _measured(path: Path, anchors, settings: Suppression, threads: int = 1) -> FileDetector:
-    """The detector of a file with other settings of its post-processing."""
+    """Returns a file's detector with different post-processing settings."""
     return FileDetector(suppression.changed(path.read_bytes(), settings), anchors, settings, threads)
 
 
 def _variants(path: Path, anchors, measured: Suppression) -> dict[str, Detector]:
-    """The file as it is shipped, and with each suppression: `fast`, and `regular` on so many threads."""
+    """Returns the file as shipped, and with `fast` and `regular` suppression, the latter by thread count."""
     regular = dataclasses.replace(measured, nms="regular")
     return {
         "as_shipped": FileDetector(path, anchors, measured),
@@ -228,7 +228,7 @@ def _variants(path: Path, anchors, measured: Suppression) -> dict[str, Detector]
 
 
 def _nms_section(settings: Settings, metrics: dict[str, dict[str, float]]) -> dict[str, Any] | None:
-    """AP of the file as shipped and with either suppression; what regular costs on several threads."""
+    """Returns AP as shipped and with each suppression, and what `regular` loses on several threads."""
     if "as_shipped" not in metrics:
         return None
 
@@ -301,7 +301,7 @@ def _evaluation_section(settings: Settings, evaluation: Evaluation | None) -> di
 
 
 def _split(shards: tuple[str, ...]) -> str | None:
-    """The name that all shards share before their number: `val` of val-00000-of-00004.tfrecord."""
+    """Returns the prefix that all shards share: `val` for val-00000-of-00004.tfrecord."""
     names = {re.sub(r"-\d+-of-\d+.*$", "", os.path.basename(file)) for file in shards}
     return ", ".join(sorted(names)) or None
 
@@ -309,7 +309,7 @@ def _split(shards: tuple[str, ...]) -> str | None:
 def _gate_section(
     settings: Settings, metrics: dict[str, dict[str, float]], error: QuantizationError | None
 ) -> dict[str, Any] | None:  # fmt: skip
-    """How much the file's AP is below the float model's, its outputs' error, and what is allowed."""
+    """Returns the file's drop of AP from the float model, the error of its outputs, and the limits."""
     if not metrics and error is None:
         return None
     drop = metrics["float"]["AP"] - metrics[settings.file_kind]["AP"] if metrics else None
@@ -353,7 +353,7 @@ def _write(folder: Path, source: Source, evaluation: Evaluation | None, content:
 
 
 def _write_results(folder: Path, results: list[dict[str, Any]], settings: Settings) -> None:
-    """The detections of the file that AP was measured on, with the ids of the data's annotation file."""
+    """Writes the detections that the file's AP was measured on, with the data's original category ids."""
     names = dict(enumerate(settings.source.labels, 1))
     ids = records.coco_category_ids(settings.eval_files, names)
     own = [found | {"category_id": ids.get(found["category_id"], found["category_id"])} for found in results]

@@ -1,7 +1,7 @@
-"""A .tflite detector with a post-process op, whoever made it, run with LiteRT. No TensorFlow here.
+"""Runs a .tflite detector with a post-process op, from any source, with LiteRT. Needs no TensorFlow.
 
-The outputs are found by the op that makes them: it writes boxes, classes, scores and their number in this
-order, whatever the file calls them and however it lists them.
+The outputs are identified by the op that writes them: it writes boxes, classes, scores and their count in
+this order, whatever the file's names for them and however it lists them.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from tflite_export.pixels import quantize
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image, best first.
+    """The detections in one image, in descending order of score.
 
     Attributes:
-      boxes: [n, 4] float32 (ymin, xmin, ymax, xmax) in parts of the image, in [0, 1].
+      boxes: [n, 4] float32 (ymin, xmin, ymax, xmax) as fractions of the image, in [0, 1].
       scores: [n] float32.
       classes: [n] int, counted from 1 as in label maps.
     """
@@ -33,24 +33,24 @@ class Detections:
 def first(
     boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, count: np.ndarray, first_class: int = 1
 ) -> Detections:  # fmt: skip
-    """Batched outputs as the detections of the first image, without the padding.
+    """Converts batched outputs to the detections of the first image, without the padding.
 
-    `first_class` is the number that the outputs give to the first class.
+    `first_class` is the number that the outputs use for the first class.
     """
     kept = slice(int(count.flat[0]))
-    # Twice as fast as np.clip on so few numbers.
+    # On so few numbers this is twice as fast as np.clip.
     inside = np.minimum(np.maximum(boxes[0][kept], 0), 1)
     return Detections(inside, scores[0][kept], classes[0][kept].astype(int) + (1 - first_class))
 
 
 class PostprocessedFile:
-    """A detector that ends in `TFLite_Detection_PostProcess`.
+    """A detector whose last operation is `TFLite_Detection_PostProcess`.
 
     Args:
       model: a path, or the bytes of a file.
-      threads: of the runtime.
-      delegates: loaded ones, of an accelerator.
-      name: of the file in messages; default: the path.
+      threads: number of threads of the runtime.
+      delegates: loaded delegates of an accelerator.
+      name: name of the file in messages; default: the path.
 
     Raises:
       InputError: the file cannot be run, has no post-processing, or its input is not one RGB image.
@@ -77,13 +77,13 @@ class PostprocessedFile:
         self.input_dtype: np.dtype = np.dtype(self._input["dtype"])
 
     def __call__(self, image: np.ndarray) -> Detections:
-        """Detects in an image [1, height, width, 3] float32 in [-1, 1], quantised as the input asks."""
+        """Detects in an image [1, height, width, 3] float32 in [-1, 1]; quantises it if the file requires."""
         if self.input_dtype != np.float32:
             image = quantize(image, self.input_dtype, *self._input["quantization"])
         return self.run(image)
 
     def run(self, values: np.ndarray) -> Detections:
-        """Detects in an input as the file takes it."""
+        """Detects in an image that already has the file's input dtype and shape."""
         self._interpreter.set_tensor(self._input["index"], values)
         self._interpreter.invoke()
         boxes, classes, scores, count = map(self._interpreter.get_tensor, self._outputs)

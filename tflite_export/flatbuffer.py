@@ -1,4 +1,4 @@
-"""A .tflite file as objects of the schema, which can be changed, and back to bytes."""
+"""Converts a .tflite file to modifiable objects of the schema, and back to bytes."""
 
 import flatbuffers
 import numpy as np
@@ -7,8 +7,8 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledets_tf.errors import InputError
 from tflite_export.inspect import FILE_IDENTIFIER, READ_ERRORS
 
-# The schema asks for it (`force_align`): runtimes read constants where they lie in the file. The
-# generated Python code leaves it out.
+# The schema requires this alignment (`force_align`), because runtimes read constants in place. The
+# generated Python code does not apply it.
 _ALIGNMENT = 16
 
 
@@ -23,7 +23,7 @@ class _AlignedBuilder(flatbuffers.Builder):
 
 
 def unpack(data: bytes) -> schema.ModelT:
-    """The file's tables; what follows them (the archive of its metadata) is left out.
+    """Returns the file's tables, without the data appended after them (the archive of its metadata).
 
     Raises:
       InputError: the file is damaged.
@@ -35,7 +35,7 @@ def unpack(data: bytes) -> schema.ModelT:
 
 
 def pack(model: schema.ModelT) -> bytes:
-    """The bytes of a .tflite file, its constants on 16 bytes."""
+    """Returns the bytes of a .tflite file, with its constants aligned to 16 bytes."""
     sizes = (len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     builder = _AlignedBuilder(sum(sizes) + 2**18)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)

@@ -1,4 +1,4 @@
-"""Where images come from: a file, a folder, a video, a camera. Read and written with OpenCV."""
+"""Sources of images: a file, a folder, a video or a camera. Reads and writes images with OpenCV."""
 
 import contextlib
 import dataclasses
@@ -16,28 +16,28 @@ from tflite_export.native_output import held_back
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _CAMERA = re.compile(r"camera:(\d{1,3})")
-# Containers count frames by their length in time: a few may be missing from a whole video.
+# Containers derive the frame count from the duration, so a complete video may have slightly fewer frames.
 _WHOLE = 0.95
 _FRAMES_PER_S = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """An image with its name: a path inside the folder, or a number in a video."""
+    """An image and its name, which is a path inside the folder or a number in a video."""
 
     name: str
     pixels: np.ndarray
 
 
 def read_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> np.ndarray:
-    """RGB pixels [height, width, 3] uint8 of an image file, turned upright as its EXIF tag says.
+    """Reads RGB pixels [height, width, 3] uint8 of an image file, rotated according to its EXIF tag.
 
     Args:
-      path: the file.
-      size: (width, height) of its annotation: a picture annotated before it was turned stays so.
+      path: the image file.
+      size: (width, height) of its annotation; an image that was annotated unrotated is not rotated.
 
     Raises:
-      InputError: no such file, no image, or of another size than annotated.
+      InputError: the file is missing, is no image, or its size differs from the annotation.
     """
     path = os.fspath(path)
     try:
@@ -63,10 +63,10 @@ def _decoded(path: str, how: int) -> np.ndarray | None:
 
 
 class Folder:
-    """The images of a folder and the folders in it, or one image.
+    """The images of a folder and its subfolders, or a single image.
 
     Raises:
-      InputError: nothing there.
+      InputError: there is no image.
     """
 
     is_video = False
@@ -90,18 +90,18 @@ class Folder:
         return len(self.names)
 
     def read(self, name: str, size: tuple[int, int] | None = None) -> Frame:
-        """One of `names`; raises as `read_image`."""
+        """Reads the image with one of `names`; raises the same errors as `read_image`."""
         return Frame(name, read_image(self.folder / name, size))
 
 
 class Video:
-    """The frames of a video file or a camera, in their order.
+    """The frames of a video file or a camera, in order.
 
     Args:
-      source: a path, or `camera:0`.
+      source: a path, or a camera such as `camera:0`.
 
     Raises:
-      InputError: it cannot be opened.
+      InputError: the video or the camera cannot be opened.
     """
 
     is_video = True
@@ -119,11 +119,11 @@ class Video:
             )  # fmt: skip
         self.frames_per_s = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_S
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        # Streams say 0 or a negative number.
+        # Live streams report 0 or a negative number.
         self.count = count if count > 0 and not self.is_camera else None
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames. After the last of a video that is cut short, CheckFailed."""
+        """Yields the frames; raises CheckFailed after the last frame of a truncated video."""
         number = 0
         while True:
             with held_back():
@@ -138,15 +138,15 @@ class Video:
             raise CheckFailed(f"video {self._source!r} ends after {number} of {self.count} frames; it is cut")
 
     def close(self) -> None:
-        """Lets the file or the camera go."""
+        """Releases the file or the camera."""
         self._capture.release()
 
 
 def open_source(path: str) -> Folder | Video:
-    """What `--images` names: an image, a folder, a video file or `camera:N`.
+    """Opens what `--images` names: an image, a folder, a video file or `camera:N`.
 
     Raises:
-      InputError: none of these, or nothing there.
+      InputError: the path is none of these, or does not exist.
     """
     if path.startswith("camera:"):
         if not _CAMERA.fullmatch(path):
@@ -164,7 +164,7 @@ def open_source(path: str) -> Folder | Video:
 
 
 class VideoWriter:
-    """An .mp4 file of frames, which all have the size of the first."""
+    """An .mp4 file; all frames have the size of the first one."""
 
     def __init__(self, path: str | os.PathLike, frames_per_s: float):
         self._path, self._rate, self._writer = os.fspath(path), frames_per_s, None
@@ -181,24 +181,24 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
-        """Ends the file."""
+        """Finishes and closes the file."""
         if self._writer is not None:
             self._writer.release()
 
 
-# Colours that are told apart, of classes in turn; RGB.
+# Distinguishable colours (RGB), assigned to classes in turn.
 _COLOURS = ((230, 60, 60), (40, 160, 70), (60, 110, 230), (240, 150, 30), (150, 70, 190), (20, 160, 170),
             (220, 80, 160), (130, 110, 40))  # fmt: skip
 
 
 def annotated(pixels: np.ndarray, boxes: np.ndarray, texts: Sequence[str], classes: np.ndarray) -> np.ndarray:
-    """A copy of an image with boxes and what is in them.
+    """Returns a copy of an image with boxes and their labels drawn on it.
 
     Args:
       pixels: [height, width, 3] uint8, RGB.
-      boxes: [n, 4] (ymin, xmin, ymax, xmax) in parts of the image.
-      texts: of each box. Letters that OpenCV's font lacks are shown as `?`.
-      classes: ids, which choose the colours.
+      boxes: [n, 4] (ymin, xmin, ymax, xmax) as fractions of the image.
+      texts: the label of each box. Letters that OpenCV's font lacks are shown as `?`.
+      classes: class ids of the boxes, which determine the colours.
     """
     picture = np.ascontiguousarray(pixels).copy()
     height, width = picture.shape[:2]
@@ -218,7 +218,7 @@ def annotated(pixels: np.ndarray, boxes: np.ndarray, texts: Sequence[str], class
 
 
 def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
-    """Writes an image, atomically; the name's ending says its format."""
+    """Writes an image atomically; the file name's extension determines the format."""
     from mobiledets_tf import files
 
     done, data = cv2.imencode(Path(path).suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))

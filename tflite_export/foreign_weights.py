@@ -1,4 +1,4 @@
-"""One entrance for weights of any origin: checkpoints of this project, TF1 checkpoints, .tflite files."""
+"""Reads weights of any origin: checkpoints of this project, TF1 checkpoints and .tflite files."""
 
 import os
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ def read(
     """Reads a TF1 checkpoint or a .tflite file; see `tf1_checkpoint.read`, `import_weights.read`.
 
     Raises:
-      InputError: neither, or it does not fit.
+      InputError: the path is neither, or its weights do not fit.
     """
     if os.path.isfile(path) and _is_tflite(path):
         account = import_weights.read(path, architecture, num_classes, depth_multiplier)
         if image_size is not None and account.target.image_size != image_size:
-            # Weights do not depend on the size of the image.
+            # Weights do not depend on the image size.
             account = import_weights.resized(account, image_size)
         return account
     if path.endswith(".tflite"):
@@ -35,18 +35,18 @@ def read(
 
 
 def read_for(path: str, target: Target, names: Mapping[int, str] | None = None) -> Account:
-    """Reads weights for a detector: of that network where they are its own, else of the network they are of.
+    """Reads weights for a detector, as those of its own network or of the network that they belong to.
 
-    A folder of this project says which network that is. Foreign weights are those of the detector, or of a
-    published network at the detector's width or at its full one.
+    A folder of this project records which network its weights belong to. Other weights are tried as those of
+    the detector itself, then as those of a published network at the detector's width, then at full width.
 
     Args:
       path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
-      target: the wanted detector.
-      names: class id -> name, of its classes; a folder of this project may have had others.
+      target: the detector that the weights are for.
+      names: class names of the detector by class id; a folder of this project may have had other classes.
 
     Raises:
-      InputError: no weights, or damaged ones, or those of a network that is not known.
+      InputError: there are no weights, or they are damaged or belong to an unknown network.
     """
     if initial_weights.is_own(path):
         theirs = initial_weights.described(path, target.image_size)

@@ -1,4 +1,4 @@
-"""Images as the network sees them: one path for calibration, evaluation and both runtimes."""
+"""Prepares images for the network, in the same way for calibration, evaluation and both runtimes."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ from mobiledets_tf.errors import InputError
 
 
 def decode(encoded: bytes, name: str) -> np.ndarray:
-    """Pixels of an encoded image: [height, width, 3] uint8.
+    """Decodes an image to pixels [height, width, 3] uint8.
 
     Raises:
-      InputError: the bytes are not an image; `name` says which one.
+      InputError: the bytes are not an image; the message contains `name`.
     """
     try:
         return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
@@ -21,10 +21,10 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resizes to (height, width) as training does: [height, width, 3] float32 in 0..255.
+    """Resizes to (height, width) as training does; returns [height, width, 3] float32 in 0..255.
 
-    It is the function behind the API's `fixed_shape_resizer`: bilinear on float pixels, with
-    the corner-aligned sampling grid of TF1. Another resize moves AP by itself.
+    This uses the function behind the API's `fixed_shape_resizer`: bilinear on float pixels, with the
+    corner-aligned sampling grid of TF1. Another resize method would by itself change AP.
     """
     enable_object_detection()
     from object_detection.core import preprocessor
@@ -35,12 +35,12 @@ def resize(pixels: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
-    """0..255 to [-1, 1] float32, as the API's MobileDet extractors do."""
+    """Scales 0..255 to [-1, 1] float32, as the API's MobileDet extractors do."""
     return np.asarray(pixels, np.float32) * np.float32(2 / 255) - np.float32(1)
 
 
 def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.ndarray:
-    """An encoded image as the float network takes it: [1, height, width, 3] in [-1, 1].
+    """Converts an encoded image to the float network's input: [1, height, width, 3] in [-1, 1].
 
     Raises:
       InputError: the image cannot be decoded.
@@ -51,20 +51,20 @@ def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.
 def batches(
     files: list[str], image_size: tuple[int, int], count: int = 128, batch: int = 16, seed: int = 0
 ) -> list[np.ndarray]:
-    """Images drawn from TFRecord shards, in batches of one size; damaged records are passed over.
+    """Samples images from TFRecord shards, in batches of equal size; damaged records are skipped.
 
     Args:
       files: shards with the Object Detection API's features.
-      image_size: (height, width) the network takes.
-      count: how many at most.
-      batch: images of a batch; fewer where there are no more.
-      seed: of the draw.
+      image_size: (height, width) of the network's input.
+      count: maximum number of images.
+      batch: images in a batch; reduced if there are fewer images.
+      seed: seed of the sample.
 
     Returns:
-      float32 [batch, height, width, 3] in [-1, 1], at least one.
+      At least one batch, float32 [batch, height, width, 3] in [-1, 1].
 
     Raises:
-      InputError: no shard holds an image, or one cannot be decoded.
+      InputError: no shard contains an image, or an image cannot be decoded.
     """
     index, found = RecordIndex(files), []
     for number in np.random.default_rng(seed).permutation(len(index)):

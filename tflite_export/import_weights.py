@@ -1,12 +1,13 @@
-"""Weights of a .tflite detector back into the Keras network.
+"""Imports the weights of a .tflite detector into the Keras network.
 
-A file holds convolutions with batch normalisation folded in and no names to rely on. Its
-convolutions form a tree: the parent of one is the last convolution before its input, whatever
-additions, activations, gates or type changes lie between. The same tree follows from our own
-lowering, so that the two are walked together, compared by kind, kernel shape and strides.
+In a file, batch normalisation is folded into the convolutions, and names are not reliable. Its
+convolutions form a tree: the parent of a convolution is the last convolution before its input,
+whatever additions, activations, gates or type conversions lie between. The project's own lowering
+yields the same tree, so both trees are traversed together and compared by operation, kernel shape and
+strides.
 
-Reads what the old TOCO converter wrote (uint8, one scale a tensor) and what today's writes (int8,
-one scale a channel; float32; float16 weights behind DEQUANTIZE).
+The module reads files of the old TOCO converter (uint8, one scale per tensor) and of the current
+converter (int8, one scale per channel; float32; float16 weights behind DEQUANTIZE).
 """
 
 import dataclasses
@@ -36,16 +37,16 @@ _FRESH_NORM = "folded into the convolution: identity, with the bias as its shift
 
 @dataclass
 class Node:
-    """A convolution of a file with those that follow it.
+    """A convolution of a file, with the convolutions that follow it.
 
     Attributes:
-      index: of the operation.
-      depthwise: its kind.
-      kernel: name and value, float32 [height, width, in, out] (out 1 for a depthwise one).
+      index: index of the operation.
+      depthwise: whether it is a depthwise convolution.
+      kernel: name and value, float32 [height, width, in, out] (out is 1 if depthwise).
       bias: name and value, float32 [out].
-      strides: of the operation.
-      feeds_scores: whether a LOGISTIC follows without a convolution between.
-      children: the convolutions that follow.
+      strides: strides of the operation.
+      feeds_scores: whether a LOGISTIC follows with no other convolution between.
+      children: the next convolutions.
     """
 
     index: int
@@ -61,7 +62,7 @@ class Node:
         return not self.children
 
     def fits(self, conv: Convolution) -> bool:
-        """Whether kind, kernel shape and strides are those of a convolution of ours."""
+        """Returns whether operation, kernel shape and strides equal those of a convolution of the network."""
         same_shape = self.kernel[1].shape == conv.kernel_shape
         return self.depthwise == conv.op.depthwise and same_shape and self.strides == conv.op.strides
 
@@ -80,14 +81,14 @@ def read(
 
     Args:
       path: an SSDLite MobileDet, quantised or float, with or without post-processing.
-      architecture: default: the published network that fits.
-      num_classes: default: that of the file. With another one the last convolutions of the class
-        predictors stay fresh.
-      depth_multiplier: that the file was made with.
+      architecture: the architecture of the file; default: the published network that fits.
+      num_classes: number of classes of the network; default: that of the file. With another number, the
+        last convolutions of the class predictors keep their fresh weights.
+      depth_multiplier: the depth multiplier that the file was made with.
 
     Raises:
-      InputError: no .tflite file, damaged, or not a file of this network (the first difference
-        is given).
+      InputError: the file is no .tflite file, is damaged, or contains another network (the message
+        names the first difference).
     """
     stem, image_size = _Graph(path).tree()
     in_file = _num_classes(stem, path)
@@ -105,18 +106,18 @@ def read(
 
 
 def resized(account: Account, image_size: tuple[int, int]) -> Account:
-    """The same weights for another size of image."""
+    """Returns the same weights for another image size."""
     return dataclasses.replace(account, target=dataclasses.replace(account.target, image_size=image_size))
 
 
 class _Differs(Exception):
-    """Where a file and a network part."""
+    """A file differs from a network; the message says where."""
 
 
 def _fill(account: Account, stem: Node, classes_in_file: int) -> None:
     target = account.target
     scaled = target.architecture.scaled(target.depth_multiplier)
-    # Walked with the file's own class count; what depends on it is left out afterwards.
+    # The trees are compared with the file's own class count; weights that depend on it are left out later.
     ours = list(convolutions(scaled, classes_in_file, target.image_size))
     for conv, node in _match(ours, stem):
         if conv.depends_on_classes and classes_in_file != target.num_classes:
@@ -142,10 +143,10 @@ def _take(account: Account, conv: Convolution, node: Node) -> None:
 
 
 def _match(ours: list[Convolution], stem: Node) -> Iterator[tuple[Convolution, Node]]:
-    """Pairs every convolution of ours with one of the file.
+    """Pairs every convolution of the network with one of the file.
 
     Raises:
-      _Differs: at the first one without a partner, or where the file has more.
+      _Differs: at the first convolution without a partner, or if the file has further ones.
     """
     trunk = [conv for conv in ours if not conv.layer.startswith("predictor")]
     ends = _map_ends(trunk)
@@ -166,9 +167,9 @@ def _match(ours: list[Convolution], stem: Node) -> Iterator[tuple[Convolution, N
 
 
 def _map_ends(trunk: list[Convolution]) -> dict[str, int]:
-    """Name of the convolution that ends each of the six maps -> the map's number.
+    """Maps the name of the convolution that ends each of the six feature maps to the map's number.
 
-    C4 is the end of block 5, C5 that of the backbone; the extra levels follow.
+    C4 is the end of block 5, C5 the end of the backbone; the extra levels follow.
     """
     last_of = {conv.layer: conv.name for conv in trunk}
     backbone = [layer for layer in last_of if not layer.startswith("extra")]
@@ -178,7 +179,7 @@ def _map_ends(trunk: list[Convolution]) -> dict[str, int]:
 
 
 def _is_predictor(node: Node) -> bool:
-    """A depthwise convolution with nothing behind it but one convolution."""
+    """Returns whether this is a depthwise convolution followed by exactly one last convolution."""
     return node.depthwise and len(node.children) == 1 and node.children[0].is_leaf
 
 
@@ -207,7 +208,7 @@ def _all_nodes(node: Node) -> Iterator[Node]:
 
 
 def _num_classes(stem: Node, path) -> int:
-    """From the first class predictor found: slots an anchor, less the background."""
+    """Derives the class count from a class predictor: scores for an anchor, minus the background."""
     leaves = [n for n in _all_nodes(stem) if n.is_leaf and n.feeds_scores]
     boxes = [n for n in _all_nodes(stem) if n.is_leaf and not n.feeds_scores]
     if len(leaves) != len(ANCHORS_PER_LOCATION) or len(boxes) != len(leaves):
@@ -223,7 +224,7 @@ def _num_classes(stem: Node, path) -> int:
 
 
 class _Graph:
-    """The operations of a .tflite file as a tree of convolutions."""
+    """The operations of a .tflite file, as a tree of convolutions."""
 
     def __init__(self, path: str | os.PathLike):
         self._name = os.fspath(path)
@@ -257,14 +258,14 @@ class _Graph:
         return found
 
     def tree(self) -> tuple[Node, tuple[int, int]]:
-        """The first convolution, with all that follow it, and (height, width) of the image."""
+        """Returns the first convolution, with all that follow it, and (height, width) of the image."""
         try:
             return self._tree()
         except inspect.READ_ERRORS as error:
             raise InputError(f"model {self._name!r} is damaged or no detector: {error}") from error
 
     def _tree(self) -> tuple[Node, tuple[int, int]]:
-        # Tensor -> index of the last convolution before it; operations are in order of execution.
+        # Maps a tensor to the index of the last convolution before it; operations are in order of execution.
         parent: dict[int, int | None] = {self._graph_input: None}
         nodes: dict[int, Node] = {}
         roots = []
@@ -277,7 +278,7 @@ class _Graph:
                 else:
                     roots.append(node)
                 after = op.index
-            elif not before:  # A constant's own path, such as DEQUANTIZE of float16 weights.
+            elif not before:  # The path of a constant, such as DEQUANTIZE of float16 weights.
                 continue
             else:
                 after = max((b for b in before if b is not None), default=None)
@@ -291,7 +292,7 @@ class _Graph:
         return roots[0], (int(shape[1]), int(shape[2]))
 
     def _mark_scores(self, tensor: int, nodes: dict[int, Node]) -> None:
-        """Marks the convolutions that lead to a LOGISTIC with none between."""
+        """Marks the convolutions that lead to a LOGISTIC without another convolution between."""
         producer = {o: n for n, outputs in enumerate(self._outputs) for o in outputs}
         waiting = [tensor]
         while waiting:
@@ -306,7 +307,7 @@ class _Graph:
     def _node(self, op: inspect.Operator, inputs: list[int]) -> Node:
         depthwise = op.name == "DEPTHWISE_CONV_2D"
         weights = self._constant(inputs[1])
-        # [out, height, width, in], or [1, height, width, channels]: ours are [h, w, in, out].
+        # The file has [out, height, width, in] or [1, height, width, channels], Keras [h, w, in, out].
         kernel = np.transpose(weights, (1, 2, 3, 0))
         channels = kernel.shape[2] if depthwise else kernel.shape[3]
         has_bias = len(inputs) > 2 and inputs[2] >= 0
@@ -323,12 +324,12 @@ class _Graph:
         return f"{index}:{self._tensors[index].name}"
 
     def _constant(self, index: int, of_bias: list[int] | None = None) -> np.ndarray:
-        """A constant as float32, dequantised.
+        """Returns a constant as float32, dequantised.
 
         Args:
-          index: of the tensor.
-          of_bias: the inputs of its convolution where it is a bias: one without a scale of its own
-            has that of input times weights.
+          index: index of the tensor.
+          of_bias: inputs of the convolution if the constant is its bias; a bias without a scale uses the
+            scale of the input times that of the weights.
         """
         tensor = self._tensors[index]
         if not tensor.is_constant:

@@ -1,4 +1,4 @@
-"""What is inside a .tflite file: operations, tensors, signatures. Reads any file, ours or not."""
+"""Reads the operations, tensors and signatures of any .tflite file, whoever made it."""
 
 import collections
 import dataclasses
@@ -12,13 +12,13 @@ from ai_edge_litert import schema_py_generated as schema
 from mobiledets_tf.errors import InputError
 
 FILE_IDENTIFIER = b"TFL3"
-# Of the post-processing; here, so that readers of files need no TensorFlow.
+# The post-processing operation, defined here so that readers of files need no TensorFlow.
 CUSTOM_OP = "TFLite_Detection_PostProcess"
-# What compilers leave in place of the operations that they map, and whose they are.
+# Operations that compilers write in place of those that they map, and the chips they are for.
 COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
-# Bytes of constants that are read: axes, paddings, strides.
+# Maximum bytes of a constant whose values are read: axes, paddings, strides.
 _SHORT = 64
-# What the generated readers raise on damaged files.
+# Errors that the generated readers raise on damaged files.
 READ_ERRORS = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)
 _FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
 
@@ -35,15 +35,15 @@ class Tensor:
     """A tensor of a subgraph.
 
     Attributes:
-      name: as the file has it; the converter joins names of fused layers with `;`.
-      dtype: `INT8`, `FLOAT32`, ... of the schema.
-      shape: as stored; empty for a scalar or where the file leaves it open.
-      is_dynamic: a dimension is open (-1 in the shape signature).
+      name: name in the file; the converter joins the names of fused layers with `;`.
+      dtype: the schema's name of the type, such as `INT8` or `FLOAT32`.
+      shape: shape as stored; empty for a scalar or if the file does not specify it.
+      is_dynamic: whether a dimension is not fixed (-1 in the shape signature).
       size: bytes of its constant data; 0 for an activation.
-      scales, zero_points: of its quantisation; empty where there is none.
-      values: of a short constant of int32 (axes, paddings, strides, shapes); else empty.
-      is_variable: keeps its content from one inference to the next.
-      index: in the subgraph.
+      scales, zero_points: quantisation parameters; empty if there are none.
+      values: values of a short int32 constant (axes, paddings, strides, shapes), otherwise empty.
+      is_variable: whether it keeps its content from one inference to the next.
+      index: index in the subgraph.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """One operation, with its tensors. `name` of a custom one is its custom code."""
+    """One operation with its tensors. The `name` of a custom operation is its custom code."""
 
     index: int
     name: str
@@ -80,13 +80,13 @@ class Operator:
 
     @property
     def activations(self) -> tuple[Tensor, ...]:
-        """Inputs and outputs that are no constants."""
+        """Inputs and outputs that are not constants."""
         return tuple(t for t in (*self.inputs, *self.outputs) if not t.is_constant)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """A .tflite file. Operators, inputs and outputs are those of its first subgraph."""
+    """A .tflite file. Its operators, inputs and outputs are those of the first subgraph."""
 
     size: int
     subgraphs: int
@@ -96,29 +96,29 @@ class ModelFile:
     signatures: dict[str, dict[str, list[str]]]
 
     def histogram(self) -> dict[str, int]:
-        """How many operations of each kind, the most frequent first."""
+        """Counts the operations of each kind, with the most frequent first."""
         counts = collections.Counter(op.name for op in self.operators)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def compiled_for(self) -> str | None:
-        """The chip that the file was compiled for, or None for a plain file."""
+        """Returns the chip that the file was compiled for, or None for a file that is not compiled."""
         return next((COMPILED_OPS[op.name] for op in self.operators if op.name in COMPILED_OPS), None)
 
     def float_operators(self) -> list[Operator]:
-        """Operations that compute in float.
+        """Returns the operations that compute in float.
 
-        Those that only change the type (QUANTIZE, DEQUANTIZE) are none.
+        Operations that only convert the type (QUANTIZE, DEQUANTIZE) are not included.
         """
         computing = (op for op in self.operators if op.name not in ("QUANTIZE", "DEQUANTIZE"))
         return [op for op in computing if any(t.is_float for t in op.activations)]
 
     def constants_size(self) -> int:
-        """Bytes of all constants that operations read, each counted once."""
+        """Returns the total bytes of all constants that operations read, each counted once."""
         found = {id(t): t.size for op in self.operators for t in op.inputs}
         return sum(found.values())
 
     def summary(self) -> dict:
-        """What a report says of the file."""
+        """Returns the description of the file in a report."""
         return {
             "bytes": self.size,
             "subgraphs": self.subgraphs,
@@ -132,7 +132,7 @@ class ModelFile:
 
 
 def describe(tensor: Tensor) -> dict:
-    """A tensor in a report."""
+    """Returns the description of a tensor in a report."""
     fields = {"name": tensor.name, "dtype": tensor.dtype.lower(), "shape": list(tensor.shape)}
     if len(tensor.scales) == 1:
         fields |= {"scale": tensor.scales[0], "zero_point": tensor.zero_points[0]}
@@ -153,16 +153,16 @@ def read(path: str | os.PathLike) -> ModelFile:
 
 
 def refuse_compiled(model: ModelFile, name: str | os.PathLike, instead: str) -> None:
-    """Raises InputError for a file that is compiled already; `instead` says what to do."""
+    """Raises InputError for a file that is already compiled; `instead` tells the user what to do."""
     if chip := model.compiled_for():
         raise InputError(f"model {str(name)!r} is compiled already, for {chip}: {instead}")
 
 
 def parse(data: bytes, name: str = "model") -> ModelFile:
-    """Reads the bytes of a .tflite file; `name` is for messages.
+    """Parses the bytes of a .tflite file; `name` is used in messages.
 
     Raises:
-      InputError: no .tflite file, or damaged.
+      InputError: the bytes are no .tflite file, or are damaged.
     """
     if data[4:8] != FILE_IDENTIFIER:
         raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
@@ -173,7 +173,7 @@ def parse(data: bytes, name: str = "model") -> ModelFile:
 
 
 class _Reader:
-    """Turns a flatbuffer into the classes above."""
+    """Converts a flatbuffer to the classes above."""
 
     def __init__(self, data: bytes):
         self.data = data
@@ -181,7 +181,7 @@ class _Reader:
         if not self._count(self.root.SubgraphsLength()):
             raise ValueError("no subgraph")
         self.graph = self.root.Subgraphs(0)
-        # One object for each tensor, so that operations share those between them.
+        # Each tensor becomes a single object, so that operations share the tensors between them.
         count = self._count(self.graph.TensorsLength())
         self.tensors = [self._tensor(self.graph.Tensors(i), i) for i in range(count)]
 
@@ -194,7 +194,7 @@ class _Reader:
         )  # fmt: skip
 
     def _count(self, length: int) -> int:
-        # A damaged length would make us loop for hours: an element takes four bytes at least.
+        # Looping over a damaged length could take hours; a valid element takes at least four bytes.
         if length * 4 > len(self.data):
             raise ValueError(f"a list of {length} elements in {len(self.data)} bytes")
         return length
@@ -204,7 +204,7 @@ class _Reader:
         if op.OpcodeIndex() >= self._count(self.root.OperatorCodesLength()):
             raise IndexError("operator code out of range")
         code = self.root.OperatorCodes(op.OpcodeIndex())
-        # Files from before 2020 have the code in the deprecated field alone.
+        # Files from before 2020 have the code only in the deprecated field.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         is_custom = number == schema.BuiltinOperator.CUSTOM
         name = _text(code.CustomCode()) if is_custom else _OPS.get(number, f"BUILTIN_{number}")
@@ -212,7 +212,7 @@ class _Reader:
         return Operator(index, name, code.Version(), is_custom, inputs, outputs, _options(op))
 
     def _pick(self, indices) -> tuple[Tensor, ...]:
-        # -1 stands for an optional tensor that is left out.
+        # -1 stands for an omitted optional tensor.
         indices = [int(i) for i in _array(indices) if i >= 0]
         return tuple(self.tensors[i] for i in indices)
 
@@ -233,7 +233,7 @@ class _Reader:
         if index >= self._count(self.root.BuffersLength()):
             raise IndexError("buffer index out of range")
         buffer = self.root.Buffers(index)
-        # Files above 2 GiB keep their data behind the flatbuffer.
+        # Files above 2 GiB store their data after the flatbuffer.
         size = max(buffer.DataLength(), buffer.Size())
         if size > len(self.data):
             raise ValueError(f"a buffer of {size} bytes in {len(self.data)}")
@@ -263,12 +263,12 @@ def _text(value: bytes | None) -> str:
 
 
 def _array(value) -> np.ndarray:
-    # The generated reader gives 0 for a list that is not there.
+    # The generated reader returns 0 for a missing list.
     return np.empty(0) if isinstance(value, int) else np.asarray(value)
 
 
 def _options(op) -> object:
-    """The builtin options as the schema's object, or None."""
+    """Returns the builtin options as an object of the schema, or None."""
     kind = op.BuiltinOptionsType()
     table = op.BuiltinOptions()
     if table is None:

@@ -1,8 +1,8 @@
-"""Class names in files that other programs read: one name a line, or a number and a name a line.
+"""Class names in files that other programs read: one name per line, or a number and a name per line.
 
-Programs guess which of the two a file is. Frigate and pycoral take a line that begins with a number for
-an indexed one, so a plain `7 up` is misread; DOODS counts plain lines from 1. Indexed lines are read
-alike by all of them. Task libraries read plain lines from the archive inside a .tflite file.
+Programs guess which of the two formats a file has. Frigate and pycoral treat a line that begins with a
+number as an indexed one, so a plain `7 up` is misread; DOODS counts plain lines from 1. All of them read
+indexed lines alike. Task libraries read plain lines from the archive inside a .tflite file.
 """
 
 import collections
@@ -15,7 +15,7 @@ from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
 PLAIN, INDEXED = "labels.txt", "labels_indexed.txt"
-# The line of a class id that the label map leaves out, as TensorFlow's own label files have it.
+# The line for a class id that is not in the label map, as in TensorFlow's own label files.
 NO_NAME = "???"
 _NUMBER_FIRST = re.compile(r"\s*\d+[:\s]")
 _INDEXED_LINE = re.compile(r"\s*(\d+)(?:\s*:\s*|\s+)(\S.*?)\s*")
@@ -23,10 +23,10 @@ MAX_CLASSES = 100_000
 
 
 def check(names: Sequence[str], where: str) -> None:
-    """Refuses names that a reader cannot tell apart; `where` says whose they are.
+    """Rejects names that a reader cannot tell apart; `where` names their origin in messages.
 
     Raises:
-      InputError: two names are alike, or one is empty.
+      InputError: two names are equal, or one is empty.
     """
     for number, name in enumerate(names, 1):
         if not name.strip():
@@ -39,30 +39,30 @@ def check(names: Sequence[str], where: str) -> None:
 
 
 def plain(names: Sequence[str]) -> str:
-    """One name a line, the first for class id 0 of the file."""
+    """Formats one name per line; the first line is class id 0 of the file."""
     return "".join(f"{name}\n" for name in names)
 
 
 def indexed(names: Sequence[str]) -> str:
-    """`0  name` a line; ids without a name have no line."""
+    """Formats `0  name` lines; ids without a name have no line."""
     return "".join(f"{number}  {name}\n" for number, name in enumerate(names) if name != NO_NAME)
 
 
 def misread(names: Sequence[str]) -> list[str]:
-    """Names that readers of the plain file take for a number and a name."""
+    """Returns the names that readers of the plain file mistake for a number and a name."""
     return [name for name in names if _NUMBER_FIRST.match(name)]
 
 
 def read(path: str | os.PathLike, num_classes: int | None = None) -> tuple[str, ...]:
-    """Names of a plain or indexed file, the first for class id 0.
+    """Reads the names of a plain or indexed file, starting with class id 0.
 
     Args:
-      path: the file. It is indexed where every line is a number and a name and no number comes twice.
-      num_classes: of the model. A plain file may have one line more, for the background, which is left
-        out: `background` or `???`.
+      path: the file. It is indexed if every line is a number and a name, and no number occurs twice.
+      num_classes: number of classes of the model. A plain file may begin with one more line for the
+        background, `background` or `???`, which is left out.
 
     Raises:
-      InputError: not text, empty, of another length, or two names are alike.
+      InputError: the file is not text, is empty, has another number of names, or two names are equal.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -75,7 +75,7 @@ def read(path: str | os.PathLike, num_classes: int | None = None) -> tuple[str, 
 
 
 def parse(lines: Sequence[str], where: str) -> list[str]:
-    """Names of the lines of a plain or indexed file; raises as `read`."""
+    """Parses the lines of a plain or indexed file into names; raises the same errors as `read`."""
     if not lines:
         raise InputError(f"{where}: no names in it")
     pairs = [match.groups() for line in lines if (match := _INDEXED_LINE.fullmatch(line))]

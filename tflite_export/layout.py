@@ -1,9 +1,9 @@
-"""How a detector's file looks from outside: the names and the order of what goes in and comes out.
+"""The interface of a detector's file: the names and the order of its input and outputs.
 
-Clients find the four outputs in one of two ways, and a file of ours serves both. Coral's API (pycoral
-`detect.get_objects`, libcoral `GetDetectionResults`) takes them from the file's one signature by the
-names `output_0` to `output_3`, and refuses a fifth. Where there is no signature it takes the tensors
-in the order boxes, classes, scores, count, as Frigate and TensorFlow's samples always do.
+Clients find the four outputs in one of two ways, and the files of this project support both. Coral's API
+(pycoral `detect.get_objects`, libcoral `GetDetectionResults`) finds them in the file's only signature by
+the names `output_0` to `output_3`, and rejects a fifth. Without a signature it uses the order boxes,
+classes, scores, count, as Frigate and TensorFlow's samples always do.
 """
 
 from ai_edge_litert import schema_py_generated as schema
@@ -12,15 +12,15 @@ from tflite_export.inspect import CUSTOM_OP
 
 SIGNATURE = "serving_default"
 INPUT = "image"
-# In the order of the post-process op, which is that of the file's tensors.
+# The order in which the post-process op writes them, and so the order of the file's tensors.
 DETECTION_OUTPUTS = ("boxes", "classes", "scores", "count")
 RAW_OUTPUTS = ("raw_boxes", "class_scores")
-# The names that Coral's API knows them by.
+# The names that Coral's API uses for them.
 SIGNATURE_NAMES = {"count": "output_0", "scores": "output_1", "classes": "output_2", "boxes": "output_3"}
 
 
 def post_process_of(model: schema.ModelT) -> schema.OperatorT | None:
-    """The post-process op of a file's first subgraph, or None."""
+    """Returns the post-process op of a file's first subgraph, or None."""
     for op in model.subgraphs[0].operators:
         if model.operatorCodes[op.opcodeIndex].customCode == CUSTOM_OP.encode():
             return op
@@ -28,13 +28,13 @@ def post_process_of(model: schema.ModelT) -> schema.OperatorT | None:
 
 
 def arrange(model: schema.ModelT) -> bool:
-    """Gives a file with post-processing its outputs in order, and a signature with Coral's names.
+    """Sorts the outputs of a file with post-processing and adds a signature with Coral's names.
 
     Args:
-      model: is changed. One without post-processing stays as it is.
+      model: the file, modified in place. A file without post-processing is not changed.
 
     Returns:
-      Whether there is a post-process op.
+      Whether the file has a post-process op.
     """
     op = post_process_of(model)
     if op is None:
@@ -46,7 +46,7 @@ def arrange(model: schema.ModelT) -> bool:
     definition.signatureKey = definition.signatureKey or SIGNATURE.encode()
     definition.subgraphIndex = 0
     definition.inputs = definition.inputs or [_entry(INPUT, graph.inputs[0])]
-    # Listed as the tensors are: LiteRT's CompiledModel counts buffers and names by their places.
+    # In the order of the tensors, because LiteRT's CompiledModel matches buffers to names by position.
     definition.outputs = [_entry(SIGNATURE_NAMES[output], index) for output, index in outputs.items()]
     model.signatureDefs = [definition]
     return True
@@ -59,10 +59,10 @@ def _entry(name: str, index: int) -> schema.TensorMapT:
 
 
 def follow(model: schema.ModelT, origin: schema.ModelT) -> None:
-    """Gives a compiled file the order of outputs and the signature of the file it was made from.
+    """Copies to a compiled file the output order and the signature of the file it was compiled from.
 
-    A compiler numbers tensors anew. Inputs are known by their place, outputs by what the post-process
-    op writes; without that op in both files nothing is changed.
+    A compiler renumbers the tensors. Inputs are matched by position, and outputs by what the post-process
+    op writes; unless both files have that op, nothing is changed.
     """
     ours, theirs = post_process_of(model), post_process_of(origin)
     if ours is None or theirs is None or len(ours.outputs) != len(theirs.outputs):

@@ -1,6 +1,6 @@
-"""Networks of a space on a device: one at a time in a process of its own, which may hang or die.
+"""Measures networks of a space on a device, one at a time in a separate process that may hang or crash.
 
-Only this file joins the two sides: a latency model knows no device, a device knows no space.
+Only this file connects the two: a latency model does not know any device, and a device no search space.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from mobiledets_tf.search_space import SearchSpace, decode
 from tflite_export import devices
 from tflite_export.graphs import Settings, network_graph
 
-# A detector takes a device here some seconds at most; one that needs minutes hangs.
+# A device needs at most a few seconds per detector; one that takes minutes has hung.
 TIMEOUT_S = 120.0
-# Loading the device's libraries belongs to the first network.
+# Additional time for the first network, during which the device's libraries are loaded.
 START_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is measured, and on what.
+    """The networks to measure and the device to measure them on.
 
     Attributes:
       device, variant: see `tflite_export.devices`.
-      space: that decision vectors are of.
+      space: search space of the decision vectors.
       settings: image size, classes and head.
-      options: `threads` and `runs` of a device that is measured.
+      options: `threads` and `runs` for a device that runs the network.
     """
 
     device: str
@@ -46,10 +46,10 @@ class Target:
 
     @classmethod
     def of_model(cls, model: LatencyModel) -> "Target":
-        """What a latency model was fitted to.
+        """Returns the target that a latency model was fitted to.
 
         Raises:
-          InputError: the device is none that can be measured here.
+          InputError: the device cannot be measured by this program.
         """
         if model.device not in devices.TIMING:
             raise unknown_name("device to measure", model.device, devices.TIMING)
@@ -59,7 +59,7 @@ class Target:
 
     @classmethod
     def of_header(cls, header: dict[str, Any], space: SearchSpace) -> "Target":
-        """What samples were measured on; raises as `of_model`."""
+        """Returns the target that samples were measured on; raises the same errors as `of_model`."""
         if header["device"] not in devices.TIMING:
             raise unknown_name("device to measure", header["device"], devices.TIMING)
         settings = Settings(tuple(header["image_size"]), header["num_classes"], header["head"])
@@ -67,10 +67,10 @@ class Target:
         return cls(header["device"], header["variant"], space, settings, options)
 
     def header(self, seed: int, sampling: str) -> dict[str, Any]:
-        """The first line of a file of samples; asks the device for its versions.
+        """Returns the first line of a samples file; asks the device for its versions.
 
         Raises:
-          InputError: the device's extra is missing, or the variant is unknown.
+          InputError: the device's optional dependency is missing, or the variant is unknown.
         """
         module = devices.load(self.device)
         if self.variant not in module.VARIANTS:
@@ -84,16 +84,16 @@ class Target:
         } | ({"measured_with": dict(self.options)} if self.options else {})  # fmt: skip
 
     def measure(self, decisions: np.ndarray) -> float:
-        """Milliseconds of one network, in this process."""
+        """Measures one network in this process; returns milliseconds."""
         graph = network_graph(decode(self.space, decisions), self.settings)
         return devices.load(self.device).measure_graph(graph, self.variant, **dict(self.options)).median_ms
 
 
 class Process:
-    """A device in a process of its own; call it with decisions to get milliseconds.
+    """A device in a separate process; call it with decisions to get milliseconds.
 
-    A network that gets no answer in time costs the process, not the run: the next network starts
-    a new one. Use it as a context manager.
+    If a network does not return in time, only the process is lost, not the run: the next network starts
+    a new process. Use it as a context manager.
     """
 
     def __init__(self, target: Target, timeout_s: float = TIMEOUT_S):
@@ -108,11 +108,11 @@ class Process:
         self._stop()
 
     def __call__(self, decisions: np.ndarray) -> float:
-        """Milliseconds of one network.
+        """Measures one network; returns milliseconds.
 
         Raises:
-          InputError: what concerns every network, such as a missing extra.
-          RuntimeError: the device failed on this network, died or gave no answer in time.
+          InputError: a problem that affects every network, such as a missing optional dependency.
+          RuntimeError: the device failed on this network, crashed or did not return in time.
         """
         starting = self._process is None
         if starting:
@@ -151,10 +151,10 @@ class Process:
 
 
 def _serve(target: Target, pipe) -> None:
-    """The other side of `Process`: answers (kind, value) for each network."""
-    # An interrupt is for the process that keeps the file.
+    """The other side of `Process`: replies to each network with (kind, value)."""
+    # Interrupts are handled by the process that writes the file.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Devices print past Python; the answers go through the pipe.
+    # Devices print directly to stdout, past Python; the replies use the pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -163,26 +163,27 @@ def _serve(target: Target, pipe) -> None:
                 pipe.send(("ms", float(target.measure(decisions))))
             except InputError as error:
                 pipe.send(("input", str(error)))
-            except Exception as error:  # A device's libraries raise whatever they raise.
+            except Exception as error:  # A device's libraries may raise any exception.
                 pipe.send(("error", str(error) or type(error).__name__))
 
 
 def measured_beside_predicted(
     model: LatencyModel, networks: Iterable[np.ndarray], timeout_s: float = TIMEOUT_S
 ) -> Iterator[dict[str, Any]]:
-    """Measures networks again on the device of a model, the finalists of a search for instance.
+    """Measures networks again on the device of a model, such as the finalists of a search.
 
     Args:
-      model: of a device in `devices.TIMING`.
+      model: a model of a device in `devices.TIMING`.
       networks: decision vectors of the model's space.
-      timeout_s: for each network.
+      timeout_s: time limit for each network.
 
     Yields:
-      For each network, JSON-ready: `decisions`, `predicted` and `measured` in the model's unit,
-      `kind` of the figure, `error_pct`; or `failed`, a reason, in place of the last two.
+      A JSON-ready dict for each network: `decisions`, `predicted` and `measured` in the model's unit,
+      `kind` of the figure, `error_pct`. If measuring failed, `failed`, a reason, replaces `measured`
+      and `error_pct`.
 
     Raises:
-      InputError: the device cannot be reached here.
+      InputError: the device cannot be reached from this machine.
     """
     target = Target.of_model(model)
     with Process(target, timeout_s) as measure:
@@ -199,13 +200,13 @@ def measured_beside_predicted(
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Fresh networks of a model's device against its predictions.
+    """Comparison of a model's predictions with new measurements of fresh networks.
 
     Attributes:
-      figures: errors now.
-      failed: networks that gave no time.
-      bound_pct: allowed mean error.
-      versions: of then and of now, where they differ.
+      figures: the errors of the new measurements.
+      failed: number of networks that could not be timed.
+      bound_pct: allowed mean error in per cent.
+      versions: old and new version of everything whose version has changed.
     """
 
     figures: Figures
@@ -222,17 +223,17 @@ def check(
     model: LatencyModel, count: int, seed: int, bound_pct: float | None = None, timeout_s: float = TIMEOUT_S,
     progress: Callable = lambda items, **_: items,
 ) -> Check:  # fmt: skip
-    """Measures fresh networks inside the model's band and compares.
+    """Measures fresh networks inside the model's latency band and compares them with its predictions.
 
     Args:
-      model: of a device in `devices.TIMING`.
-      count, seed: of the networks.
-      bound_pct: mean error allowed; default: twice the held-out one, at least 2 %.
-      timeout_s: for each network.
-      progress: tqdm, or nothing.
+      model: a model of a device in `devices.TIMING`.
+      count, seed: number of networks, and the seed of their sample.
+      bound_pct: allowed mean error; default: twice the held-out error, at least 2 %.
+      timeout_s: time limit for each network.
+      progress: wraps the networks, such as tqdm.
 
     Raises:
-      InputError: the device cannot be reached, or none of the networks gave a time.
+      InputError: the device cannot be reached, or none of the networks could be timed.
     """
     held_out = model.info.get("held_out", {})
     if bound_pct is None:

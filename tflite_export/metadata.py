@@ -1,9 +1,9 @@
-"""TFLite metadata: what a task library needs to know of a detector, inside the file itself.
+"""Writes TFLite metadata, which describes a detector to task libraries, into the file itself.
 
-The file gets a metadata buffer (labels, normalisation, score threshold, the order of a box) and
-both label files as a zip archive at its end, where Android's and MediaPipe's libraries look for them.
-Schema: `tensorflow_lite_support/metadata/metadata_schema.fbs` of tensorflow/tflite-support; its
-own writers do not fit the versions of this project, so the few tables are built here.
+The file gets a metadata buffer (labels, normalisation, score threshold, order of box coordinates) and
+both label files in a zip archive at its end, where Android's and MediaPipe's libraries look for them.
+Schema: `tensorflow_lite_support/metadata/metadata_schema.fbs` of tensorflow/tflite-support. Its own
+writers are incompatible with the versions that this project uses, so the few tables are built here.
 """
 
 import io
@@ -22,31 +22,31 @@ from tflite_export.layout import DETECTION_OUTPUTS, RAW_OUTPUTS
 ENTRY = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"
-# Bytes of a file in the archive that is read; label files are small.
+# Limits on the bytes of an archived file and on the number of files read; label files are small.
 _MAX_ARCHIVED, _MAX_FILES = 2**24, 16
-# Pixels 0..255 to the [-1, 1] of the network.
+# Converts pixels 0..255 to the network's [-1, 1].
 _MEAN = _STD = 127.5
 _RGB, _BOUNDARIES, _RATIO = 1, 1, 0
 _VALUE_LABELS = 3
-# Members of the schema's unions.
+# Numbers of the members in the schema's unions.
 _FEATURE, _IMAGE, _BOXES = 1, 2, 3
 _NORMALIZATION, _THRESHOLD = 1, 3
-# (left, top, right, bottom) out of our (ymin, xmin, ymax, xmax).
+# Indices of (left, top, right, bottom) in (ymin, xmin, ymax, xmax).
 _BOX_ORDER = (1, 0, 3, 2)
-# Signature name -> the name that task libraries know an output by.
+# Maps a signature name to the name that task libraries use for the output.
 _NAMES = dict(zip(DETECTION_OUTPUTS, ("location", "category", "score", "number of detections"), strict=True))
 _NAMES |= {name: name for name in RAW_OUTPUTS}
 
 
 def add(model: bytes, names: Sequence[str], name: str, score_threshold: float, version: str) -> bytes:
-    """A detector with its metadata and labels, in place of those it has.
+    """Returns a detector with its metadata and labels, which replace any that it has.
 
     Args:
-      model: a .tflite file of `tflite_export.convert`, or anybody's with a post-process op.
-      names: of the classes, the first for class 1.
-      name: of the network.
-      score_threshold: below which the file drops detections.
-      version: of this project.
+      model: a .tflite file of `tflite_export.convert`, or any other with a post-process op.
+      names: class names, starting with class 1.
+      name: name of the network.
+      score_threshold: score below which the file drops detections.
+      version: version of this project.
 
     Raises:
       InputError: the outputs are not those of a detector.
@@ -57,16 +57,16 @@ def add(model: bytes, names: Sequence[str], name: str, score_threshold: float, v
 
 
 def archive(names: Sequence[str]) -> dict[str, str]:
-    """The files that travel inside a detector."""
+    """Returns the label files to be archived inside a detector, by name."""
     return {labels.PLAIN: labels.plain(names), labels.INDEXED: labels.indexed(names)}
 
 
 def restored(compiled: bytes, source: bytes) -> bytes:
-    """A compiled file with what the compiler took away: order of outputs, signature, metadata, labels.
+    """Restores what the compiler dropped: output order, signature, metadata and labels.
 
     Args:
-      compiled: what `edgetpu_compiler` made of `source`.
-      source: a file with a post-process op, of anybody; without one the signature is left out.
+      compiled: the output of `edgetpu_compiler` for `source`.
+      source: any file with a post-process op; without one the signature is not restored.
     """
     made, origin = flatbuffer.unpack(compiled), flatbuffer.unpack(source)
     layout.follow(made, origin)
@@ -78,7 +78,7 @@ def restored(compiled: bytes, source: bytes) -> bytes:
 
 
 def _put(model: schema.ModelT, data: bytes) -> None:
-    """Adds the metadata buffer, or replaces it."""
+    """Adds the metadata buffer, or replaces an existing one."""
     entries = [entry for entry in model.metadata or [] if entry.name == ENTRY]
     if not entries:
         entry = schema.MetadataT()
@@ -95,7 +95,7 @@ def _data(model: schema.ModelT) -> bytes | None:
 
 
 def _outputs(model: schema.ModelT) -> list[str]:
-    """Our names of the outputs, in the file's own order."""
+    """Returns this project's names of the outputs, in the file's own order."""
     op = layout.post_process_of(model)
     if op is not None:
         names = dict(zip(map(int, op.outputs), DETECTION_OUTPUTS, strict=False))
@@ -113,13 +113,13 @@ def _with_archive(model: bytes, files: dict[str, str]) -> bytes:
     stream.seek(0, io.SEEK_END)
     with zipfile.ZipFile(stream, "a") as archive:
         for name, content in files.items():
-            # The default date keeps equal exports equal.
+            # With the default date, equal exports have equal bytes.
             archive.writestr(zipfile.ZipInfo(name), content)
     return stream.getvalue()
 
 
 class _Writer:
-    """Tables of the metadata schema. Fields are given by their place in the schema."""
+    """Writes tables of the metadata schema. Fields are identified by their position in the schema."""
 
     def __init__(self):
         self.builder = flatbuffers.Builder(1024)
@@ -198,7 +198,7 @@ class _Writer:
 
 
 def _files(model: bytes) -> dict[str, str]:
-    """Text files packed with a model; empty where there is none or the archive is damaged."""
+    """Returns the text files archived with a model; empty if there is no archive or it is damaged."""
     stream = io.BytesIO(model)
     if not zipfile.is_zipfile(stream):
         return {}
@@ -214,8 +214,8 @@ def _files(model: bytes) -> dict[str, str]:
 
 
 def labels_of(model: bytes) -> list[str] | None:
-    """The labels packed with a file, by us or by others, or None. Ids without a name are `???`."""
+    """Returns the labels archived in any file, or None. Ids without a name are `???`."""
     files = {name: text for name, text in _files(model).items() if name.endswith(".txt")}
-    # Others' archives hold one file, of any name.
+    # An archive from elsewhere contains a single text file of any name.
     name = labels.PLAIN if labels.PLAIN in files else next(iter(files), None)
     return None if name is None else [line.strip() for line in files[name].splitlines()]

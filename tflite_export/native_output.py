@@ -1,4 +1,4 @@
-"""Holding back what native libraries print."""
+"""Captures what native libraries print."""
 
 import contextlib
 import os
@@ -15,17 +15,17 @@ _SHOWN = 4000
 
 @contextlib.contextmanager
 def held_back() -> Iterator[TextIO]:
-    """Keeps native chatter and warnings off the terminal, and shows it when something raises.
+    """Keeps native output and warnings off the terminal, and shows the output if an error is raised.
 
-    The converter and the runtimes print past Python's `sys.stderr` and `sys.stdout`, so the file
-    descriptors themselves are diverted.
+    The converter and the runtimes bypass Python's `sys.stderr` and `sys.stdout`, so the file descriptors
+    themselves are redirected.
 
     Yields:
-      A stream on the real standard error, for progress.
+      A stream that writes to the real standard error, for progress.
 
     Raises:
-      RuntimeError: for an error inside, with the last of what was printed. The project's own
-        errors, OSError and KeyboardInterrupt pass as they are.
+      RuntimeError: an error was raised inside; the end of the captured output is appended. The
+        project's own errors, OSError and KeyboardInterrupt are raised unchanged.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""report.html of an export: one page with everything in it, for people."""
+"""Renders report.html of an export: a single page with all results, for people."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ _KINDS = (("float", "float model"), ("float_tflite", "float file"), ("int8", "in
 
 
 def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
-    """The page.
+    """Renders the page as HTML.
 
     Args:
-      report: of `tflite_export.export`.
+      report: the report that `tflite_export.export` returns.
       model: the exported file.
-      pictures: a PNG of detections, the detectors side by side; it need not exist.
+      pictures: a PNG of detections by each detector side by side; the file need not exist.
     """
     options = report["options"]
     title = f"{report['architecture']}, {options['quantization']}, {report['num_classes']} classes"
@@ -64,7 +64,7 @@ def _accuracy(report: dict[str, Any]) -> str:
 
 
 def _suppression(report: dict[str, Any]) -> str:
-    """AP by the kind of suppression, and of the file as it is shipped."""
+    """Table of AP with each kind of suppression, and with the file as shipped."""
     nms = report.get("nms")
     if nms is None:
         return ""
@@ -82,7 +82,7 @@ def _suppression(report: dict[str, Any]) -> str:
 
 
 def _score(value: float) -> str:
-    """A COCO metric; pycocotools gives -1 where no box of that size is in the ground truth."""
+    """Formats a COCO metric; pycocotools reports -1 if the ground truth has no box of that size."""
     return f"{value:.4f}" if value >= 0 else "-"
 
 
@@ -115,7 +115,7 @@ def _error(error: dict[str, Any] | None) -> list[str]:
 
 
 def device(name: str, verdict: dict[str, Any]) -> str:
-    """Whether a file is ready for a device, and what is in the way."""
+    """Paragraph on whether a file is ready for a device, and the reasons if it is not."""
     words = "ready" if verdict["ready"] else "not ready"
     compiler = verdict.get("compiler")
     how = "static check of the file" if compiler is None else f"static check; {compiler['status']}"
@@ -136,7 +136,7 @@ def device(name: str, verdict: dict[str, Any]) -> str:
 
 
 def latency(report: dict[str, Any]) -> list[str]:
-    """The measured time, and a bar a block."""
+    """Measured latency, with a bar for each block."""
     measured = report["latency"]
     where = f"{measured['kind']} on {measured['device']}, {measured['threads']} thread(s)"
     how = f"{measured.get('statistic', 'median')} of {measured['runs']} runs"

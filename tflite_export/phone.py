@@ -1,7 +1,7 @@
-"""Networks to be timed elsewhere, on a phone or a board, with TFLite's own `benchmark_model`.
+"""Writes networks for timing elsewhere, on a phone or a board, with TFLite's own `benchmark_model`.
 
-`write` makes the .tflite files, a manifest and the commands; `read_results` takes back what came
-out of them, all or a part: a CSV of `network,ms`, or the logs of `benchmark_model`.
+`write` makes the .tflite files, a manifest and the commands. `read_results` reads complete or partial
+results: a CSV file with the columns `network,ms`, or the logs of `benchmark_model`.
 """
 
 import csv
@@ -33,7 +33,7 @@ def write(
 ) -> Path:  # fmt: skip
     """Writes NAME.tflite for every network, the manifest and the commands; returns the manifest's path.
 
-    Files that are there already are kept: a stopped run goes on.
+    Existing files are kept, so an interrupted run resumes.
     """
     from tflite_export.graphs.write_tflite import to_tflite
 
@@ -55,7 +55,7 @@ def write(
 
 
 def _commands(names: Iterable[str], adb: bool, threads: int, runs: int) -> str:
-    """A shell script: one `benchmark_model` a network, its output into NAME.log."""
+    """Returns a shell script that runs `benchmark_model` for each network and writes NAME.log."""
     lines = [
         "#!/bin/sh", f"# benchmark_model for the device: {_BINARY}",
         "# Run it in this folder; a second call goes on where the first stopped.",
@@ -79,11 +79,12 @@ def _commands(names: Iterable[str], adb: bool, threads: int, runs: int) -> str:
 
 
 def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -> dict[str, float]:
-    """Times by network name, in ms: of a CSV file, or of the logs in the folder.
+    """Reads times in ms by network name, from a CSV file or from the logs in the folder.
 
     Raises:
-      InputError: a row of no network of the manifest, twice the same network, a time that is no
-        number above 0 (the row is named), or no log that can be understood (one is named).
+      InputError: a row has a network that is not in the manifest, a network that occurs twice, or a
+        time that is not a number above 0 (the message names the row); or no log can be parsed (the
+        message names one).
     """
     names = read_manifest(folder)["networks"]
     rows = _csv_rows(results) if results else _log_rows(Path(folder), names)
@@ -132,7 +133,7 @@ def _log_rows(folder: Path, names: Iterable[str]):
 
 
 def logs_not_understood(folder: str | os.PathLike) -> list[str]:
-    """Paths of the logs of a folder's networks that are there and hold no timing."""
+    """Returns the paths of existing logs of a folder's networks that contain no timing."""
     paths = (Path(folder) / f"{name}.log" for name in read_manifest(folder)["networks"])
     return [
         str(path) for path in paths
@@ -151,10 +152,10 @@ def _milliseconds(where: str, text: str) -> float:
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a folder.
+    """Reads the manifest of a folder.
 
     Raises:
-      InputError: there is none, or it is none.
+      InputError: there is no manifest, or it is invalid.
     """
     path = Path(folder) / MANIFEST
     manifest = read_json(path, "manifest")
@@ -168,7 +169,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
 def write_samples(
     folder: str | os.PathLike, results: str | os.PathLike | None, output: str | os.PathLike
 ) -> tuple[int, int]:
-    """Writes samples of all results that are back; returns (returned, missing)."""
+    """Writes samples of all available results; returns how many there are and how many are missing."""
     manifest, times = read_manifest(folder), read_results(folder, results)
     lines = [{"schema_version": samples.SCHEMA_VERSION} | manifest["header"]]
     lines += [

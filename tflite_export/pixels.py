@@ -1,4 +1,4 @@
-"""Pixels as a .tflite file takes them, without TensorFlow."""
+"""Converts pixels to the input of a .tflite file, without TensorFlow."""
 
 import functools
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 def quantize(image: np.ndarray, dtype: np.dtype, scale: float, zero_point: int) -> np.ndarray:
-    """A float input as an integer tensor holds it: rounded half to even and clipped.
+    """Quantises a float input to an integer tensor: rounded half to even and clipped.
 
-    With the scale 2/255 of our files a uint8 tensor then holds the resized pixel itself, to
-    within one level.
+    With the scale 2/255 that this project's files use, a uint8 tensor contains the resized pixels
+    themselves, to within one level.
     """
     limits = np.iinfo(dtype)
     return np.clip(np.round(image / scale) + zero_point, limits.min, limits.max).astype(dtype)
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes to (height, width) on the sampling grid of training, see `images.resize`.
+    """Resizes to (height, width) on the sampling grid of training; see `images.resize`.
 
-    OpenCV's own resize takes the centres of pixels; on that grid AP is lower.
+    OpenCV's own resize samples at pixel centres, which lowers AP.
 
     Args:
       pixels: [height, width, 3] uint8.
@@ -37,7 +37,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _grid(source: tuple[int, int], target: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of the result lies in the source, in the fixed-point form that is fast to read."""
+    """Returns the source position of each target pixel, in the fixed-point form that is fast to read."""
     import cv2
 
     y, x = (np.arange(there, dtype=np.float32) * np.float32(here / there)
@@ -47,9 +47,9 @@ def _grid(source: tuple[int, int], target: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def as_input(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Resized pixels [height, width, 3] uint8 as an input [1, height, width, 3].
+    """Converts resized pixels [height, width, 3] uint8 to an input [1, height, width, 3].
 
-    uint8 takes pixels as they are, int8 pixels less 128, float32 pixels in [-1, 1].
+    A uint8 input contains the pixels as they are, int8 the pixels minus 128, float32 pixels in [-1, 1].
     """
     image = pixels[np.newaxis]
     if dtype == np.uint8:

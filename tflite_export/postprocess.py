@@ -1,7 +1,7 @@
 """A detector as one exportable function: image, network, post-processing.
 
-`TFLite_Detection_PostProcess` has no TensorFlow implementation. It is written as a function
-with `experimental_implements`, which the converter replaces by the custom op.
+`TFLite_Detection_PostProcess` has no TensorFlow implementation. It is written as a function with
+`experimental_implements`, which the converter replaces with the custom op.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ from tflite_export.suppression import Suppression
 class ExportModule(tf.Module):
     """A detector for one image.
 
-    Input `image` [1, height, width, 3] float32 in [-1, 1]. Outputs, all float32, by name:
-    with post-processing `boxes` [1, n, 4] (ymin, xmin, ymax, xmax; not clipped), `classes`
-    [1, n] counted from 0 without the background, `scores` [1, n], `count` [1]; without,
-    `raw_boxes` [1, anchors, 4] and `class_scores` [1, anchors, classes + 1] (sigmoid; slot 0
-    is the background).
+    The input is `image` [1, height, width, 3] float32 in [-1, 1]. All outputs are float32. With
+    post-processing they are `boxes` [1, n, 4] (ymin, xmin, ymax, xmax; not clipped), `classes`
+    [1, n] counted from 0 without the background, `scores` [1, n] and `count` [1]. Without it they are
+    `raw_boxes` [1, anchors, 4] and `class_scores` [1, anchors, classes + 1] (sigmoid; slot 0 is the
+    background).
 
     Args:
       detector: a model of `mobiledets_tf.models.build_detector`.
@@ -30,7 +30,7 @@ class ExportModule(tf.Module):
 
     def __init__(self, detector: keras.Model, anchors: np.ndarray | None, suppression: Suppression):
         super().__init__(name="detector")
-        # The weights alone are tracked: saving the Keras object would trace every layer again.
+        # Only the weights are tracked, because saving the Keras object would trace every layer again.
         self.weights = list(detector.weights)
         self._anchors = anchors
         self._suppression = suppression
@@ -56,11 +56,10 @@ def _function(detector: keras.Model, finish):
 
 
 def _custom_op(suppression: Suppression, num_classes: int):
-    """The function that becomes the custom op.
+    """Returns the function that the converter replaces with the custom op.
 
-    The op reads scores with a background column when they have one column more than
-    `num_classes`, and numbers the classes from 0 without it. The converter writes these attributes
-    and no other.
+    If there is one score column more than `num_classes`, the op treats the first column as the background
+    and counts classes from 0 without it. The converter writes these attributes and no others.
     """
     y, x, h, w = postprocess.BOX_SCALES
     attributes = {
@@ -76,7 +75,7 @@ def _custom_op(suppression: Suppression, num_classes: int):
 
     @tf.function(experimental_implements=f'name: "{CUSTOM_OP}" {words}')
     def detection_postprocess(raw_boxes, class_scores, anchors):
-        # Never run: the converter replaces the whole function and keeps the outputs' shapes.
+        # This body never runs: the converter replaces the function and keeps only the outputs' shapes.
         del raw_boxes, class_scores, anchors
         n = suppression.max_detections
         shapes = {"boxes": (1, n, 4), "classes": (1, n), "scores": (1, n), "count": (1,)}

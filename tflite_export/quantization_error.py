@@ -1,9 +1,9 @@
-"""What quantisation costs: every tensor of an int8 file against the same tensor of the float file.
+"""Quantisation error: compares every tensor of an int8 file with the same tensor of the float file.
 
 Both files come from one model, so a layer has the same tensor name in both. Errors are relative:
-the root mean square of the difference over the standard deviation of the float values. An
-error is carried on by the layers that follow; what a layer adds to its inputs' error names the
-one at fault.
+the root mean square of the difference divided by the standard deviation of the float values. Errors
+propagate to the layers that follow, so the error that a layer adds to that of its inputs shows which
+layer is at fault.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ LISTED_LAYERS = 10
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """Of one operation of the int8 file.
+    """Quantisation error of one operation of the int8 file.
 
     Attributes:
-      op_index, op: the operation.
-      block: the part of the architecture, or None.
-      tensor: its output.
-      error: relative to the float values.
-      added: `error` less the largest one of its inputs; what this layer adds.
+      op_index, op: index and name of the operation.
+      block: the part of the architecture that it comes from, or None.
+      tensor: name of its output.
+      error: error of the output relative to the float values.
+      added: `error` minus the largest error of the inputs, which is what this layer adds.
     """
 
     op_index: int
@@ -42,12 +42,12 @@ class LayerError:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationError:
-    """Of a whole file.
+    """Quantisation error of a whole file.
 
     Attributes:
-      images: how many images were compared.
+      images: number of images that were compared.
       outputs: relative error of `raw_boxes` and `class_scores`.
-      layers: those that add most, the worst first.
+      layers: the layers that add most error, the worst first.
     """
 
     images: int
@@ -55,12 +55,12 @@ class QuantizationError:
     layers: list[LayerError]
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Returns the fields as a dict for a report."""
         return dataclasses.asdict(self)
 
 
 class _Sums:
-    """Sums over images from which a relative error follows."""
+    """Sums over images, from which the relative error is computed."""
 
     def __init__(self):
         self.count, self.total, self.squares, self.differences = 0, 0.0, 0.0, 0.0
@@ -74,7 +74,7 @@ class _Sums:
 
     def relative(self) -> float:
         variance = self.squares / self.count - (self.total / self.count) ** 2
-        # A tensor that is constant has no spread to compare with; its size is one.
+        # A constant tensor has no spread to compare with, so its magnitude is used instead.
         scale = variance if variance > 1e-12 else self.squares / self.count or 1.0
         return float(np.sqrt(self.differences / self.count / scale))
 
@@ -82,10 +82,10 @@ class _Sums:
 def compare(
     float_path: str | os.PathLike, int8_path: str | os.PathLike, samples: Iterable[np.ndarray]
 ) -> QuantizationError:
-    """Runs both files on the same images.
+    """Runs both files on the same images and compares their tensors.
 
     Args:
-      float_path, int8_path: files of one detector, both with or both without post-processing.
+      float_path, int8_path: files of one detector, either both with or both without post-processing.
       samples: images [1, height, width, 3] float32 in [-1, 1]; at least one.
 
     Raises:
@@ -112,7 +112,7 @@ def compare(
 
 
 def _pairs(float_model: ModelFile, int8_model: ModelFile) -> dict[str, tuple[int, int]]:
-    """Tensor name -> its index in both files, for int8 activations that both compute."""
+    """Maps the name of each int8 activation that both files compute to its index in either file."""
     here = _named(float_model, lambda tensor: tensor.dtype == "FLOAT32")
     there = _named(int8_model, lambda tensor: tensor.dtype == "INT8")
     return {
@@ -127,7 +127,7 @@ def _named(model: ModelFile, wanted) -> dict[str, inspect.Tensor]:
 
 
 def _raw_outputs(model: ModelFile, runner: runtime.TensorRunner) -> tuple[int, ...]:
-    """Indices of raw boxes and class scores: outputs by name, or what the post-process op reads."""
+    """Indices of raw boxes and class scores: the named outputs, or the inputs of the post-process op."""
     last = next((op for op in model.operators if op.name == CUSTOM_OP), None)
     if last is not None:
         return tuple(tensor.index for tensor in last.inputs[:2])
@@ -143,7 +143,7 @@ def _layer(op: Operator, errors: dict[int, float]) -> LayerError:
 
 
 def worst_layers(error: QuantizationError, count: int = 3) -> str:
-    """The layers that add most, for a message."""
+    """Formats the layers that add most error, for a message."""
     return ", ".join(
         f"{layer.block or layer.tensor} ({layer.op} {layer.op_index}: +{layer.added:.3f})"
         for layer in error.layers[:count]

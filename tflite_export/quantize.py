@@ -12,20 +12,20 @@ from mobiledets_tf.errors import InputError
 from tflite_export import images
 from tflite_export.layout import INPUT
 
-# A set much larger than the sample is not read whole: the sample is drawn from the first
-# records of its shards, taken in a random order.
+# Limits reading from a large data set: for each calibration image at most this many records are read,
+# from the start of the shards in random order, and the images are sampled from these.
 READ_AHEAD = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Images that set the ranges of activations.
+    """Images that set the activation ranges.
 
     Attributes:
       images: encoded images with their names, or float arrays [height, width, 3] in [-1, 1].
-      image_size: (height, width) the network takes.
-      source: `images`, or `noise` when there is no data.
-      seed: of the draw.
+      image_size: (height, width) of the network's input.
+      source: `images`, or `noise` if there is no data.
+      seed: seed of the sample.
     """
 
     images: tuple
@@ -34,10 +34,10 @@ class Calibration:
     seed: int
 
     def samples(self, progress=lambda iterable: iterable) -> Iterator[dict[str, np.ndarray]]:
-        """Network inputs [1, height, width, 3] float32 by signature name.
+        """Yields network inputs [1, height, width, 3] float32 by signature name.
 
-        The first image is made to hold both ends of the range in its first two pixels, so
-        that the input is quantised over exactly [-1, 1] and a uint8 input takes raw pixels.
+        The first two pixels of the first image are set to both ends of the range, so that the input is
+        quantised over exactly [-1, 1] and a uint8 input accepts raw pixels.
         """
         for index, image in enumerate(progress(self.images)):
             sample = self._sample(image)
@@ -52,21 +52,21 @@ class Calibration:
         return images.network_input(encoded, name, self.image_size)
 
     def summary(self) -> dict:
-        """What the report says of it."""
+        """Returns the calibration section of the report."""
         return {"source": self.source, "count": len(self.images), "seed": self.seed}
 
 
 def from_records(files: list[str], image_size: tuple[int, int], count: int, seed: int) -> Calibration:
-    """Draws calibration images from TFRecord shards.
+    """Samples calibration images from TFRecord shards.
 
     Args:
       files: shards with the Object Detection API's features.
-      image_size: (height, width) the network takes.
-      count: how many; all of them where there are fewer.
-      seed: of the draw.
+      image_size: (height, width) of the network's input.
+      count: number of images; all of them if there are fewer.
+      seed: seed of the sample.
 
     Raises:
-      InputError: the shards hold no image, or a damaged record.
+      InputError: the shards contain no image, or a damaged record.
     """
     rng = np.random.default_rng(seed)
     order = [files[i] for i in rng.permutation(len(files))]
@@ -78,7 +78,7 @@ def from_records(files: list[str], image_size: tuple[int, int], count: int, seed
 
 
 def _reservoir(items: Iterator, count: int, rng: np.random.Generator) -> list:
-    """A uniform sample of `count` items of a stream, read once."""
+    """Returns a uniform sample of `count` items of a stream, which is read once."""
     kept = []
     for seen, item in enumerate(items):
         if len(kept) < count:
@@ -89,21 +89,21 @@ def _reservoir(items: Iterator, count: int, rng: np.random.Generator) -> list:
 
 
 def from_noise(image_size: tuple[int, int], count: int, seed: int) -> Calibration:
-    """Uniform noise: good for timing a network without data, never for its accuracy."""
+    """Returns uniform noise, which is good for timing a network without data but never for its accuracy."""
     rng = np.random.default_rng(seed)
     noise = (rng.uniform(-1, 1, (*image_size, 3)).astype(np.float32) for _ in range(count))
     return Calibration(tuple(noise), image_size, "noise", seed)
 
 
 def configure(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: bool, samples) -> None:
-    """Sets a converter to full int8 with static ranges.
+    """Configures a converter for full int8 with static ranges.
 
     Args:
-      converter: to be changed.
+      converter: the converter to modify.
       input_type: `int8`, `uint8` or `float`.
-      raw_outputs: without post-processing the outputs are int8 where the input is an integer;
-        behind the post-process op they are always float.
-      samples: makes an iterator of network inputs.
+      raw_outputs: whether there is no post-processing. The outputs are then int8 if the input is an
+        integer; the outputs of the post-process op are always float.
+      samples: returns an iterator of network inputs.
     """
     configure_trained(converter, input_type, raw_outputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -111,7 +111,7 @@ def configure(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: 
 
 
 def configure_trained(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: bool) -> None:
-    """Sets a converter to int8 with the ranges that are part of the network."""
+    """Configures a converter for int8 with the activation ranges that are stored in the network."""
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = {"int8": tf.int8, "uint8": tf.uint8, "float": tf.float32}[input_type]
     if raw_outputs and input_type != "float":

@@ -1,4 +1,4 @@
-"""The report of an export: what was exported, from what, and how good it was measured to be."""
+"""The report of an export: what was exported, from which source, and the measured quality."""
 
 import importlib.metadata
 import os
@@ -14,13 +14,13 @@ from tflite_export.inspect import ModelFile
 from tflite_export.source import Source
 
 SCHEMA_VERSION = 1
-# Of a single block; it is for orientation.
+# Number of runs to time a single block, which gives a rough figure only.
 _BLOCK_RUNS = 15
 PACKAGES = ("tensorflow", "tf_keras", "ai-edge-litert", "numpy", "pycocotools")
 
 
 def network_section(source: Source) -> dict[str, Any]:
-    """Figures of the network at its real widths."""
+    """Returns figures of the network at its actual widths."""
     figures = architectures.describe(source.scaled(), source.num_classes, source.image_size)
     names = ("num_classes", "image_size", "params", "trainable_params", "madds", "anchors")
     return {"architecture": source.architecture.name, "depth_multiplier": source.depth_multiplier} | {
@@ -29,7 +29,7 @@ def network_section(source: Source) -> dict[str, Any]:
 
 
 def options_section(options: Options) -> dict[str, Any]:
-    """How the file was made."""
+    """Returns the options that the file was made with."""
     suppression = options.suppression
     return {
         "quantization": options.quantization,
@@ -44,7 +44,7 @@ def options_section(options: Options) -> dict[str, Any]:
 
 
 def readiness(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
-    """The verdict for each accelerator: a static check, and the compilers that run here."""
+    """Returns the verdict for each accelerator, by a static check and the compilers available here."""
     findings = edgetpu.check(model)
     verdicts = {
         "edgetpu": {
@@ -63,7 +63,7 @@ def _compiled(name: str, model: ModelFile, path: str | os.PathLike) -> dict[str,
     if findings:
         compilation = devices.Compilation("not compiled", "", "the static check found faults")
     else:
-        # Only the answer is wanted here; mobiledets-compile writes the file.
+        # Only the verdict is needed here; mobiledets-compile writes the compiled file.
         with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
             compilation = device.compile_model(path, folder)
         findings = devices.merged(findings, compilation)
@@ -78,7 +78,7 @@ def _compiled(name: str, model: ModelFile, path: str | os.PathLike) -> dict[str,
 
 
 def block_cycles(layers: list[dict[str, Any]]) -> dict[str, int]:
-    """Cycles of each block in Vela's table, in the network's order."""
+    """Returns the cycles of each block in Vela's table, in the network's order."""
     cycles: dict[str, int] = {}
     for layer in layers:
         name = layer["block"] or "other"
@@ -87,7 +87,7 @@ def block_cycles(layers: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def latency(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
-    """Measured on this host; of an int8 file also each block alone."""
+    """Measures latency on this host; for an int8 file also that of each block alone."""
     found = host_cpu.measure(path).to_dict()
     if int8_check.check(model):
         return found
@@ -96,5 +96,5 @@ def latency(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this project and of what an export depends on."""
+    """Returns the versions of this project and of the packages that an export depends on."""
     return {"mobiledets-tf": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,4 +1,4 @@
-"""Running a .tflite file with LiteRT."""
+"""Runs a .tflite file with LiteRT."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ def open_model(
     model: str | os.PathLike | bytes, threads: int = 1, keep_tensors: bool = False, delegates: Sequence = (),
     name: str = "",
 ):  # fmt: skip
-    """An `ai_edge_litert` interpreter with its tensors allocated.
+    """Returns an `ai_edge_litert` interpreter with its tensors allocated.
 
-    `keep_tensors` runs the builtin kernels without a delegate and leaves every tensor readable after a run.
-    `model` is a path or the bytes of a file, which `name` then names in messages. `delegates` are loaded
-    ones, of an accelerator.
+    `keep_tensors` runs the builtin kernels without a delegate and keeps every tensor readable after a run.
+    `model` is a path or the bytes of a file; `name` is the name of such bytes in messages. `delegates` are
+    loaded delegates of an accelerator.
 
     Raises:
-      InputError: the file is missing, damaged, or has an operation the runtime lacks.
+      InputError: the file is missing or damaged, or has an operation that the runtime lacks.
     """
     is_content = isinstance(model, bytes)
     name = name or ("model" if is_content else str(model))
@@ -42,7 +42,7 @@ def open_model(
 
 
 class TensorRunner:
-    """Runs a file of one image input on one thread and keeps every tensor.
+    """Runs a file with one image input on one thread and keeps every tensor readable.
 
     Raises:
       InputError: the file cannot be run, or has several inputs.
@@ -59,7 +59,7 @@ class TensorRunner:
         self._input = inputs[0]
 
     def run(self, image: np.ndarray) -> None:
-        """Runs on an image [1, height, width, 3] float32 in [-1, 1], quantised as the input asks."""
+        """Runs on an image [1, height, width, 3] float32 in [-1, 1]; quantises it if the input requires."""
         from tflite_export.pixels import quantize
 
         dtype, quantization = self._input["dtype"], self._input["quantization"]
@@ -68,11 +68,11 @@ class TensorRunner:
         self.interpreter.invoke()
 
     def stored(self, index: int) -> np.ndarray:
-        """A tensor as it is stored."""
+        """Returns a tensor as it is stored."""
         return self.interpreter.get_tensor(index)
 
     def value(self, index: int) -> np.ndarray:
-        """A tensor in real numbers."""
+        """Returns a tensor as real numbers, dequantised."""
         value, (scale, zero_point) = self.stored(index), self._quantization[index]
         return value if not scale else (value.astype(np.float32) - zero_point) * np.float32(scale)
 
@@ -86,6 +86,6 @@ def _keeping(keep_tensors: bool) -> dict:
         return {}
     from ai_edge_litert.interpreter import OpResolverType
 
-    # Without the delegate, which would hold its own copies of what is between operations.
+    # The default delegate is disabled, because it would keep its own copies of intermediate tensors.
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     return {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": resolver}

@@ -1,4 +1,4 @@
-"""A network trained with simulated quantisation, as it goes into an int8 file."""
+"""Loads a network trained with simulated quantisation, for conversion to an int8 file."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ from mobiledets_tf.models.quantized import QuantizedDetector, quantize_detector
 from tflite_export.quantize import Calibration
 
 _BATCH = 8
-# Where quantisation-aware training keeps them.
+# Prefix under which quantisation-aware training stores the activation ranges.
 _RANGES = "model/ranges/"
 
 
 def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, bool]:
-    """The quantised detector with the weights of a checkpoint; `detector` gets them too.
+    """Returns the quantised detector with the weights of a checkpoint; assigns them to `detector` too.
 
     Args:
-      detector: of `build_detector`, of the network that the checkpoint is of.
-      checkpoint: of a float or a quantisation-aware training.
+      detector: a model of `build_detector`, for the network that the checkpoint belongs to.
+      checkpoint: a checkpoint of float or quantisation-aware training.
 
     Returns:
-      The detector, and whether the checkpoint had the ranges of its activations.
+      The quantised detector, and whether the checkpoint contained the ranges of its activations.
 
     Raises:
-      InputError: the checkpoint is missing, damaged or of another network.
+      InputError: the checkpoint is missing, is damaged or belongs to another network.
     """
     quantized = quantize_detector(detector)
     prefix = checkpoints.restore(quantized.network, checkpoint, quantized.named_weights)
@@ -38,14 +38,14 @@ def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, boo
 def observe_ranges(
     quantized: QuantizedDetector, calibration: Calibration, progress=lambda items: items
 ) -> None:  # fmt: skip
-    """Sets the ranges of activations by running images; weights and BN statistics stay.
+    """Sets the activation ranges by running images; weights and BN statistics do not change.
 
-    For a checkpoint without ranges. They move as in training, batch by batch.
+    This is for a checkpoint without ranges. As in training, the ranges move with each batch.
     """
     layers = [getattr(layer, "layer", layer) for layer in quantized.network.layers]
     frozen = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in frozen:
-        # Keras runs a frozen BN with its moving statistics, also in training.
+        # Keras runs a frozen BN with its moving statistics, even in training mode.
         layer.trainable = False
     try:
         batch = []

@@ -1,6 +1,6 @@
-"""What to export: a network and where its weights are, from flags and a training folder.
+"""Determines the network to export and its weights, from flags and a training folder.
 
-No TensorFlow here, so that a contradiction is answered at once.
+This module does not import TensorFlow, so that contradicting flags are reported at once.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ class Source:
     """A network to export.
 
     Attributes:
-      architecture: not yet scaled.
-      depth_multiplier: scales all widths.
-      num_classes: without the background.
+      architecture: the architecture before scaling.
+      depth_multiplier: factor that scales all widths.
+      num_classes: number of classes without the background.
       image_size: (height, width) in pixels.
       checkpoint: a folder or a checkpoint prefix; None for fresh weights.
-      labels: class names, the first for class 1.
+      labels: class names, starting with class 1.
     """
 
     architecture: Architecture
@@ -41,7 +41,7 @@ class Source:
     labels: tuple[str, ...]
 
     def scaled(self) -> Architecture:
-        """The architecture at its real widths."""
+        """Returns the architecture at its actual widths."""
         return self.architecture.scaled(self.depth_multiplier)
 
 
@@ -49,13 +49,13 @@ def resolve(
     architecture: str | None = None, checkpoint: str | None = None, num_classes: int | None = None,
     image_size: int | None = None, depth_multiplier: float | None = None, data: tuple[str, ...] = (),
 ) -> Source:  # fmt: skip
-    """Puts together what is given and what a training folder says.
+    """Combines the given flags with the settings of a training folder.
 
     Args:
       architecture: a published name or an architecture file.
       checkpoint: a training folder, or a checkpoint prefix in one.
       num_classes, image_size, depth_multiplier: as in `models.build_detector`.
-      data: TFRecord files whose label map names the classes where the folder has none.
+      data: TFRecord files whose label map names the classes if the folder has no label map.
 
     Raises:
       InputError: something is missing, or a flag contradicts the folder.
@@ -73,7 +73,7 @@ def resolve(
         checkpoint=checkpoint,
         labels=_labels(names, num_classes),
     )
-    # Raises where a size or a count is out of range.
+    # This raises InputError if a size or a count is out of range.
     architectures.describe(source.scaled(), source.num_classes, source.image_size)
     return source
 
@@ -87,7 +87,7 @@ def _folder(checkpoint: str) -> Path:
 
 
 def _settings(folder: Path | None) -> dict[str, Any]:
-    """What the folder's training was set to; empty where it does not say."""
+    """Returns the settings of the folder's training; empty if the folder has none."""
     if folder is None or not (folder / SETTINGS).exists():
         return {}
     path = folder / SETTINGS
@@ -135,7 +135,7 @@ def _image_size(given: int | None, settings: dict[str, Any]) -> tuple[int, int]:
 
 
 def _names(folder: Path | None, data: tuple[str, ...]) -> dict[int, str]:
-    """Class id -> name, of the training's label map or else of the data's."""
+    """Returns class names by class id, from the label map of the training or otherwise of the data."""
     if folder and (folder / LABEL_MAP).exists():
         return records.read_label_map(folder / LABEL_MAP)
     return records.read_label_map(records.label_map_path(data)) if data else {}
@@ -146,7 +146,7 @@ def _labels(names: dict[int, str], num_classes: int) -> tuple[str, ...]:
         raise InputError(f"the label map has class {max(names)}; the network has {num_classes} classes")
     default = NO_NAME if names else None
     lines = (names.get(number, default or f"class {number}") for number in range(1, num_classes + 1))
-    # A name is one line of labels.txt.
+    # A name must fit on one line of labels.txt.
     labels = tuple(" ".join(line.split()) for line in lines)
     label_files.check(labels, "label map")
     return labels

@@ -1,7 +1,7 @@
-"""Settings of the post-process op, and changing them in a finished file without converting again.
+"""Settings of the post-process op, which can be changed in a finished file without converting again.
 
-The op keeps them as a flexbuffer in its custom options; `tensorflow/lite/kernels/
-detection_postprocess.cc` says what it reads.
+The op stores them as a flexbuffer in its custom options; `tensorflow/lite/kernels/
+detection_postprocess.cc` shows which ones it reads.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tflite_export import flatbuffer, layout
 
 NMS = ("fast", "regular")
 _MOST = 100_000
-# Seen with LiteRT 2.3.0 and 10 classes on 1 to 16 threads: classes 3 to 10 are lost on 2 to 9 of them.
+# Observed with LiteRT 2.3.0, 10 classes and 1 to 16 threads: 2 to 9 threads lose classes 3 to 10 in turn.
 THREADS_NOTE = (
     "regular suppression on N threads, N from 2 to one less than the number of classes, never returns class "
     "N + 1 (LiteRT; tensorflow issue 56058): run such a file on one thread"
@@ -28,13 +28,13 @@ THREADS_NOTE = (
 class Suppression:
     """Settings of the post-processing, shared by the float and the .tflite path.
 
-    The defaults are those of COCO's measure and of training; `SHIPPED` are those of a file for use.
+    The defaults are the settings of COCO evaluation and of training; `SHIPPED` is for files in use.
 
     Attributes:
-      max_detections: kept for an image; regular suppression keeps at most 100 of a class.
-      iou_threshold: a box that overlaps a better one by more is dropped.
-      score_threshold: lower scores are dropped.
-      nms: `regular` suppresses each class on its own; `fast` keeps the best class of each anchor and
+      max_detections: maximum number of boxes in an image; regular suppression keeps at most 100 per class.
+      iou_threshold: a box that overlaps a better one by more than this is dropped.
+      score_threshold: boxes with a lower score are dropped.
+      nms: `regular` suppresses each class separately; `fast` keeps the best class of each anchor and
         suppresses across classes.
     """
 
@@ -44,20 +44,20 @@ class Suppression:
     nms: str = "regular"
 
     def for_evaluation(self) -> "Suppression":
-        """The same kind of suppression with the threshold and the number that AP is measured with."""
+        """Returns the same kind of suppression with the threshold and box count used to measure AP."""
         return dataclasses.replace(
             self, max_detections=head.MAX_DETECTIONS, score_threshold=head.SCORE_THRESHOLD
         )
 
 
-# What applications look at: nobody shows boxes of lower scores, and a sorting of thousands of candidates
-# takes as long as a small network. Frigate reads up to 20 rows. Fast, as Google's MobileDets: right on
-# any number of threads.
+# Settings for applications: nobody shows boxes with lower scores, and sorting thousands of candidates
+# takes as long as a small network. Frigate reads up to 20 rows. `fast`, as in Google's MobileDets, is
+# correct with any number of threads.
 SHIPPED = Suppression(max_detections=25, score_threshold=0.2, nms="fast")
 
 
 def options_of(model: schema.ModelT) -> dict[str, Any] | None:
-    """What a file's post-process op is set to; None without one.
+    """Returns the settings of a file's post-process op, or None if there is no such op.
 
     Raises:
       InputError: the options cannot be read.
@@ -67,9 +67,9 @@ def options_of(model: schema.ModelT) -> dict[str, Any] | None:
         return None
     try:
         options = flexbuffers.Loads(np.asarray(op.customOptions, np.uint8).tobytes())
-        # Readers get what they count on.
+        # These are converted and checked here, because callers rely on them.
         counts = {name: int(options[name]) for name in ("num_classes", "max_detections")}
-    except Exception as error:  # a damaged flexbuffer fails with almost anything
+    except Exception as error:  # A damaged flexbuffer can raise almost any exception.
         raise InputError("the options of the post-process op are damaged") from error
     for name, count in counts.items():
         if not 0 < count <= _MOST:
@@ -78,7 +78,7 @@ def options_of(model: schema.ModelT) -> dict[str, Any] | None:
 
 
 def apply(model: schema.ModelT, settings: Suppression) -> None:
-    """Sets a file's post-process op, and the shapes of its outputs; does nothing without one."""
+    """Sets a file's post-process op and the shapes of its outputs; does nothing without such an op."""
     options = options_of(model)
     if options is None:
         return
@@ -87,12 +87,12 @@ def apply(model: schema.ModelT, settings: Suppression) -> None:
         "max_classes_per_detection": 1,
         "detections_per_class": settings.max_detections,
         "use_regular_nms": settings.nms == "regular",
-        # As float32: a number of eight bytes makes all of the map's wide, and OpenCV reads four of each.
+        # Stored as float32: one number of eight bytes widens all numbers of the map, but OpenCV reads four.
         "nms_score_threshold": float(np.float32(settings.score_threshold)),
         "nms_iou_threshold": float(np.float32(settings.iou_threshold)),
     }
-    # OpenCV finds the settings of a map of exactly the ten that the converter writes. It leaves out
-    # `detections_per_class`, which regular suppression then takes to be 100.
+    # OpenCV only finds the settings if the map has exactly the ten that the converter writes. These do not
+    # include `detections_per_class`, which regular suppression then assumes to be 100.
     options |= {name: value for name, value in given.items() if name in options}
     op = layout.post_process_of(model)
     op.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
@@ -104,14 +104,14 @@ def apply(model: schema.ModelT, settings: Suppression) -> None:
 
 
 def changed(data: bytes, settings: Suppression) -> bytes:
-    """A detector's file with other settings; the archive of its metadata is left out."""
+    """Returns a detector's file with other settings, without the archive of its metadata."""
     model = flatbuffer.unpack(data)
     apply(model, settings)
     return flatbuffer.pack(model)
 
 
 def of_file(model: schema.ModelT) -> Suppression | None:
-    """The settings of a file, or None for one without post-processing."""
+    """Returns the settings of a file, or None for a file without post-processing."""
     options = options_of(model)
     if options is None:
         return None
@@ -122,5 +122,5 @@ def of_file(model: schema.ModelT) -> Suppression | None:
 
 
 def _short(value: float) -> float:
-    """The number that was meant by its nearest float32."""
+    """Returns the decimal number that a float32 was rounded from."""
     return float(f"{value:.7g}")

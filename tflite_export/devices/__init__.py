@@ -1,13 +1,13 @@
-"""What can be said of a network on a device: measured, simulated, estimated, checked, compiled.
+"""Devices on which a network can be measured, simulated, estimated, checked or compiled for.
 
-Each device is a module of this package and answers what it can. One that gives times has
-  KIND, VARIANTS, DEFAULT_VARIANT     what its times are; which chips it stands for
-  measure(path, threads, runs, variant) -> Latency     of a .tflite file
-  measure_graph(graph, variant) -> Latency             of a graph of `tflite_export.graphs`
-  versions(variant) -> dict                            of all that its figures depend on
-One that compiles has `check(model) -> list[Finding]`, COMPILE_VARIANTS and
-`compile_model(path, output_dir, variant) -> Compilation`. To add a device, write the module and name
-it below.
+Each device is a module of this package and implements what it supports. A device that reports times has:
+  KIND, VARIANTS, DEFAULT_VARIANT     how its times are obtained; the chips it stands for
+  measure(path, threads, runs, variant) -> Latency     latency of a .tflite file
+  measure_graph(graph, variant) -> Latency             latency of a graph of `tflite_export.graphs`
+  versions(variant) -> dict                            versions of everything that its figures depend on
+A device that compiles has `check(model) -> list[Finding]`, COMPILE_VARIANTS and
+`compile_model(path, output_dir, variant) -> Compilation`. To add a device, write its module and list its
+name below.
 """
 
 import dataclasses
@@ -17,35 +17,35 @@ from typing import Any
 
 from mobiledets_tf.errors import InputError
 
-# Devices by what they answer; the modules are imported when asked for.
+# Devices by capability; their modules are imported on demand.
 MEASURING = ("host_cpu", "coral", "hexagon", "ethos_u", "adb")
 COMPILING = ("edgetpu", "hexagon", "ethos_u")
-# Those that give a time for a network, whatever its kind: what `mobiledets-latency` offers.
+# Devices that report a time for a network, of whatever kind; `mobiledets-latency` offers these.
 TIMING = ("host_cpu", "coral", "hexagon", "ethos_u", "edgetpu")
-# Of these, the ones that run the network: they take `threads` and `runs`.
+# The subset of these that runs the network, and so accepts `threads` and `runs`.
 RUNNING = ("host_cpu", "coral")
 
 
 def load(name: str) -> ModuleType:
-    """The module of a device named above."""
+    """Returns the module of one of the devices listed above."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def missing_extra(extra: str, package: str) -> InputError:
-    """The error for an optional dependency, with the command that installs it."""
+    """Returns the error for a missing optional dependency, with the command that installs it."""
     return InputError(f"{package} is not installed; run: pip install 'mobiledets-tf[{extra}]'")
 
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Time of one inference.
+    """Latency of one inference.
 
     Attributes:
-      device: what it ran on.
+      device: name of the device.
       kind: one of `mobiledets_tf.latency.kinds.KINDS`.
-      median_ms: of the runs (of which, `details["statistic"]` says); the figure itself where it is
-        not measured.
-      spread: half the distance between the 10th and 90th percentile, over the median, of all runs.
+      median_ms: median of the timed runs (`details["statistic"]` says of which runs), or the single
+        figure of a device that does not measure.
+      spread: half the distance between the 10th and 90th percentile of all runs, divided by the median.
       details: settings and further figures, by name.
     """
 
@@ -56,21 +56,21 @@ class Latency:
     details: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Returns the fields as a dict for a report."""
         fields = {name: getattr(self, name) for name in ("device", "kind", "median_ms", "spread")}
         return fields | self.details
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One reason why a device would not run a file, or not wholly.
+    """One reason why a device cannot run a file, or can run only part of it.
 
     Attributes:
-      op_index: of the operation in its subgraph; None when it concerns the whole file.
-      op: its name.
-      tensor: the tensor at fault, by name.
-      block: the part of our architecture it comes from, or None for files of others.
-      reason: what is wrong, what is allowed.
+      op_index: index of the operation in its subgraph; None if the finding concerns the whole file.
+      op: name of the operation.
+      tensor: name of the tensor at fault.
+      block: part of this project's architecture that the operation comes from; None if unknown.
+      reason: what is wrong, and what is allowed.
     """
 
     op_index: int | None
@@ -80,20 +80,21 @@ class Finding:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Returns the fields as a dict for a report."""
         return dataclasses.asdict(self)
 
 
 def merged(checked: list["Finding"], compilation: "Compilation") -> list["Finding"]:
-    """Findings of the static check, then those of the compiler about other operations."""
+    """Appends the compiler's findings about other operations to those of the static check."""
     known = {finding.op_index for finding in checked}
     return checked + [finding for finding in compilation.findings if finding.op_index not in known]
 
 
 def judged(checked: list["Finding"], compilation: "Compilation") -> tuple[bool, list["Finding"]]:
-    """Whether a file is ready, and what keeps it from being so.
+    """Returns whether a file is ready for a device, and the findings that prevent it.
 
-    Where the vendor's compiler counted (`result["ready"]`), its count decides; else the static check does.
+    If the vendor's compiler counted the operations (`result["ready"]`), its count decides; otherwise the
+    static check does.
     """
     if compilation.status == "compiled" and (ready := compilation.result.get("ready")) is not None:
         return ready, [] if ready else compilation.findings or checked
@@ -103,16 +104,16 @@ def judged(checked: list["Finding"], compilation: "Compilation") -> tuple[bool, 
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """The vendor compiler's answer.
+    """Result of a vendor's compiler.
 
     Attributes:
       status: `compiled`, `failed` or `not compiled` (the compiler is not installed).
-      command: what was run, or what to run.
+      command: the command that was run, or that the user can run.
       reason: why there is no compiled file, or ''.
-      output: the compiled file, or None.
-      log: what the compiler printed.
-      result: what the log says, by name; empty where nothing was run.
-      findings: what the compiler left on the CPU, and why.
+      output: path of the compiled file, or None.
+      log: output of the compiler.
+      result: figures from the log, by name; empty if nothing was run.
+      findings: the operations that the compiler left on the CPU, and why.
     """
 
     status: str
@@ -124,5 +125,5 @@ class Compilation:
     findings: list[Finding] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Returns the fields as a dict for a report."""
         return dataclasses.asdict(self)

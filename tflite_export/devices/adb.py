@@ -1,7 +1,7 @@
 """An Android phone over adb, measured with TensorFlow's own `benchmark_model`.
 
-The tool has to lie on the phone (https://ai.google.dev/edge/litert/models/measurement has it
-ready-made). The model is pushed beside it and removed again.
+The tool must already be on the phone; https://ai.google.dev/edge/litert/models/measurement offers
+ready-made binaries. The model is pushed to the same folder and removed afterwards.
 """
 
 import os
@@ -24,13 +24,13 @@ TIMEOUT_S = 300
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT
 ) -> Latency:
-    """Measures a file on the one phone that is connected ($ANDROID_SERIAL chooses among several).
+    """Measures a file on the connected phone; with several phones, $ANDROID_SERIAL selects one.
 
     Args:
       path: the .tflite file.
-      threads: of the CPU runtime.
-      runs: timed inferences.
-      variant: the delegate.
+      threads: number of threads of the CPU runtime.
+      runs: number of timed inferences.
+      variant: the delegate, one of `VARIANTS`.
 
     Raises:
       InputError: adb, the phone or the tool is missing.
@@ -68,7 +68,7 @@ def _last_line(text: str) -> str:
 
 
 def parse(printed: str, threads: int, variant: str = DEFAULT_VARIANT) -> Latency:
-    """What `benchmark_model` printed; `statistic` says whether the figure is the median or the mean.
+    """Parses the output of `benchmark_model`; `statistic` says whether the figure is the median or the mean.
 
     Raises:
       CheckFailed: the tool printed no timing.
@@ -85,6 +85,6 @@ def parse(printed: str, threads: int, variant: str = DEFAULT_VARIANT) -> Latency
     for name in ("init_ms", "memory_mb"):
         if (value := getattr(timing, name)) is not None:
             details[name] = value
-    # Of a normal distribution, half the distance of these percentiles is 1.28 deviations.
+    # For a normal distribution, half the distance between these percentiles is 1.28 standard deviations.
     spread = 1.28 * figures.get("std", 0.0) / timing.mean_ms if timing.mean_ms else 0.0
     return Latency("adb", KIND, timing.ms, spread, details)

@@ -1,8 +1,8 @@
-"""What `benchmark_model` prints, on a phone or anywhere else, in its three generations.
+"""Parses the output of the three generations of `benchmark_model`, on a phone or elsewhere.
 
-TensorFlow 1.13 gives the mean in microseconds as "no stats: 2500.0"; later versions print
-"Inference (avg): 2500.0", also in microseconds; LiteRT's `benchmark_litert_model` writes the unit,
-"Inference (avg): 2.50 ms (400 runs)", and a line for each other figure.
+TensorFlow 1.13 prints the mean in microseconds as "no stats: 2500.0". Later versions print
+"Inference (avg): 2500.0", also in microseconds. LiteRT's `benchmark_litert_model` prints the unit,
+"Inference (avg): 2.50 ms (400 runs)", and a separate line for each other figure.
 """
 
 import dataclasses
@@ -15,23 +15,23 @@ _AVERAGE = re.compile(rf"(?:Inference \(avg\)|\bno stats):\s*{_NUMBER}(?:[ \t]*(
 _FIGURE = re.compile(rf"Inference \((min|max|std|median|p\d+)\):\s*{_NUMBER}(?:[ \t]*(us|ms|s)\b)?")
 _RUNS = re.compile(r"\((\d+) runs\)|Running benchmark for (\d+) iterations")
 _INIT = re.compile(rf"\bInit(?:ialization)?(?: \(avg\))?:\s*{_NUMBER}(?:[ \t]*(us|ms|s)\b)?")
-# Milliseconds; without a unit it is microseconds.
+# Factors to milliseconds; a figure without a unit is in microseconds.
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _MEMORY = re.compile(r"footprint.*\(MB\): .*overall=([0-9.]+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Timed runs of one model.
+    """Timing of one model.
 
     Attributes:
-      ms: the median, in milliseconds; of older versions, which print none, the mean.
+      ms: the median in milliseconds, or the mean for older versions, which print no median.
       statistic: `median` or `mean`.
       mean_ms: the mean.
-      runs: how many.
-      figures: `min`, `max`, `std` and percentiles, where they are printed, in milliseconds.
+      runs: number of timed runs.
+      figures: `min`, `max`, `std` and percentiles in milliseconds, as far as they are printed.
       init_ms: time to load the model, or None.
-      memory_mb: memory, or None.
+      memory_mb: memory use, or None.
     """
 
     ms: float
@@ -44,9 +44,9 @@ class Timing:
 
 
 def parse(printed: str) -> Timing | None:
-    """Reads it; None where the tool printed no timing, as it does when it fails or is stopped.
+    """Parses the output; returns None if it has no timing because the tool failed or was stopped.
 
-    The last `count=` line is that of the timed runs.
+    The last `count=` line describes the timed runs.
     """
     averages = _AVERAGE.findall(printed)
     if not averages:

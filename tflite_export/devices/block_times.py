@@ -1,4 +1,4 @@
-"""Latency of each block of an architecture, measured alone on a device."""
+"""Latency of each block of an architecture, with each block measured alone on a device."""
 
 import inspect
 import os
@@ -13,21 +13,22 @@ def measure(
     device: ModuleType, path: str | os.PathLike, variant: str, threads: int = 1, runs: int = 50,
     progress=lambda items: items, **settings,
 ) -> dict[str, float]:  # fmt: skip
-    """Milliseconds by block name, in the network's order.
+    """Returns milliseconds by block name, in the network's order.
 
-    A block alone pays for its own start and end: the sum is above the network's time.
+    Each block pays for its own start and end, so the sum is above the latency of the whole network.
 
     Args:
-      device: a module that measures graphs.
+      device: a device module that measures graphs.
       path: an int8 .tflite file of this project.
-      variant: which chip.
-      threads, runs: for a device that runs here.
+      variant: the chip.
+      threads, runs: settings for a device that runs on this machine.
       progress: wraps the list of blocks.
-      settings: further ones of a device.
+      settings: further settings of a device.
 
     Raises:
-      InputError: not int8, an operation that no graph can hold, or no block of ours in it.
-      RuntimeError: the device does not take a block.
+      InputError: the file is not int8, has an operation that graphs do not support, or contains none of
+        this project's blocks.
+      RuntimeError: the device rejects a block.
     """
     parts = cut(read_graph(path))
     if not parts:

@@ -1,6 +1,6 @@
-"""A Coral Edge TPU at this machine (USB, PCIe or a board's own), measured through libedgetpu.
+"""A Coral Edge TPU attached to this machine (USB, PCIe or on the board), measured through libedgetpu.
 
-A file is compiled first, by Coral's `edgetpu_compiler`; one that is compiled already is taken as it is.
+A file is first compiled by Coral's `edgetpu_compiler`; a file that is already compiled is used as is.
 """
 
 import ctypes
@@ -17,14 +17,14 @@ KIND = "measured"
 VARIANTS = {"": None}
 DEFAULT_VARIANT = ""
 LIBRARY = "libedgetpu.so.1"
-# What the compiler leaves in place of the operations that it maps.
+# The operation that the compiler writes in place of those that it maps.
 COMPILED_OP = next(iter(inspect.COMPILED_OPS))
 _VERSION_TIMEOUT_S = 30
 _HELP = "see https://coral.ai/software"
 
 
 def attached() -> int:
-    """Number of Edge TPUs that the library sees.
+    """Returns the number of Edge TPUs that the library detects.
 
     Raises:
       InputError: the library is not installed.
@@ -39,7 +39,7 @@ def attached() -> int:
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
-    """Of what a figure depends on: runtime, library and compiler.
+    """Returns the versions that the latency depends on: runtime, library and compiler.
 
     Raises:
       InputError: the library or the compiler is not installed.
@@ -60,7 +60,7 @@ def measure_graph(
     graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
     seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
-    """Compiles and measures a graph; raises as `measure`."""
+    """Compiles and measures a graph; raises the same errors as `measure`."""
     from tflite_export.graphs.write_tflite import temporary_file
 
     with temporary_file(graph) as path:
@@ -73,11 +73,11 @@ def measure(
 ) -> Latency:  # fmt: skip
     """Measures one inference of an int8 .tflite file; see `timing.measure`.
 
-    `threads` are of the operations that stay on the CPU.
+    `threads` applies to the operations that stay on the CPU.
 
     Raises:
-      InputError: no library, compiler or device, or a file that LiteRT cannot run.
-      RuntimeError: the compiler refuses the file.
+      InputError: the library, the compiler or the device is missing, or LiteRT cannot run the file.
+      RuntimeError: the compiler rejects the file.
     """
     del variant
     chip = delegate()
@@ -101,10 +101,10 @@ def _compiler() -> str:
 
 
 def delegate():
-    """The loaded delegate of the attached Edge TPU.
+    """Loads the delegate of the attached Edge TPU.
 
     Raises:
-      InputError: no library, or no device.
+      InputError: the library or the device is missing.
     """
     if not attached():
         raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
@@ -117,11 +117,11 @@ def delegate():
 
 
 def compiled(path: str | os.PathLike, folder: str) -> str:
-    """The path of a file that is compiled: itself, or what the compiler writes into `folder`.
+    """Returns the path of a compiled file: `path` itself, or the file that is compiled into `folder`.
 
     Raises:
-      InputError: no compiler, or no .tflite file.
-      RuntimeError: the compiler refuses the file.
+      InputError: the compiler is missing, or the file is no .tflite file.
+      RuntimeError: the compiler rejects the file.
     """
     if COMPILED_OP in inspect.read(path).histogram():
         return os.fspath(path)

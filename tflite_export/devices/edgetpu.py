@@ -1,10 +1,11 @@
-"""Coral Edge TPU: a static check of any .tflite file; the vendor's compiler and a modelled latency
-are modules beside.
+"""Coral Edge TPU: a static check of any .tflite file.
 
-The compiler maps operations from the input on, as one subgraph; whatever follows the first
-that it refuses stays on the CPU. The check names each operation that it would refuse, and
-why. Sources: Coral's table of supported operations, statuses and failures in compiler logs of
-versions 2 to 16, and TensorFlow's `runtime_version.cc` for the versions of operations.
+Running the vendor's compiler and modelling the latency are separate modules of this package.
+
+The compiler maps operations as one subgraph that starts at the input; everything after the first
+operation that it rejects stays on the CPU. The check names each operation that the compiler would
+reject, and why. Sources: Coral's table of supported operations; statuses and failures in compiler
+logs of versions 2 to 16; TensorFlow's `runtime_version.cc` for the versions of operations.
 """
 
 import itertools
@@ -25,9 +26,9 @@ KIND = "modelled"
 VARIANTS = {"pixel4": None}
 DEFAULT_VARIANT = "pixel4"
 
-# Operations that Coral's table has, with the newest version each. Compiler 16 holds the TFLite
-# of TensorFlow 2.5: it refuses CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4 (of 2.13) in logs, so
-# these are the newest versions that 2.5 knows.
+# Operations in Coral's table, with the newest supported version of each. Compiler 16 contains the
+# TFLite of TensorFlow 2.5: its logs show that it rejects CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4
+# (of 2.13), so these are the newest versions that 2.5 supports.
 SUPPORTED_OPS = {
     "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6,
     "EXPAND_DIMS": 1, "FULLY_CONNECTED": 9, "L2_NORMALIZATION": 2, "LOGISTIC": 3, "MAX_POOL_2D": 3,
@@ -36,24 +37,24 @@ SUPPORTED_OPS = {
     "RESIZE_BILINEAR": 4, "RESIZE_NEAREST_NEIGHBOR": 4, "SLICE": 5, "SOFTMAX": 3, "SPACE_TO_DEPTH": 2,
     "SPLIT": 4, "SQUEEZE": 2, "STRIDED_SLICE": 5, "SUB": 5, "TANH": 3, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3,
 }  # fmt: skip
-# The compiler has one chip.
+# The compiler targets a single chip, so there is nothing to choose.
 COMPILE_VARIANTS = ()
 INTEGER_TYPES = frozenset({"INT8", "UINT8"})
 MAX_SOFTMAX = 16_000
-# What compiler logs show as free for parameters on a chip of 8 MiB.
+# Space for parameters on a chip of 8 MiB, as compiler logs report it.
 CACHE_BYTES = 7 * 2**20
 INNER_DIMENSIONS = 3
 MEAN_MULTIPLE = 4
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
-    """Of what a modelled latency depends on."""
+    """Returns the versions that a modelled latency depends on."""
     del variant
     return {"mobiledets-tf": __version__}
 
 
 def measure(path, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT) -> Latency:
-    """Modelled latency of an int8 .tflite file; what stays on the CPU is left out."""
+    """Models the latency of an int8 .tflite file, without the operations that stay on the CPU."""
     from tflite_export.graphs.read_tflite import read_graph
 
     del threads, runs
@@ -61,14 +62,14 @@ def measure(path, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIAN
 
 
 def measure_graph(graph, variant: str = DEFAULT_VARIANT) -> Latency:
-    """Modelled latency of a graph; see `edgetpu_roofline`."""
+    """Models the latency of a graph; see `edgetpu_roofline`."""
     if variant not in VARIANTS:
         raise unknown_name("variant of edgetpu", variant, VARIANTS)
     return Latency("edgetpu", KIND, edgetpu_roofline.milliseconds(graph), 0.0, {"variant": variant})
 
 
 def check(model: ModelFile) -> list[Finding]:
-    """Everything that keeps operations of a file off the Edge TPU; empty for a file that is ready."""
+    """Returns all that keeps operations of a file off the Edge TPU; empty for a file that is ready."""
     findings = []
     if model.subgraphs != 1:
         findings.append(_of_file(f"{model.subgraphs} subgraphs in the file; allowed: 1"))
@@ -84,12 +85,12 @@ def check(model: ModelFile) -> list[Finding]:
 
 
 def coverage(model: ModelFile) -> dict[str, Any]:
-    """What the compiler would map, by the static check.
+    """Predicts from the static check what the compiler would map.
 
     Returns:
-      `operations` of the file; `mapped`, those of the first subgraph; `subgraphs` of operations
-      that could be mapped; `first_on_cpu`, the operation at which the first subgraph ends
-      (`op_index`, `op`, `block`), or None.
+      `operations`, the number of operations in the file; `mapped`, the number in the first subgraph;
+      `subgraphs`, the number of subgraphs that could be mapped; `first_on_cpu`, the operation at which
+      the first subgraph ends (`op_index`, `op`, `block`), or None.
     """
     epochs = _epochs(model.operators, [_is_mappable(op) for op in model.operators])
     on_chip = {epoch for epoch in epochs if epoch % 2 == 0}
@@ -108,10 +109,10 @@ def _place(op: Operator) -> dict[str, Any]:
 
 
 def _epochs(operators: tuple[Operator, ...], mappable: list[bool]) -> list[int]:
-    """For each operation the turn in which it runs: even turns on the Edge TPU, odd ones not.
+    """Returns the turn in which each operation runs: even turns run on the Edge TPU, odd ones on the CPU.
 
-    An operation runs in the first turn of its kind that is not before those of its inputs, as
-    TFLite splits a graph for a delegate.
+    An operation runs in the earliest turn of its kind that does not precede the turns of its inputs.
+    This is how TFLite partitions a graph for a delegate.
     """
     made: dict[int, int] = {}
     epochs = []
@@ -128,7 +129,7 @@ def _is_mappable(op: Operator) -> bool:
 
 
 def parameters(model: ModelFile) -> dict[str, int | bool]:
-    """Bytes of constants against the chip's cache; what does not fit is streamed from the host."""
+    """Compares the size of constants with the chip's cache; the excess is streamed from the host."""
     size = model.constants_size()
     return {"bytes": size, "cache_bytes": CACHE_BYTES, "streamed": size > CACHE_BYTES}
 
@@ -142,7 +143,7 @@ def _finding(op: Operator, tensor: Tensor | None, reason: str) -> Finding:
 
 
 def _faults(op: Operator) -> Iterator[tuple[Tensor | None, str]]:
-    """(tensor, reason) for each thing wrong with an operation; one fault of each kind."""
+    """Yields (tensor, reason) for each fault of an operation, at most one of each kind."""
     out = op.outputs[0] if op.outputs else None
     if op.name not in SUPPORTED_OPS:
         yield out, f"{'custom operation' if op.is_custom else 'operation'} {op.name} is not supported"
@@ -178,8 +179,8 @@ def _rank_fault(tensor: Tensor) -> str:
     return f"shape {shape}; only the {INNER_DIMENSIONS} innermost sides may be above 1" if wrong else ""
 
 
-# Rules for single operations: an operator to its fault, or ''. An operation whose options the
-# file leaves out has the schema's defaults, which are all allowed.
+# Rules for single operations: each returns the fault of an operator, or ''. If the file leaves out an
+# operation's options, the schema's defaults apply, and these are all allowed.
 
 
 def _activation_fault(op: Operator) -> str:
@@ -229,7 +230,7 @@ def _softmax_fault(op: Operator) -> str:
 
 
 def _reduction_fault(op: Operator) -> str:
-    """Reductions: never over the batch; over channels only by multiples of four (MEAN)."""
+    """Checks reductions: never over the batch; MEAN over channels only for multiples of four."""
     if len(op.inputs) < 2:
         return ""
     shape = op.inputs[0].shape

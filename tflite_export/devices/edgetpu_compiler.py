@@ -1,4 +1,4 @@
-"""Running Coral's `edgetpu_compiler` where it is installed, and judging its answer."""
+"""Runs Coral's `edgetpu_compiler` if it is installed, and interprets its output."""
 
 import math
 import os
@@ -16,9 +16,9 @@ from tflite_export.inspect import ModelFile, Operator
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600
-# "Internal compiler error" is sometimes gone when the compiler is called again.
+# An "Internal compiler error" sometimes disappears when the compiler is run again.
 ATTEMPTS = 3
-# Its table has one name for all custom operations.
+# The compiler's table uses one name for all custom operations.
 _CUSTOM = "CUSTOM"
 
 
@@ -27,11 +27,11 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
 
     Args:
       path: the .tflite file.
-      output_dir: where NAME_edgetpu.tflite goes; nothing is left there by a failure. It has the
-        metadata, labels, signature and order of outputs of `path`, which the compiler leaves out.
+      output_dir: folder for NAME_edgetpu.tflite; a failure leaves nothing there. The compiled file gets
+        the metadata, labels, signature and output order of `path`, which the compiler drops.
 
     Raises:
-      InputError: the file is no .tflite file, or compiled already.
+      InputError: the file is no .tflite file, or is already compiled.
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = " ".join(_arguments(COMPILER, output_dir, path))
@@ -41,7 +41,7 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
     inspect.refuse_compiled(model, path, "give the file it was made from")
     output_dir.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
-        # In a folder of its own first: a compiler that dies leaves nothing in the user's.
+        # Compile in a separate folder first, so that a compiler crash leaves nothing in the user's folder.
         with tempfile.TemporaryDirectory(prefix=".edgetpu-", dir=output_dir) as folder:
             code, printed = process.run(COMPILER, _arguments(found, Path(folder), path), TIMEOUT_S)
             log = edgetpu_log.parse(printed + _operation_log(Path(folder), path))
@@ -58,7 +58,7 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
 
 
 def _arguments(compiler: str, output_dir: Path, path: Path) -> list[str]:
-    """`-s` prints the table of operations. Both paths are absolute: none is taken for a flag."""
+    """Arguments of the compiler: `-s` prints the operations; absolute paths cannot be taken for flags."""
     return [compiler, "-s", "-o", str(output_dir), str(path)]
 
 
@@ -68,7 +68,7 @@ def _operation_log(folder: Path, path: Path) -> str:
 
 
 def _fault(code: int | str, log: CompilerLog, made: Path, printed: str) -> str:
-    """Why there is no compiled file to trust, or ''."""
+    """Returns why there is no trustworthy compiled file, or ''."""
     why = log.error or _last_line(printed)
     if reason := process.fault(COMPILER, code):
         return f"{reason}{': ' + why if why and not isinstance(code, str) else ''}"
@@ -98,9 +98,10 @@ def _last_line(printed: str) -> str:
 
 
 def verdict(log: CompilerLog, model: ModelFile) -> bool | None:
-    """Whether all operations run on the Edge TPU but those that stay on the CPU by design.
+    """Returns whether all operations run on the Edge TPU except those that stay on the CPU by design.
 
-    By the compiler's own count; None where its log has none, or counts another number of operations.
+    The compiler's own count decides. Returns None if the log has no count, or counts a number of operations
+    that differs from the model's.
     """
     if log.on_cpu is None or log.on_edgetpu is None:
         return None
@@ -110,7 +111,7 @@ def verdict(log: CompilerLog, model: ModelFile) -> bool | None:
 
 
 def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
-    """A finding for each kind of operation and status that the compiler left on the CPU without need."""
+    """Returns a finding for each operation kind and status that the compiler needlessly left on the CPU."""
     allowed = {_kind(op) for op in model.operators if op.name in CPU_BY_DESIGN}
     findings = []
     for row in log.operators:
@@ -126,22 +127,22 @@ def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
 
 
 def _kind(op: Operator) -> str:
-    """The name of an operation in the compiler's table."""
+    """Returns the name that the compiler's table uses for an operation."""
     return _CUSTOM if op.is_custom else op.name
 
 
 def first_on_cpu(log: CompilerLog, model: ModelFile) -> tuple[Operator, str] | None:
-    """The first operation in the file's order that the compiler left on the CPU, and why.
+    """Returns the first operation in file order that the compiler left on the CPU, and why.
 
-    The table counts operations by kind and status. The compiler maps from the input on, so of
-    a kind with both statuses the first ones are those that are mapped.
+    The table only counts operations by kind and status. Since the compiler maps from the input on, the
+    first operations of a kind with both statuses are the mapped ones.
     """
     found = []
     for kind in {row.op for row in log.operators if not row.is_mapped}:
         mapped = sum(row.count for row in log.operators if row.op == kind and row.is_mapped)
         operators = [op for op in model.operators if _kind(op) == kind]
         statuses = [row.status for row in log.operators if row.op == kind and not row.is_mapped]
-        # The status that names a limit says more than that of what follows it.
+        # A status that names a limit is more informative than that of the operations after it.
         statuses.sort(key=lambda status: status.startswith("More than one subgraph"))
         found += [(op, statuses[0]) for op in operators[mapped : mapped + 1]]
     return min(found, key=lambda item: item[0].index, default=None)

@@ -1,9 +1,9 @@
-"""What `edgetpu_compiler` printed, or wrote into its .log file, as data.
+"""Parses what `edgetpu_compiler` prints or writes into its .log file.
 
-Real output of versions 2 to 16 differs: without `-s` the table of operations is only in the
-log file, the block about operations on the CPU is missing when all are mapped, the same
-operation has a row for each status, version 16 adds lines about its child process and
-version 2 one more line about caching. Unknown lines are passed over.
+The real output of versions 2 to 16 differs. Without `-s` the table of operations is only in the log
+file. The block about operations on the CPU is missing if all are mapped. One operation has a row for
+each status. Version 16 adds lines about its child process, and version 2 has one more line about
+caching. Unknown lines are ignored.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ _ERROR = re.compile(
     r"Internal compiler error.*|Invalid model: .+)$",
     re.MULTILINE,
 )
-# These say that it failed; another line says why.
+# These lines say only that compilation failed; another line gives the reason.
 _NO_REASON = re.compile(r"Invalid model|ERROR: Registration failed")
 
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRow:
-    """One row of the compiler's table: so many operations of a kind have this status."""
+    """One row of the compiler's table: the number of operations of a kind that have a status."""
 
     op: str
     count: int
@@ -40,23 +40,23 @@ class OperatorRow:
 
 @dataclasses.dataclass(frozen=True)
 class CompilerLog:
-    """A parsed log. What it does not say is None; sizes are in bytes.
+    """A parsed log. A field that the log does not report is None; sizes are in bytes.
 
     Attributes:
-      version: of the compiler.
-      succeeded: True or False where the log says so; a .log file alone says nothing.
+      version: version of the compiler.
+      succeeded: whether compilation succeeded; None if the text does not say, as with a .log file alone.
       error: the first line that gives a reason, or None.
-      milliseconds: of the compilation.
+      milliseconds: duration of the compilation.
       input_model, output_model: paths as printed.
       input_bytes, output_bytes: sizes of both files.
-      cached_bytes: parameters held on the chip.
-      cache_free_bytes: what is left there.
+      cached_bytes: parameters cached on the chip.
+      cache_free_bytes: cache space that remains free.
       streamed_bytes: parameters read from the host for every inference.
-      subgraphs: that run on the Edge TPU.
-      operations: of the model.
-      on_edgetpu, on_cpu: how many of them run where; from the table where that is all there is.
+      subgraphs: number of subgraphs that run on the Edge TPU.
+      operations: number of operations of the model.
+      on_edgetpu, on_cpu: number of operations on each; counted from the table if not printed.
       operation_log: path of the .log file as printed.
-      operators: the table.
+      operators: the table of operations.
     """
 
     version: str | None = None
@@ -78,12 +78,12 @@ class CompilerLog:
     operators: tuple[OperatorRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Returns the fields as a dict for a report."""
         return dataclasses.asdict(self)
 
 
 def parse(text: str) -> CompilerLog:
-    """Reads standard output, a .log file, or both after one another."""
+    """Parses standard output, a .log file, or both concatenated."""
     rows = _rows(text)
     fields = {name: _find(pattern, text) for name, pattern in _TEXTS.items()}
     fields |= {name: _number(pattern, text) for name, pattern in _NUMBERS.items()}
@@ -132,7 +132,7 @@ def _bytes(pattern: str, text: str) -> int | None:
 
 
 def _cache_of_version_2(fields: dict[str, Any], text: str) -> dict[str, int]:
-    """It prints what was free before, not what is left."""
+    """Derives the free cache: version 2 prints the space available before caching, not what remains."""
     before = _bytes(r"^On-chip memory available for caching model parameters: ", text)
     used = fields["cached_bytes"]
     known = before is not None and used is not None and fields["cache_free_bytes"] is None
@@ -140,20 +140,20 @@ def _cache_of_version_2(fields: dict[str, Any], text: str) -> dict[str, int]:
 
 
 def _rows(text: str) -> tuple[OperatorRow, ...]:
-    """The table; the same row twice (standard output and the log file) counts once."""
+    """Returns the table; a row that appears in both standard output and the log file counts once."""
     found = (OperatorRow(op, int(count), status) for op, count, status in _ROW.findall(text))
     return tuple(dict.fromkeys(found))
 
 
 def _counts(fields: dict[str, Any], rows: tuple[OperatorRow, ...]) -> dict[str, int]:
-    """The numbers that the log leaves out and that follow from the rest."""
+    """Returns the counts that the log leaves out but that follow from the rest."""
     total, on_edgetpu, on_cpu = fields["operations"], fields["on_edgetpu"], fields["on_cpu"]
     listed = sum(row.count for row in rows)
-    # A table that was cut short must not be counted.
+    # A truncated table must not be counted.
     if on_edgetpu is None and rows and total in (None, listed):
         mapped = sum(row.count for row in rows if row.is_mapped)
         return {"operations": listed, "on_edgetpu": mapped, "on_cpu": listed - mapped}
-    # The block about the CPU is left out when nothing runs there.
+    # The block about the CPU is missing if nothing runs there.
     if on_edgetpu is None and on_cpu is None and total is not None and not any(not r.is_mapped for r in rows):
         return {"on_edgetpu": total, "on_cpu": 0}
     return {}

@@ -1,12 +1,13 @@
-"""Edge TPU latency by a formula: a roofline of published hardware figures, calibrated on published
-latencies. It is no measurement; whatever shows it calls it modelled.
+"""Edge TPU latency by a roofline formula, from published hardware figures and published latencies.
+
+This is not a measurement; everything that shows it calls it modelled.
 
 Hardware: 4 TOPS of int8 (Coral's data sheets); a 64x64 array and 32 GB/s of memory (Boroumand et
-al., "Google Neural Network Models for Edge Devices", arXiv 2109.14320, as recalled). That gives the clock.
-Widths fill the array in steps of 64; a depthwise convolution keeps one row of it busy.
+al., "Google Neural Network Models for Edge Devices", arXiv 2109.14320, as recalled). The clock follows
+from these figures. Channels fill the array in steps of 64; a depthwise convolution uses one row of it.
 
-Calibration: two factors over the peak, fitted to four latencies of SSDLite at 320x320 on Pixel
-4's Edge TPU: MobileDet-EdgeTPU 6.9 ms (the released config), MobileNetV2 x1.0 6.5, x1.5 9.0,
+Calibration: two factors over the peak, fitted to four latencies of SSDLite at 320x320 on the Edge TPU
+of the Pixel 4: MobileDet-EdgeTPU 6.9 ms (the released config), MobileNetV2 x1.0 6.5, x1.5 9.0,
 MobileDet-DSP 8.6 ms (the paper's main table, arXiv 2004.14525, as recalled). The formula gives 7.0,
 6.6, 9.0 and 8.4 ms.
 """
@@ -20,13 +21,13 @@ from tflite_export.graphs import Graph, Node
 LANES = 64
 CLOCK_HZ = 4e12 / 2 / LANES**2
 MEMORY_BYTES_PER_S = 32e9
-# Over the peak: for what the formula leaves out (filling the array, moving maps, control).
+# Factors over the peak for costs outside the formula (filling the array, moving maps, control).
 FULL_FACTOR = 1.5
 DEPTHWISE_FACTOR = 2.7
 
 
 def milliseconds(graph: Graph) -> float:
-    """Time of one inference: every operation takes the longer of computing and moving its maps."""
+    """Returns the time of one inference; each operation takes the longer of computing and moving its maps."""
     return 1e3 * sum(max(_compute_s(graph, node), _memory_s(graph, node)) for node in graph.nodes)
 
 

@@ -1,4 +1,4 @@
-"""Arm Ethos-U, estimated by its compiler Vela: cycles and time per layer, coverage of the NPU."""
+"""Arm Ethos-U, estimated by Arm's compiler Vela: cycles and time per layer, coverage of the NPU."""
 
 import collections
 import contextlib
@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 KIND = "compiled"
-# Accelerator, system and memory of Vela's own configuration file Arm/vela.ini.
+# (accelerator, system config, memory mode), as named in Vela's own configuration file Arm/vela.ini.
 VARIANTS = {
     "u55-256": ("ethos-u55-256", "Ethos_U55_High_End_Embedded", "Shared_Sram"),
     "u65-512": ("ethos-u65-512", "Ethos_U65_High_End", "Dedicated_Sram"),
@@ -41,7 +41,7 @@ _SCRIPT = "import sys; from ethosu.vela.vela import main; sys.exit(main(sys.argv
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
-    """Of what a figure depends on."""
+    """Returns the versions and settings that the latency depends on."""
     accelerator, system, memory = _variant(variant)
     _vela()
     version = importlib.metadata.version(_PACKAGE)
@@ -51,11 +51,11 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
 ) -> Latency:
-    """Vela's estimate for a .tflite file.
+    """Returns Vela's estimate for a .tflite file.
 
     Raises:
-      InputError: the extra is missing, or the variant unknown.
-      RuntimeError: Vela does not compile the file; its last words are in the message.
+      InputError: the optional dependency is not installed, or the variant is unknown.
+      RuntimeError: Vela cannot compile the file; its last line of output is in the message.
     """
     del threads, runs  # The estimate is deterministic.
     with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
@@ -64,7 +64,7 @@ def measure(
 
 
 def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
-    """Vela's estimate for a graph; raises as `measure`."""
+    """Returns Vela's estimate for a graph; raises the same errors as `measure`."""
     from tflite_export.graphs.write_tflite import temporary_file
 
     with temporary_file(graph) as path:
@@ -72,7 +72,7 @@ def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
 
 
 def layers(path: str | os.PathLike, variant: str = DEFAULT_VARIANT) -> list[dict[str, str]]:
-    """Rows of Vela's table: one for each operation, with `Target`, `Op Cycles`, `Util% (MAC)`, `Name`."""
+    """Returns the rows of Vela's table, one per operation: `Target`, `Op Cycles`, `Util% (MAC)`, `Name`."""
     with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
         _compile(path, folder, variant)
         return _layers(folder)
@@ -81,11 +81,12 @@ def layers(path: str | os.PathLike, variant: str = DEFAULT_VARIANT) -> list[dict
 def compile_model(
     path: str | os.PathLike, output_dir: str | os.PathLike, variant: str = DEFAULT_VARIANT
 ) -> Compilation:
-    """Compiles a file for the NPU, as NAME_vela.tflite in `output_dir`.
+    """Compiles a file for the NPU and writes NAME_vela.tflite to `output_dir`.
 
     Returns:
-      The compilation. Its result holds `variant`, `npu_operations`, `cpu_operations`, `cycles` and
-      `layers`, Vela's table with our block names; its findings name what stays on the CPU.
+      The compilation. Its result contains `variant`, `npu_operations`, `cpu_operations`, `cycles` and
+      `layers`, which is Vela's table with this project's block names; its findings name the
+      operations that stay on the CPU.
     """
     path, output_dir = Path(path), Path(output_dir)
     command = " ".join(["vela", *_arguments(path, output_dir, variant)])
@@ -95,7 +96,7 @@ def compile_model(
     except InputError as error:
         return Compilation("not compiled", command, str(error))
     with tempfile.TemporaryDirectory(prefix="mobiledets-vela-") as folder:
-        # A process of its own, so that one that hangs or crashes ends.
+        # Vela runs in its own process, so that a hang or a crash of it can be handled.
         arguments = _arguments(path, folder, variant)
         code, log = process.run("vela", [sys.executable, "-c", _SCRIPT, *arguments], TIMEOUT_S)
         if reason := process.fault("vela", code):
@@ -119,7 +120,7 @@ def compile_model(
 
 
 def _layer(row: dict[str, str]) -> dict[str, Any]:
-    """A row of Vela's table in a report."""
+    """Converts a row of Vela's table for a report."""
     return {
         "op": row["NNG Operator"], "target": row["Target"], "cycles": int(float(row["Op Cycles"])),
         "mac_utilization": float(row["Util% (MAC)"]) / 100, "block": blocks.of_name(row["Name"]),
@@ -128,7 +129,7 @@ def _layer(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _left_on_cpu(model: inspect.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
-    """Operations of the file that Vela leaves to the CPU; one finding each."""
+    """Returns one finding for each operation of the file that Vela leaves on the CPU."""
     if not any(row["Target"] == "NPU" for row in rows):
         return [Finding(None, None, None, None, f"no operation runs on the NPU of {variant}")]
     names = {row["Name"] for row in rows if row["Target"] != "NPU"}
@@ -160,14 +161,14 @@ def _arguments(path, folder, variant: str) -> list[str]:
 
 
 def _compile(path, folder, variant: str) -> str:
-    """Runs Vela inside this process, for times (starting it costs a second); returns what it printed."""
+    """Runs Vela in this process, because starting another costs a second; returns its output."""
     arguments = _arguments(path, folder, variant)
     vela, printed = _vela(), io.StringIO()
     try:
-        # Its compiler of newer chips is native and prints past Python.
+        # Vela's compiler for newer chips is native code whose output bypasses Python.
         with held_back(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             _main(vela, arguments, printed)
-    except RuntimeError as error:  # Vela raises whatever its passes raise; held_back makes it this.
+    except RuntimeError as error:  # Vela's passes raise any type; held_back converts it to RuntimeError.
         raise RuntimeError(f"vela failed: {_last_line(str(error))}") from error
     return printed.getvalue()
 

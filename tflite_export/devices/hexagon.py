@@ -1,7 +1,7 @@
 """Qualcomm Hexagon (HTP), simulated: the time that the QNN compiler of onnxruntime-qnn estimates.
 
 Creating a session with detailed profiling compiles the graph and writes "Simulated (Accelerator
-exec cycles)" into a CSV. The same graph gives the same figure each time; use it for ranking.
+exec cycles)" to a CSV file. The same graph always yields the same figure; use it for ranking.
 """
 
 import csv
@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 KIND = "simulated"
-# Of the SoC models tried, these report a simulated time.
+# These are the SoC models, of those tried, that report a simulated time.
 VARIANTS = {"v73": {"soc_model": "52", "htp_arch": "73"}}
 DEFAULT_VARIANT = "v73"
 _PROVIDER = "QNNExecutionProvider"
@@ -42,7 +42,7 @@ _BYTES = {
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
-    """Of what a figure depends on."""
+    """Returns the versions that the latency depends on."""
     ort, qnn = _packages()
     del variant
     return {
@@ -54,10 +54,10 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
 ) -> Latency:
-    """Simulated latency of an int8 .tflite file; what stays on the CPU (post-processing) is left out.
+    """Simulates the latency of an int8 .tflite file, without what stays on the CPU (post-processing).
 
     Raises:
-      InputError: an operation that the graph writer does not know, or the extra is missing.
+      InputError: the graph writer does not support an operation, or the optional dependency is missing.
     """
     from tflite_export.graphs.read_tflite import read_graph
 
@@ -66,11 +66,11 @@ def measure(
 
 
 def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
-    """Simulated latency of a graph.
+    """Simulates the latency of a graph.
 
     Raises:
-      InputError: the extra is missing, or the variant is unknown.
-      RuntimeError: QNN does not take the graph wholly, or gave no figure.
+      InputError: the optional dependency is missing, or the variant is unknown.
+      RuntimeError: QNN cannot run the whole graph, or reported no figure.
     """
     from tflite_export.graphs.write_onnx import to_onnx
 
@@ -86,12 +86,12 @@ def measure_graph(graph: Graph, variant: str = DEFAULT_VARIANT) -> Latency:
         name: rows[title] for title, name in _BYTES.items() if title in rows
     }
     spread = (rows.get(_UPPER, microseconds) - rows.get(_LOWER, microseconds)) / 2 / microseconds
-    # Cycles have more digits than whole microseconds; the clock is what both figures imply.
+    # Cycles are more precise than whole microseconds; the clock is the one that both figures imply.
     return Latency("hexagon", KIND, cycles / _clock(cycles, microseconds) / 1e3, spread, details)
 
 
 def _clock(cycles: int, microseconds: int) -> float:
-    """Cycles per microsecond, rounded to 10 where that agrees with both figures."""
+    """Returns cycles per microsecond, rounded to a multiple of 10 if that agrees with both figures."""
     clock = round(cycles / microseconds, -1) or 1
     return clock if abs(cycles / clock - microseconds) <= 1 else cycles / microseconds
 
@@ -114,23 +114,23 @@ def _packages():
 
 @functools.cache
 def _devices() -> tuple:
-    """The plug-in's devices; it is registered once a process."""
+    """Returns the plug-in's devices; the plug-in is registered once in a process."""
     ort, qnn = _packages()
     ort.register_execution_provider_library(_PROVIDER, qnn.get_library_path())
     return tuple(device for device in ort.get_ep_devices() if device.ep_name == _PROVIDER)
 
 
 def _profile(model: bytes, options: dict[str, str]) -> dict[str, int]:
-    """Message -> value of the profile that compiling writes."""
+    """Returns the profile that compiling writes, as values by message."""
     with tempfile.TemporaryDirectory(prefix="mobiledets-qnn-") as folder, held_back():
         path = os.path.join(folder, "profile.csv")
-        # The profile is complete once the session is gone.
+        # The profile is complete only after the session has been destroyed.
         _session(model, options | {"profiling_level": "detailed", "profiling_file_path": path})
         return _read_profile(path)
 
 
 def _session(model: bytes, options: dict[str, str]):
-    """A session that runs wholly on the (emulated) HTP or raises."""
+    """Creates a session that runs entirely on the (emulated) HTP, or raises."""
     ort, qnn = _packages()
     session_options = ort.SessionOptions()
     session_options.log_severity_level = 3
@@ -143,21 +143,21 @@ def _session(model: bytes, options: dict[str, str]):
 def emulation_difference(
     path: str | os.PathLike, samples: Iterable[np.ndarray], variant: str = DEFAULT_VARIANT
 ) -> dict[str, Any]:
-    """The emulated HTP against LiteRT's interpreter, on the same images.
+    """Compares the emulated HTP with LiteRT's interpreter on the same images.
 
     Args:
       path: an int8 .tflite file.
       samples: images [1, height, width, 3] float32 in [-1, 1].
-      variant: which chip.
+      variant: the chip.
 
     Returns:
-      `images`, and for each output of the network (before any post-processing) its largest and
-      mean difference in steps of its int8 scale (LSB): `outputs`: name -> {`max_lsb`,
-      `mean_lsb`}; `max_lsb` of all.
+      `images`, the number of images; `outputs`, which maps each output of the network (before any
+      post-processing) to {`max_lsb`, `mean_lsb`}, its largest and mean difference in steps of its int8
+      scale (LSB); `max_lsb`, the largest of all outputs.
 
     Raises:
-      InputError: an operation that the graph writer does not know, or the extra is missing.
-      RuntimeError: QNN does not take the graph wholly.
+      InputError: the graph writer does not support an operation, or the optional dependency is missing.
+      RuntimeError: QNN cannot run the whole graph.
     """
     from tflite_export.graphs.read_tflite import read_graph, tensor_index
     from tflite_export.graphs.write_onnx import to_onnx
@@ -191,7 +191,7 @@ def _as_uint8(stored: np.ndarray) -> np.ndarray:
 
 
 def _read_profile(path: str) -> dict[str, int]:
-    """Rows are: time, category, value, unit, source, level, name."""
+    """Reads a profile. The columns are time, category, value, unit, source, level, name."""
     found = {}
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace", newline="") as file:

@@ -1,4 +1,4 @@
-"""This machine's CPU, measured with LiteRT and XNNPACK."""
+"""The CPU of this machine, measured with LiteRT and XNNPACK."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ DEFAULT_VARIANT = ""
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
-    """Of what a figure depends on; the processor's name is part of it."""
+    """Returns what the latency depends on: the runtime's version and the processor's name."""
     del variant
     return {"ai-edge-litert": importlib.metadata.version("ai-edge-litert"), "cpu": _cpu_name()}
 
@@ -31,7 +31,7 @@ def measure_graph(
     graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
     seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
-    """Measures a graph, written to a temporary .tflite file."""
+    """Measures a graph after writing it to a temporary .tflite file."""
     from tflite_export.graphs.write_tflite import temporary_file
 
     with temporary_file(graph) as path:
@@ -42,7 +42,7 @@ def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
     seconds: float = timing.SECONDS,
 ) -> Latency:  # fmt: skip
-    """Measures one inference of a .tflite file; see `timing.measure`. There is no variant to choose.
+    """Measures one inference of a .tflite file; see `timing.measure`. `variant` is ignored.
 
     Raises:
       InputError: the file cannot be run on this machine.

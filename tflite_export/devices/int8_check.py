@@ -1,16 +1,16 @@
-"""A static check that holds for every int8 accelerator: types, shapes, one subgraph."""
+"""A static check for any int8 accelerator: types, shapes, a single subgraph."""
 
 from tflite_export import blocks
 from tflite_export.devices import Finding
 from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
 
-# These end a network on the CPU by design; they are no fault.
+# These operations end a network and run on the CPU by design, so they are not faults.
 CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
 _NUMBERS = frozenset({"INT8", "UINT8", "INT16", "INT32"})
 
 
 def check(model: ModelFile) -> list[Finding]:
-    """What keeps operations off any int8 accelerator; one finding an operation."""
+    """Returns what keeps operations off any int8 accelerator, one finding per operation."""
     findings = []
     if model.subgraphs != 1:
         reason = f"{model.subgraphs} subgraphs in the file; allowed: 1"
@@ -29,5 +29,5 @@ def _fault(tensor: Tensor) -> str:
 
 
 def finding(op: Operator, tensor: Tensor | None, reason: str) -> Finding:
-    """A finding about an operation, with our name of its block."""
+    """Returns a finding about an operation, with this project's name of its block."""
     return Finding(op.index, op.name, tensor.name if tensor else None, blocks.of_operator(op), reason)

@@ -1,10 +1,10 @@
 """Qualcomm Hexagon through LiteRT: ahead-of-time compilation of a .tflite file for a named SoC.
 
-The compiler plug-in of `ai_edge_litert` needs Qualcomm's QNN libraries: those of its own SDK
-package where that holds any (installed without a network it is empty), else those of
-onnxruntime-qnn. The compiled file keeps what stays on the CPU as operations, beside the
-dispatched ones: that is the offload coverage. It runs in a process of its own, which a crash
-or a hang of the vendor's code can't take the command with.
+The compiler plug-in of `ai_edge_litert` needs Qualcomm's QNN libraries. They come from Qualcomm's own
+SDK package if it contains any (it is empty when installed without a network), otherwise from
+onnxruntime-qnn. In the compiled file, operations that stay on the CPU remain visible beside the
+dispatched ones, which gives the offload coverage. The compiler runs in a separate process, so that a
+crash or a hang of the vendor's code cannot bring down the command.
 """
 
 import collections
@@ -24,7 +24,7 @@ from tflite_export.inspect import ModelFile
 
 COMPILER = "LiteRT's Qualcomm compiler"
 TIMEOUT_S = 600
-# The plug-in's own list.
+# The SoCs that the plug-in supports, as it lists them.
 SOCS = (
     "SA8255", "SA8295", "SM8350", "SM8450", "SM8475", "SM8550", "SM8650", "SM8750", "SM8845", "SM8850",
 )  # fmt: skip
@@ -34,7 +34,7 @@ _QNN = "onnxruntime_qnn"
 _HTP = "libQnnHtp.so"
 _COUNTS = re.compile(r"(\d+)\s*/\s*(\d+) ops offloaded to (\d+) partitions")
 _DISPATCH = "DISPATCH_OP"
-# Public calls only; the statistics are the plug-in's own words.
+# Only public calls are used; the statistics are printed by the plug-in.
 _SCRIPT = """
 import sys
 from ai_edge_litert.aot import aot_compile
@@ -47,13 +47,13 @@ sys.exit(bool(result.failed_backends) or not result.models_with_backend)
 
 
 def libraries() -> tuple[list[Path], str]:
-    """Folders of QNN libraries, and what is to be said of them ('' where nothing is).
+    """Returns the folders of the QNN libraries, and a note about them ('' if there is none).
 
     Raises:
-      InputError: no package holds them.
+      InputError: no installed package contains the libraries.
     """
     sdk = _package(_SDK)
-    # An SDK has them for phones as well.
+    # An SDK also contains the libraries for phones, so those for x86_64 are sorted first.
     found = sorted(sdk.rglob(_HTP), key=lambda path: "x86_64" not in str(path)) if sdk else []
     if found:
         return [found[0].parent], ""
@@ -74,11 +74,11 @@ def _package(name: str) -> Path | None:
 def compile_model(
     path: str | os.PathLike, output_dir: str | os.PathLike, soc: str = DEFAULT_SOC
 ) -> Compilation:
-    """Compiles a file, as NAME_SOC.tflite in `output_dir`; nothing is left there by a failure.
+    """Compiles a file and writes NAME_SOC.tflite to `output_dir`; a failure leaves nothing there.
 
     Returns:
-      The compilation. Its result holds `soc`, `operations`, `offloaded`, `partitions`, `on_cpu`
-      (operation -> count) and `libraries`; its findings name what stays on the CPU.
+      The compilation. Its result contains `soc`, `operations`, `offloaded`, `partitions`, `on_cpu`
+      (counts by operation) and `libraries`; its findings name the operations that stay on the CPU.
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = f"mobiledets-compile --model={path} --target=hexagon --variant={soc}"
@@ -104,8 +104,8 @@ def compile_model(
 
 
 def _environment(folders: list[Path], temporary: Path) -> dict[str, str]:
-    # The plug-in loads a library of another backend that no package ships, and calls nothing in it:
-    # a library that loads serves.
+    # The plug-in loads a library of another backend that no package ships but calls nothing in it, so
+    # any library that loads can stand in for it.
     stand_in = temporary / "lib" / "libQnnLpai.so"
     stand_in.parent.mkdir()
     stand_in.symlink_to(folders[0] / "libQnnSystem.so")
@@ -115,7 +115,7 @@ def _environment(folders: list[Path], temporary: Path) -> dict[str, str]:
 
 
 def _judge(code, printed: str, made: Path | None, folder: Path) -> tuple[str, ModelFile | None]:
-    """(why there is no compiled file to trust or '', the compiled file)."""
+    """Returns why there is no trustworthy compiled file (or ''), and the compiled file."""
     if reason := process.fault(COMPILER, code):
         said = "\n".join([printed, *(file.read_text("utf-8", "replace") for file in folder.glob("*.error"))])
         last = (said.strip().splitlines() or [""])[-1].strip()[:300]
@@ -133,7 +133,7 @@ def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> 
     partitions = on_cpu.pop(_DISPATCH, 0)
     if counts := _COUNTS.search(printed):
         partitions = int(counts[3])
-    # What stays keeps the names of its outputs.
+    # Operations that stay on the CPU keep the names of their outputs.
     names = {tensor.name for op in compiled.operators if op.name != _DISPATCH for tensor in op.outputs}
     left = [op for op in model.operators if any(tensor.name in names for tensor in op.outputs)]
     findings = [

@@ -1,4 +1,4 @@
-"""Running a vendor's tool: an argument list, a time-out, and nothing of it left behind."""
+"""Runs a vendor's tool from an argument list, with a time-out, and leaves no process behind."""
 
 import contextlib
 import os
@@ -13,16 +13,16 @@ def run(
     """Runs a command.
 
     Args:
-      name: of the tool, for messages.
-      command: with its arguments; no shell.
-      timeout_s: then the tool and its children are ended.
-      env: replaces the environment.
+      name: name of the tool, for messages.
+      command: the command and its arguments; no shell is used.
+      timeout_s: seconds after which the tool and its children are killed.
+      env: replaces the environment if given.
 
     Returns:
-      (exit code, or why there is none; what was printed on stdout and stderr).
+      (exit code, or the reason why there is none; combined output of stdout and stderr).
     """
     try:
-        # A session of its own: a tool may start a child, which has to go with it.
+        # A new session allows killing the tool together with any child that it starts.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, env=env,
@@ -43,7 +43,7 @@ def run(
 
 
 def fault(name: str, code: int | str) -> str:
-    """Why a run did not succeed, or ''."""
+    """Returns why a run failed, or ''."""
     if isinstance(code, str):
         return code
     if code < 0:

@@ -1,4 +1,4 @@
-"""Timing inferences of a model that is open in LiteRT, whatever it runs on."""
+"""Times inferences of a model that is open in LiteRT, on any device."""
 
 import os
 import time
@@ -10,11 +10,12 @@ from tflite_export.devices import Latency
 from tflite_export.native_output import held_back
 
 WARM_UP_RUNS = 5
-# Before timing: a few runs are enough for caches, not for the clock to reach its speed. Timing: what
-# else runs on a machine comes in bursts of some tenths of a second.
+# Minimum seconds of warm-up and of timing, each. A few runs are enough to fill caches, but the clock needs
+# longer to reach its full speed. Other load on a machine comes in bursts of a few tenths of a second.
 SECONDS = 0.3
-# Runs in a row that share what else the machine did. On a shared machine the median of 0.1 s of runs
-# of one network moved by 22 % (95th percentile), that of the quietest ten in 0.3 s by less than 1 %.
+# Number of consecutive runs that share the same load on the machine. On a shared machine the median of
+# 0.1 s of runs of one network varied by 22 % (95th percentile), that of the quietest ten runs in 0.3 s
+# by less than 1 %.
 BURST = 10
 
 
@@ -22,22 +23,22 @@ def measure(
     interpreter, device: str, path: str | os.PathLike, threads: int, runs: int, seed: int,
     seconds: float,
 ) -> Latency:  # fmt: skip
-    """Measures one inference, inputs and outputs in place: the median of the quietest burst of runs.
+    """Measures one inference, without copying inputs and outputs: the median of the quietest burst of runs.
 
     Args:
-      interpreter: with its tensors allocated; any inputs, they are filled with noise.
-      device: what it runs on.
-      path: of the model, for messages.
-      threads: of the runtime, for the report.
-      runs: how many inferences to time, at least, after a warm-up.
-      seed: of the noise.
-      seconds: how long to warm up, and how long to time, at least.
+      interpreter: an interpreter with allocated tensors; its inputs are filled with noise.
+      device: name of the device it runs on.
+      path: path of the model, for messages.
+      threads: number of threads of the runtime, for the report.
+      runs: minimum number of inferences to time, after a warm-up.
+      seed: seed of the noise.
+      seconds: minimum duration of the warm-up and of the timing, each.
 
     Raises:
-      InputError: an input is no number, or the runtime does not run the model.
+      InputError: an input is not numeric, or the runtime cannot run the model.
     """
     _fill(interpreter, np.random.default_rng(seed), path)
-    # The first inference prints which delegate was made.
+    # The first inference prints which delegate was created.
     with held_back():
         _invoke(interpreter, path)
     warm_up = len(_times(interpreter.invoke, WARM_UP_RUNS, seconds))
@@ -53,10 +54,10 @@ def measure(
 
 
 def quietest(times: np.ndarray) -> tuple[float, int]:
-    """The lowest median of bursts of runs in a row, and how many runs a burst has.
+    """Returns the lowest median of all bursts of consecutive runs, and the number of runs in a burst.
 
-    There are at least five bursts, where there are five runs. Runs after the last whole burst are
-    left out.
+    With five or more runs there are at least five bursts. Runs after the last complete burst are
+    ignored.
     """
     burst = max(1, min(BURST, len(times) // 5))
     whole = times[: len(times) // burst * burst].reshape(-1, burst)
@@ -69,7 +70,7 @@ def _fill(interpreter, rng: np.random.Generator, path) -> None:
         if dtype.kind == "f":
             value = rng.uniform(-1, 1, shape)
         elif dtype.kind in "iu":
-            # The values of an index or a length must stay small to be valid.
+            # Values that are an index or a length must stay small to be valid.
             value = rng.integers(0, 128 if dtype.itemsize == 1 else 2, shape)
         elif dtype.kind == "b":
             value = np.zeros(shape)
@@ -87,7 +88,7 @@ def _invoke(interpreter, path) -> None:
 
 
 def _times(invoke, runs: int, seconds: float) -> np.ndarray:
-    """Milliseconds of each run, until both the count and the time are reached."""
+    """Times runs in milliseconds until both the count and the duration are reached."""
     start, times = time.perf_counter(), []
     while len(times) < runs or time.perf_counter() - start < seconds:
         times.append(_timed(invoke))
@@ -95,7 +96,7 @@ def _times(invoke, runs: int, seconds: float) -> np.ndarray:
 
 
 def _timed(invoke) -> float:
-    """Milliseconds of one call."""
+    """Returns the milliseconds that one call takes."""
     start = time.perf_counter_ns()
     invoke()
     return (time.perf_counter_ns() - start) / 1e6

@@ -1,7 +1,7 @@
-"""Whole int8 networks as plain graphs: from an architecture or a file, to .tflite or ONNX.
+"""Complete int8 networks as plain graphs, made from an architecture or a file, written to .tflite or ONNX.
 
-Written directly, without a converter: a network takes some hundredths of a second. Such files
-are for timing; the detectors that users ship come from `tflite_export.convert`.
+Graphs are written directly, without a converter: a network takes a few hundredths of a second. Such
+files are for timing; the detectors that users ship come from `tflite_export.convert`.
 """
 
 from tflite_export.graphs.author import Settings, block_graph, network_graph

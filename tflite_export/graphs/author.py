@@ -1,7 +1,7 @@
-"""From an architecture to an int8 graph, with seeded random weights.
+"""Builds an int8 graph with seeded random weights from an architecture.
 
-Reads the same lowering as every other part (`architecture.ops.lower`). Weights must not be
-zero or constant: compilers shrink such a network.
+It uses the same lowering as every other part of the project (`architecture.ops.lower`). Weights must
+not be zero or constant, because compilers shrink such a network.
 """
 
 import dataclasses
@@ -14,24 +14,24 @@ from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_num_classes
 from mobiledets_tf.architecture.ops import ConvOp, SqueezeExciteOp, lower, lower_extra_level, lower_predictor
 from tflite_export.graphs.graph import Graph, Node, QuantizedTensor, Weights
 
-# (scale, zero point): pixels in [-1, 1], ReLU6, sigmoid, and typical ranges of the rest.
+# (scale, zero point) of pixels in [-1, 1], ReLU6, sigmoid, and of typical ranges of all other tensors.
 _IMAGE = (2 / 255, -1)
 _RELU6 = (6 / 255, -128)
 _SIGMOID = (1 / 256, -128)
 _LINEAR = (0.05, 0)
 _HARD_SWISH = (0.025, -113)
-# Rounded normal weights, as trained ones are after per-channel quantisation: they compress as those do.
+# Rounded normal weights compress like trained weights after per-channel quantisation.
 _WEIGHT_STDDEV = 36.0
 _POOL = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured around the backbone.
+    """Image size, classes and head of the network around its backbone.
 
     Attributes:
       image_size: (height, width) in pixels.
-      num_classes: without the background.
+      num_classes: number of classes without the background.
       head: `ssdlite`, or `none` for the backbone with outputs C4 and C5.
     """
 
@@ -41,10 +41,10 @@ class Settings:
 
 
 def network_graph(architecture: Architecture, settings: Settings | None = None, seed: int = 0) -> Graph:
-    """The whole detector, or its backbone.
+    """Builds the graph of the whole detector, or of its backbone.
 
     Raises:
-      InputError: image size or class count out of range.
+      InputError: the image size or the class count is out of range.
     """
     settings = settings or Settings()
     size = image_hw(settings.image_size)
@@ -60,7 +60,7 @@ def block_graph(
     layers: tuple[LayerSpec, ...], in_channels: int, size: tuple[int, int], activation: str = "relu6",
     seed: int = 0,
 ) -> Graph:  # fmt: skip
-    """Layers alone, one after the other, on a map [1, height, width, in_channels]."""
+    """Builds a graph of the given layers in sequence, on an input [1, height, width, in_channels]."""
     builder = _Builder("block", (1, *size, in_channels), seed, _LINEAR)
     x = builder.input
     for index, layer in enumerate(layers, 1):
@@ -100,7 +100,7 @@ def _predict(builder: "_Builder", maps: list[str], task: str, columns: int, outp
 
 
 class _Builder:
-    """Collects nodes; every method returns the name of the tensor it made."""
+    """Collects nodes; methods that add nodes return the name of the resulting tensor."""
 
     def __init__(self, name: str, input_shape: tuple[int, ...], seed: int, quantization=_IMAGE):
         self.name, self.input = name, "image"
@@ -125,7 +125,7 @@ class _Builder:
         return self.add(op, name, (x,), self.shape(x), quantization)
 
     def layer(self, spec: LayerSpec, name: str, x: str, activation: str, se_ratio: float | None) -> str:
-        """A layer of the space, with its residual addition."""
+        """Adds a layer of the search space, including its residual addition."""
         out = self.chain(lower(spec, self.shape(x)[-1], activation, se_ratio), name, x)
         return self.add("ADD", f"{name}_add", (x, out), self.shape(out)) if spec.residual else out
 
@@ -164,7 +164,7 @@ class _Builder:
         count = int(np.prod(shape))
         start = int(self._rng.integers(_POOL))
         kernel = np.take(self._pool, np.arange(start, start + count), mode="wrap").reshape(shape)
-        # The sum of a window stays inside the output's range, so that it does not saturate everywhere.
+        # The scales keep a sum over a window inside the output's range, so that not every output saturates.
         fan_in = max(1, count // channels)
         scales = self._rng.uniform(0.5, 1.5, channels).astype(np.float32) / (_WEIGHT_STDDEV * fan_in**0.5)
         bias = self._rng.integers(-500, 500, channels).astype(np.int32)

@@ -1,15 +1,15 @@
-"""A network cut into the blocks of its architecture, each a graph that can be timed alone."""
+"""Cuts a network into the blocks of its architecture, each as a graph that can be timed alone."""
 
 from tflite_export import blocks
 from tflite_export.graphs.graph import Graph, Node
 
 
 def cut(graph: Graph) -> dict[str, Graph]:
-    """Block name -> graph, in the order of the network.
+    """Returns the graph of each block by its name, in the order of the network.
 
-    A node belongs to the block that its output is named after, else to the one that all its
-    inputs come from. A block that reads more than one tensor of others (a final concatenation)
-    has no single input to time it with and is left out.
+    A node belongs to the block that its output is named after, otherwise to the block that all its
+    inputs come from. A block that reads more than one tensor of other blocks (a final concatenation)
+    has no single input to time it with, so it is left out.
     """
     members: dict[str, list[Node]] = {}
     owner: dict[str, str] = {}

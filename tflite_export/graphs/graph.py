@@ -1,11 +1,11 @@
-"""An int8 network as data: tensors, nodes, weights. Names of operations are TFLite's."""
+"""An int8 network as data: tensors, nodes, weights. Operations have TFLite's names."""
 
 import collections
 import dataclasses
 
 import numpy as np
 
-# What every writer knows.
+# Operations that every graph writer supports.
 OPS = (
     "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "HARD_SWISH", "LOGISTIC", "MEAN", "MUL",
     "QUANTIZE", "RESHAPE",
@@ -18,9 +18,9 @@ class QuantizedTensor:
     """An int8 activation: real value = scale * (stored value - zero_point).
 
     Attributes:
-      name: unique in its graph.
-      shape: with the batch of 1; maps are NHWC.
-      scale, zero_point: zero_point in int8 terms, -128 to 127.
+      name: unique name in its graph.
+      shape: shape including the batch of 1; feature maps are NHWC.
+      scale, zero_point: quantisation parameters; zero_point is an int8 value, -128 to 127.
     """
 
     name: str
@@ -31,12 +31,12 @@ class QuantizedTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weights:
-    """Of a convolution.
+    """Weights of a convolution.
 
     Attributes:
-      kernel: int8 [out, height, width, in]; depthwise [1, height, width, channels].
-      scales: float32 [out channels].
-      bias: int32 [out channels], in units of input scale times kernel scale.
+      kernel: int8 [out, height, width, in]; [1, height, width, channels] if depthwise.
+      scales: float32 [out channels], scales of the kernel.
+      bias: int32 [out channels], in units of the input scale times the kernel scale.
     """
 
     kernel: np.ndarray
@@ -51,9 +51,9 @@ class Node:
     Attributes:
       op: one of `OPS`.
       inputs, output: names of tensors.
-      strides: of a convolution; padding is SAME.
-      relu6: a clip to [0, 6] is part of it.
-      weights: of a convolution.
+      strides: strides of a convolution, whose padding is SAME.
+      relu6: whether the operation includes a clip to [0, 6].
+      weights: weights of a convolution, otherwise None.
     """
 
     op: str
@@ -66,7 +66,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """A network: nodes in an order in which they can run, one input."""
+    """A network with one input; its nodes are in a valid order of execution."""
 
     name: str
     tensors: dict[str, QuantizedTensor]
@@ -75,11 +75,11 @@ class Graph:
     outputs: tuple[str, ...]
 
     def histogram(self) -> dict[str, int]:
-        """How many operations of each kind."""
+        """Counts the operations of each kind."""
         return dict(collections.Counter(node.op for node in self.nodes))
 
     def signature(self) -> list[tuple]:
-        """Operations with what a device can tell apart, sorted: equal for equal networks."""
+        """Returns a sorted list of all that a device can tell apart; equal for equal networks."""
         return sorted(self._describe(node) for node in self.nodes)
 
     def _describe(self, node: Node) -> tuple:
@@ -88,7 +88,7 @@ class Graph:
         return node.op, shapes, self.tensors[node.output].shape, kernel, node.strides, node.relu6
 
     def madds(self) -> int:
-        """Multiply-adds of all convolutions."""
+        """Counts the multiply-adds of all convolutions."""
         total = 0
         for node in self.nodes:
             if node.weights:

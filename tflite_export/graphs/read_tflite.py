@@ -1,7 +1,7 @@
-"""A graph out of an int8 .tflite file: shapes, quantisation and weights.
+"""Reads a graph from an int8 .tflite file: shapes, quantisation and weights.
 
-What ends a detector on the CPU (DEQUANTIZE and the post-processing) is left out, and so is a
-QUANTIZE that only turns a uint8 image into int8.
+The operations that end a detector on the CPU (DEQUANTIZE and the post-processing) are left out, as is a
+QUANTIZE that only converts a uint8 image to int8.
 """
 
 import os
@@ -19,17 +19,17 @@ _RELU6 = schema.ActivationFunctionType.RELU6
 
 
 def read_graph(path: str | os.PathLike) -> Graph:
-    """Reads a file.
+    """Reads a .tflite file.
 
     Raises:
-      InputError: no .tflite file, not int8, or an operation that no writer of graphs knows.
+      InputError: the file is no .tflite file, is not int8, or has an operation that graphs do not support.
     """
     model = inspect.read(path)
     return _Reader(model, Path(path).read_bytes(), str(path)).graph()
 
 
 def tensor_index(name: str) -> int:
-    """The index in its file of a tensor of a graph that was read."""
+    """Returns the file's index of a tensor, from its name in a graph that was read from the file."""
     return int(name.rpartition("#")[2])
 
 
@@ -40,7 +40,7 @@ class _Reader:
         self.subgraph = self.root.Subgraphs(0)
         self.tensors: dict[str, QuantizedTensor] = {}
         self.nodes: list[Node] = []
-        # Index in the file -> name in the graph; names in files need not be unique.
+        # Maps an index in the file to a name in the graph; names in a file need not be unique.
         self.names: dict[int, str] = {}
 
     def graph(self) -> Graph:
@@ -62,7 +62,7 @@ class _Reader:
             )
         sources = raw.InputsAsNumpy()
         if op.name == "QUANTIZE" and op.inputs[0].dtype == "UINT8":
-            # The same stored bits after an offset of 128: the graph begins behind it.
+            # It only offsets the stored values by 128, so the graph begins at its output.
             self._tensor(raw.Outputs(0))
             return
         constants = len(sources) if op.name not in (*CONVOLUTIONS, "RESHAPE", "MEAN") else 1

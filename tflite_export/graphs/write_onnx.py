@@ -1,7 +1,8 @@
-"""A graph to an ONNX model with QuantizeLinear/DequantizeLinear pairs (QDQ), for onnxruntime.
+"""Writes a graph as an ONNX model with QuantizeLinear/DequantizeLinear pairs (QDQ), for onnxruntime.
 
-Activations are uint8 (int8 + 128), input and outputs keep their NHWC layout: with int8
-activations or NCHW ends the QNN compiler leaves operations without a cost (measured).
+Activations are uint8 (int8 + 128), and input and outputs keep their NHWC layout. With int8
+activations, or with NCHW inputs and outputs, the QNN compiler reports no cost for some operations
+(measured).
 """
 
 import itertools
@@ -17,7 +18,7 @@ _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def to_onnx(graph: Graph) -> bytes:
-    """The serialised model; input and outputs are uint8.
+    """Returns the serialised model; its input and outputs are uint8.
 
     Raises:
       InputError: the `hexagon` extra is not installed.
@@ -30,7 +31,7 @@ def to_onnx(graph: Graph) -> bytes:
 
 
 class _Writer:
-    """Maps are kept NCHW inside; a tensor of another rank is as in the graph."""
+    """Writes the model: feature maps are NCHW inside; tensors of another rank are as in the graph."""
 
     def __init__(self, graph: Graph, onnx):
         self.graph, self.onnx, self.helper = graph, onnx, onnx.helper
@@ -84,7 +85,7 @@ class _Writer:
 
     def _convolution(self, node: Node, x: str, real: str) -> None:
         weights, depthwise = node.weights, node.op == "DEPTHWISE_CONV_2D"
-        # TFLite keeps [out, h, w, in] and [1, h, w, channels]; ONNX wants [out, in / groups, h, w].
+        # TFLite stores [out, h, w, in] and [1, h, w, channels]; ONNX requires [out, in / groups, h, w].
         kernel = weights.kernel.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
         height, width = kernel.shape[2:]
         parts = [
@@ -99,7 +100,7 @@ class _Writer:
         )  # fmt: skip
 
     def _pads(self, node: Node, height: int, width: int) -> list[int]:
-        """SAME padding as TFLite has it: the odd pixel comes last."""
+        """Returns SAME padding as TFLite defines it: an odd pixel is added at the end."""
         sides = zip(
             self.graph.tensors[node.inputs[0]].shape[1:3], self.graph.tensors[node.output].shape[1:3],
             (height, width), strict=True,
@@ -108,7 +109,7 @@ class _Writer:
         return [t // 2 for t in total] + [t - t // 2 for t in total]
 
     def _reshape(self, node: Node, x: str, real: str) -> None:
-        """Rows are read from NHWC memory."""
+        """Adds a reshape; the rows must be read in NHWC order."""
         if self._is_map(node.inputs[0]):
             moved, scale = f"{node.output}/moved", node.inputs[0]
             self._emit("Transpose", [x], f"{moved}/real", perm=_TO_NHWC)
@@ -118,7 +119,7 @@ class _Writer:
         self._emit("Reshape", [x, self._constant(shape)], real)
 
     def _dequantize(self, source: str, like: str) -> str:
-        # One DequantizeLinear for each reader: onnxruntime groups them with it.
+        # Each reader gets its own DequantizeLinear, because onnxruntime groups it with that reader.
         name = f"{source}/{next(self._numbers)}"
         self._emit("DequantizeLinear", [source, *self._parameters(like)], name)
         return name
@@ -151,7 +152,7 @@ class _Writer:
         self.nodes.append(self.helper.make_node(op, inputs, [output], name=name, **attributes))
 
 
-# Axis 1 is that of the rows of boxes; maps are averaged over height and width.
+# Axis 1 is the one along which rows of boxes are listed; maps are averaged over height and width.
 _PLAIN = {
     "ADD": ("Add", {}),
     "MUL": ("Mul", {}),

@@ -1,4 +1,4 @@
-"""A graph to the bytes of an int8 .tflite file."""
+"""Writes a graph as the bytes of an int8 .tflite file."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.graphs.graph import Graph, Node, QuantizedTensor
 from tflite_export.inspect import FILE_IDENTIFIER
 
-# The versions that the converter writes for int8 operations with per-channel weights.
+# Operation versions that the converter writes for int8 operations with per-channel weights.
 _VERSIONS = {
     "ADD": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "HARD_SWISH": 1, "LOGISTIC": 2,
     "MEAN": 2, "MUL": 2, "QUANTIZE": 2, "RESHAPE": 1,
@@ -22,13 +22,13 @@ _SCHEMA_VERSION = 3
 
 
 def to_tflite(graph: Graph) -> bytes:
-    """The file; LiteRT and the compilers that read .tflite take it."""
+    """Returns the content of the file, which LiteRT and compilers that read .tflite accept."""
     return _Writer(graph).finish()
 
 
 @contextlib.contextmanager
 def temporary_file(graph: Graph) -> Iterator[Path]:
-    """The path of the graph as a .tflite file, which is gone after the `with` block."""
+    """Yields the path of the graph as a .tflite file, which is deleted after the `with` block."""
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
         path = Path(folder) / "network.tflite"
         path.write_bytes(to_tflite(graph))
@@ -99,7 +99,7 @@ class _Writer:
         if node.weights is None:
             return []
         weights, zeros = node.weights, np.zeros(len(node.weights.scales), np.int64)
-        # The channel axis: first of a full kernel, last of a depthwise one.
+        # The channel axis is the first of a full kernel and the last of a depthwise one.
         axis = 3 if node.op == "DEPTHWISE_CONV_2D" else 0
         kernel = self._tensor(
             f"{node.output}/kernel", weights.kernel.shape, "INT8", weights.kernel,
@@ -118,7 +118,7 @@ class _Writer:
 def _code(op: str):
     code = schema.OperatorCodeT()
     code.builtinCode = getattr(schema.BuiltinOperator, op)
-    # Readers from before 2020 take the code from here; it holds one byte.
+    # Readers from before 2020 use this field, which is a single byte.
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = _VERSIONS[op]
     return code
