@@ -1,4 +1,4 @@
-"""Installs MobileDets-TF. Exact versions of everything beneath are in constraints.txt."""
+"""Installs MobileDets-TF; constraints.txt pins exact versions of all dependencies."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ COMMANDS = [
     "benchmark", "compile", "data", "describe", "detect", "doctor", "export", "import", "latency",
     "quickstart", "rank", "search", "train",
 ]
-# A module cannot be named by a word of the language.
+# Modules of commands whose name is a Python keyword.
 MODULES = {"import": "import_weights"}
 
 
@@ -88,7 +88,7 @@ setup(
         include=["mobiledets_tf", "mobiledets_tf.*", "tflite_export", "tflite_export.*",
                  "object_detection_configs"]
     ),
-    # Whatever a command reads at run time travels with it.
+    # Files that commands read at run time.
     package_data={
         "mobiledets_tf": ["py.typed", "latency/models/*.json"],
         "tflite_export": ["py.typed"],
