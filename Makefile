@@ -5,6 +5,8 @@
 # make docs        API reference from the docstrings, in site/
 
 PYTHON ?= python3
+# Python 3.10 lacks some of the pinned versions: CONSTRAINTS=/dev/null lets pip choose.
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,7 +24,7 @@ setup: $(STAMP)
 $(STAMP): setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV): two to four minutes'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint '$(CONSTRAINTS)' --editable '.[dev]'
 	touch $@
 
 quickstart: setup

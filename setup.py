@@ -1,4 +1,4 @@
-"""Installs MobileDets-TF. Exact versions of everything beneath are in constraints.txt."""
+"""Installs MobileDets-TF; constraints.txt pins exact versions of all dependencies."""
 
 import re
 from pathlib import Path
@@ -33,15 +33,16 @@ EXTRAS = {
     "ethos_u": ["ethos-u-vela==5.2.0"],
     "dev": ["pytest", "pytest-xdist", "ruff", "nbclient", "ipykernel", "pdoc", "globox"],
 }
-# The tests run on every device that can be had without its hardware.
-EXTRAS["dev"] += EXTRAS["hexagon"] + EXTRAS["ethos_u"]
+# The tests cover every device whose tools run without its hardware. Those of Hexagon need Python 3.11.
+EXTRAS["dev"] += [f"{requirement}; python_version >= '3.11'" for requirement in EXTRAS["hexagon"]]
+EXTRAS["dev"] += EXTRAS["ethos_u"]
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [
     "benchmark", "compile", "data", "describe", "detect", "doctor", "export", "import", "latency",
     "quickstart", "rank", "search", "train",
 ]
-# A module cannot be named by a word of the language.
+# Modules of commands whose name is a Python keyword.
 MODULES = {"import": "import_weights"}
 
 
@@ -61,13 +62,33 @@ setup(
     description="MobileDets in TensorFlow/Keras: from architecture search to the chip",
     long_description=long_description(),
     long_description_content_type="text/markdown",
+    author="MobileDets-TF maintainers",
     license="Apache-2.0",
+    keywords=[
+        "object detection", "neural architecture search", "MobileDets", "TuNAS", "TensorFlow",
+        "TensorFlow Lite", "LiteRT", "Edge TPU", "quantization",
+    ],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10,<3.13",
     packages=find_packages(
         include=["mobiledets_tf", "mobiledets_tf.*", "tflite_export", "tflite_export.*",
                  "object_detection_configs"]
     ),
-    # Whatever a command reads at run time travels with it.
+    # Files that commands read at run time.
     package_data={
         "mobiledets_tf": ["py.typed", "latency/models/*.json"],
         "tflite_export": ["py.typed"],

@@ -1,6 +1,6 @@
 """MobileDets in TensorFlow/Keras: search, training and int8 export of object detectors for devices.
 
-Importing the package is cheap: TensorFlow is loaded by the modules that need it, through
+Importing the package is cheap: only the modules that need TensorFlow load it, and they do so through
 `mobiledets_tf.compat`.
 """
 

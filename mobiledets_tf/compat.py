@@ -1,10 +1,10 @@
-"""The one gate to TensorFlow, Keras and the TF Object Detection API.
+"""The single entry point to TensorFlow, Keras and the TF Object Detection API.
 
-Everything in this project imports `tf` and `keras` from here. The gate selects legacy
+Every module of this project imports `tf` and `keras` from here. This module selects legacy
 Keras (Keras 2, package `tf_keras`), which the Object Detection API and the model
-optimisation toolkit need, and repairs what the Object Detection API of 2022 misses in
-today's packages. A repair is applied only where a test shows that it is needed, in
-memory, never in installed files.
+optimisation toolkit require, and restores what the Object Detection API of 2022 no longer
+finds in today's packages. Each repair is applied only if a check shows that it is needed;
+it changes modules in memory, never installed files.
 """
 
 import ast
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-# Level 2 keeps TensorFlow's errors and hides its greetings about CPUs. A machine without a GPU
-# gets one "error" more, that CUDA finds none: level 3 hides it (a real error raises in Python).
+# Level 2 keeps TensorFlow's error messages and hides its notices about CPU features. On a machine
+# without a GPU TensorFlow also logs, as an error, that CUDA found none. Level 3 hides that message too;
+# real errors still raise Python exceptions.
 _HAS_GPU = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/dxg"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _HAS_GPU else "3")
 
@@ -45,7 +46,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Repair:
-    """One thing that was put right in memory: its name, and why it was needed."""
+    """One in-memory repair.
+
+    Attributes:
+      name: what is repaired.
+      reason: why the repair is needed.
+    """
 
     name: str
     reason: str
@@ -56,15 +62,15 @@ _checked: set[str] = set()
 
 
 def applied_repairs() -> tuple[Repair, ...]:
-    """The repairs made in this process so far, in order."""
+    """Returns the repairs applied in this process so far, in order."""
     return tuple(_applied)
 
 
 def enable_object_detection() -> tuple[Repair, ...]:
-    """Makes `import object_detection...` work. A second call does nothing.
+    """Makes `import object_detection...` work. Further calls have no effect.
 
     Returns:
-      The repairs made in this process, in order; empty where none is needed.
+      The repairs applied in this process, in order; empty if none was needed.
 
     Raises:
       ImportError: the Object Detection API is not installed.
@@ -80,7 +86,11 @@ def enable_object_detection() -> tuple[Repair, ...]:
 
 
 def enable_slim_oracle() -> tuple[Repair, ...]:
-    """Makes the API's TF1/slim feature extractors importable: oracles for parity tests."""
+    """Makes the API's TF1/slim feature extractors importable, as oracles for parity tests.
+
+    Returns:
+      The repairs applied in this process, in order.
+    """
     enable_object_detection()
     _repair_once(
         Repair("legacy_tf_layers", "tf_keras hides the TF1 layer functions that slim graphs use"),
@@ -92,7 +102,7 @@ def enable_slim_oracle() -> tuple[Repair, ...]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides warnings, among them the deprecation notes that go through the TensorFlow logger."""
+    """Hides Python warnings and the deprecation notices that TensorFlow logs, within a `with` block."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -106,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(module: types.ModuleType, name: str, value: object) -> Iterator[None]:
-    """Replaces one name of a module for the length of a `with` block."""
+    """Replaces one attribute of a module within a `with` block."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -142,7 +152,7 @@ def _install_proto_finder() -> None:
 
 
 class _ProtoFinder(importlib.abc.MetaPathFinder):
-    """Finds `object_detection.protos.*_pb2` and loads them through `_ProtoLoader`."""
+    """Finds `object_detection.protos.*_pb2` modules and assigns `_ProtoLoader` to them."""
 
     def find_spec(self, fullname, path=None, target=None):
         if not (fullname.startswith(f"{_PROTO_PACKAGE}.") and fullname.endswith("_pb2")):
@@ -154,10 +164,10 @@ class _ProtoFinder(importlib.abc.MetaPathFinder):
 
 
 class _ProtoLoader(importlib.abc.Loader):
-    """Builds messages from the serialized descriptor inside a generated file.
+    """Builds message classes from the serialized descriptor inside a generated file.
 
-    The file was written by an old protoc: its Python descriptors are refused by
-    protobuf 4 and later, while the serialized descriptor in it is as good as ever.
+    The generated files were written by an old protoc. Protobuf 4 and later refuse their
+    Python descriptors, but the serialized descriptor that they also contain is still valid.
     """
 
     def __init__(self, path: Path):
@@ -180,7 +190,7 @@ class _ProtoLoader(importlib.abc.Loader):
 
 
 def _serialized_descriptor(path: Path) -> bytes:
-    """The `serialized_pb=b'...'` literal of a generated file, read without running it."""
+    """Returns the `serialized_pb=b'...'` literal of a generated file without running the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "serialized_pb":
             if isinstance(node.value, ast.Constant) and isinstance(node.value.value, bytes):
@@ -188,11 +198,11 @@ def _serialized_descriptor(path: Path) -> bytes:
     raise ImportError(f"{path} holds no serialized descriptor")
 
 
-# --- TensorFlow attributes that went away --------------------------------------------------
+# --- removed TensorFlow attributes ---------------------------------------------------------
 
 
 class _Absent(types.ModuleType):
-    """A module that can be imported, and whose use raises with a clear text."""
+    """A placeholder module: importing it works, using any attribute raises a clear error."""
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -210,7 +220,7 @@ def _estimator_is_missing() -> bool:
 
 def _add_absent_estimator() -> None:
     _add_absent_module("tensorflow.compat.v1.estimator", "TensorFlow removed tf.estimator in 2.16")
-    # The public name and the implementation module are distinct objects in some versions.
+    # In some TensorFlow versions the public name and the implementation module are distinct objects.
     for module in {tf.compat.v1, importlib.import_module("tensorflow.compat.v1")}:
         module.estimator = sys.modules["tensorflow.compat.v1.estimator"]
 
@@ -254,7 +264,7 @@ def _add_font_getsize() -> None:
     from PIL import ImageFont
 
     def getsize(font, text: str) -> tuple[int, int]:
-        """Width and height of `text` in pixels, measured from the origin as Pillow 9 did."""
+        """Returns width and height of `text` in pixels, measured from the origin as in Pillow 9."""
         _, _, right, bottom = font.getbbox(text)
         return int(right), int(bottom)
 
@@ -268,7 +278,7 @@ def _import_fails(name: str) -> Callable[[], bool]:
         try:
             with quiet():
                 importlib.import_module(name)
-        except Exception:  # A binary package can fail with any error: NotFoundError, OSError, ...
+        except Exception:  # Loading a binary package can raise anything: NotFoundError, OSError, ...
             return True
         return False
 

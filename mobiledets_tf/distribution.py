@@ -1,4 +1,4 @@
-"""Strategies of tf.distribute by name, through Model Garden's utilities."""
+"""Creates tf.distribute strategies by name with Model Garden's utilities."""
 
 from mobiledets_tf.errors import InputError
 
@@ -6,7 +6,13 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
 
 
 def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index: int) -> None:
-    """Finds what can be found without TensorFlow.
+    """Checks the strategy flags as far as possible without TensorFlow.
+
+    Args:
+      name: one of `STRATEGIES`.
+      tpu: address of the TPU, or None.
+      worker_hosts: `host:port,host:port` of all workers, or None.
+      task_index: index of this worker among `worker_hosts`.
 
     Raises:
       InputError: a flag that the strategy needs is missing or out of range.
@@ -21,13 +27,13 @@ def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index
 
 
 def get_strategy(name: str, tpu: str | None = None, worker_hosts: str | None = None, task_index: int = -1):
-    """A strategy; TensorFlow's own default on one device.
+    """Returns a strategy; for `one_device` it is TensorFlow's default strategy.
 
     Args:
       name: one of `STRATEGIES`.
       tpu: address of the TPU.
-      worker_hosts: `host:port,host:port` of all workers; None takes TF_CONFIG, where it is set.
-      task_index: number of this worker.
+      worker_hosts: `host:port,host:port` of all workers; if None, TF_CONFIG is used where it is set.
+      task_index: index of this worker among `worker_hosts`.
     """
     from official.common import distribute_utils
 

@@ -1,4 +1,4 @@
-"""Writing and reading small artefacts: JSON in UTF-8, written whole or not at all."""
+"""Reads and writes small artefacts as UTF-8 JSON or text; every write is atomic."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ from mobiledets_tf.version import WRITTEN_BY
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; renames it to `path` on success.
+    """Yields a temporary path in the folder of `path` and renames it to `path` on success.
 
-    The temporary file is removed when the body raises, so a failed or interrupted
-    write leaves the old file, or none.
+    The temporary file is removed if the body raises, so a failed or interrupted write
+    leaves an existing file unchanged and never creates a partial one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
-    # mkstemp makes a private file; an artefact gets the permissions of any other new file.
+    # mkstemp creates a file that only its owner can read; artefacts get the usual permissions instead.
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(temporary, 0o666 & ~umask)
@@ -37,24 +37,35 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN and infinity are refused."""
+    """Writes `value` as indented JSON, atomically.
+
+    Raises:
+      ValueError: `value` contains NaN or infinity.
+    """
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     write_text(path, text)
 
 
 def write_artefact(path: str | os.PathLike, value: dict[str, Any]) -> None:
-    """Writes a JSON object that leaves its stage, with the version that wrote it, atomically."""
+    """Writes a JSON object together with the version of the project that wrote it, atomically.
+
+    This is meant for files that another stage, or a user, reads.
+    """
     write_json(path, {"written_by": WRITTEN_BY} | value)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes text in UTF-8, atomically."""
+    """Writes UTF-8 text, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike, what: str = "file") -> Any:
     """Reads a JSON file.
+
+    Args:
+      path: path of the file.
+      what: kind of file, for error messages.
 
     Raises:
       InputError: the file is missing, unreadable, not UTF-8 or not JSON.
@@ -73,7 +84,7 @@ def read_json(path: str | os.PathLike, what: str = "file") -> Any:
             f"column {error.colno}"
         ) from error
     except ValueError as error:
-        # Python refuses to read integers of more than some thousand digits.
+        # Python refuses to parse integers of more than 4300 digits.
         raise InputError(f"{what} {str(path)!r} holds a number of too many digits") from error
     except RecursionError as error:
         raise InputError(f"{what} {str(path)!r} is nested too deeply") from error

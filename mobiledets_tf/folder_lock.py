@@ -1,4 +1,4 @@
-"""A folder that one process at a time may write its run into."""
+"""Locks a folder so that only one process at a time writes its run into it."""
 
 import contextlib
 import fcntl
@@ -13,19 +13,19 @@ _NAME = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike, what: str = "model_dir") -> Iterator[None]:
-    """Keeps other runs out of a folder until the block ends; the system does so if the process dies.
+    """Locks a folder for this process until the `with` block ends or the process dies.
 
     Args:
-      folder: made where it's missing.
-      what: it is, for messages.
+      folder: the folder to lock; it is created if missing.
+      what: role of the folder, for error messages.
 
     Raises:
-      InputError: another run is in the folder, or no file can be made there.
+      InputError: another run has locked the folder, or no file can be created in it.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not truncated: it holds the number of the process that has the lock.
+        # Opened for appending: truncating would erase the process id that the lock's owner wrote.
         file = open(folder / _NAME, "a+b", buffering=0)
     except OSError as error:
         raise InputError(f"{what} {str(folder)!r} cannot be written: {error.strerror}") from error
@@ -40,8 +40,8 @@ def locked(folder: str | os.PathLike, what: str = "model_dir") -> Iterator[None]
                 "wait for its end, stop it, or name another folder"
             ) from error
         except OSError:
-            pass  # A file system without locks: as it was before there were any.
-        # A full disk is for those to name who write what matters.
+            pass  # The file system does not support locks, so the run continues without one.
+        # The process id is only informative; disk-full errors are raised where the output is written.
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(str(os.getpid()).encode())

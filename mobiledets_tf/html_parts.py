@@ -1,6 +1,7 @@
-"""Parts of a self-contained HTML page: no script, no link to the network.
+"""Building blocks of self-contained HTML pages without scripts or external links.
 
-All text is escaped, and the page forbids itself everything but its own style and pictures.
+All text is escaped, and each page's content security policy allows only its own inline style and
+embedded images.
 """
 
 import base64
@@ -30,7 +31,7 @@ code { overflow-wrap: anywhere; }
 
 
 def document(title: str, body: str) -> str:
-    """A whole page; `body` is HTML."""
+    """Returns a complete HTML page with a plain-text title and an HTML body."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -49,12 +50,12 @@ def document(title: str, body: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading with HTML below it."""
+    """Returns a section: a plain-text heading followed by pieces of HTML."""
     return "\n".join(["<section>", f"<h2>{text(title)}</h2>", *parts, "</section>"])
 
 
 def picture(path: Path, words: str) -> str:
-    """A PNG file inside the page, with words below it; where there is none, that is said."""
+    """Returns an embedded PNG file with `words` as its caption, or a note if the file is missing."""
     if not path.exists():
         return f"<p>No picture {text(path.name)}.</p>"
     data = base64.b64encode(path.read_bytes()).decode()
@@ -63,21 +64,21 @@ def picture(path: Path, words: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of plain values."""
+    """Returns an HTML table of plain values; all cells are escaped."""
     cells = ["".join(f"<td>{text(value)}</td>" for value in row) for row in rows]
     return wide(head(columns), [f"<tr>{row}</tr>" for row in cells])
 
 
 def head(columns: Sequence[str]) -> str:
-    """The head row of a table."""
+    """Returns the header row of an HTML table."""
     return f"<tr>{''.join(f'<th>{text(name)}</th>' for name in columns)}</tr>"
 
 
 def wide(first: str, rows: Sequence[str]) -> str:
-    """A table of HTML rows that scrolls sideways where it does not fit."""
+    """Returns a table of HTML rows that scrolls horizontally if it is wider than the page."""
     return "\n".join(['<div class="wide"><table>', first, *rows, "</table></div>"])
 
 
 def text(value: Any) -> str:
-    """Escaped; nothing for None."""
+    """Returns a value as escaped text; None becomes the empty string."""
     return "" if value is None else html.escape(str(value))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the end of a step."""
+"""Defers Ctrl-C and SIGTERM until the current step has finished."""
 
 import signal
 import threading
@@ -6,10 +6,14 @@ from types import TracebackType
 
 
 class StopRequest:
-    """Inside a `with`, the first SIGINT or SIGTERM only sets `requested`; the second one interrupts.
+    """A context manager in which the first SIGINT or SIGTERM only sets `requested`.
 
-    The loop looks at `requested` after each step, saves and raises KeyboardInterrupt. Outside the
-    main thread signals cannot be caught; then nothing changes.
+    A second signal raises KeyboardInterrupt at once. The loop inside the block is expected to check
+    `requested` after each step and, if it is set, to save its state and raise KeyboardInterrupt. Python
+    handles signals in the main thread only; in any other thread this class has no effect.
+
+    Attributes:
+      requested: whether a stop was requested.
     """
 
     def __init__(self):

@@ -1,7 +1,8 @@
-"""One self-contained HTML page of a finished quickstart: no script, no link to the network.
+"""Writes the self-contained HTML page of a finished quickstart, without scripts or external links.
 
-Everything is read from the files that the stages wrote. Names in them are the user's, so all
-text is escaped, and the page forbids itself everything but its own style and pictures.
+All content is read from the files that the stages wrote. They contain names chosen by the user, so
+all text is escaped, and the page's content security policy allows only its own inline style and
+embedded images.
 """
 
 import os
@@ -19,15 +20,15 @@ def write(work_dir: str | os.PathLike) -> Path:
     """Writes `index.html` into the folder of a finished quickstart, atomically.
 
     Args:
-      work_dir: with `summary.json`, `search/`, `train/` and `export/`.
+      work_dir: work folder; it contains `summary.json`, `search/`, `train/` and `export/`.
 
     Returns:
       The path of the page.
 
     Raises:
-      InputError: a report is missing or broken.
+      InputError: a report is missing or malformed.
     """
-    # Loads what reads .tflite files, which the help of the quickstart need not wait for.
+    # Imported here because it loads the .tflite readers, which would slow down the quickstart's --help.
     from tflite_export import page as parts
 
     work = Path(work_dir)
@@ -76,7 +77,10 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
 
 
 def _latency_model(plot: Path, kind: str) -> list[str]:
-    """Nothing where the cost is counted, not fitted, even if a run for a device left its plot."""
+    """Returns the latency section, or an empty list if the cost is counted exactly rather than predicted.
+
+    An earlier run for a device may have left its plot in the folder, so the plot's existence is no criterion.
+    """
     if kind == "exact":
         return []
     words = f"Predicted times against {kind} ones, of networks that the model was not fitted to."
@@ -92,7 +96,7 @@ def _search_words(search: dict[str, Any]) -> str:
 
 
 def _finalists(search: dict[str, Any]) -> str:
-    """The networks that were compared, the published ones among them, the one that was taken first."""
+    """Returns a table of the finalists, published networks included, with the chosen one first."""
     entries = search["devices"][0]["finalists"]
     metric = search["settings"]["metric"]
     sign = -1 if metric == "loss" else 1

@@ -1,4 +1,4 @@
-"""Stages run one after the other as commands of their own; what is done is not done again."""
+"""Runs stages in order, each as a command in its own process, and skips stages that are done."""
 
 import os
 import shlex
@@ -15,13 +15,14 @@ from mobiledets_tf.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Stage:
-    """One command.
+    """One command to run.
 
     Attributes:
-      name: of the marker file.
-      command: of mobiledets_tf.cli.
-      flags: its arguments.
-      output: file or folder in the work folder that it writes, removed before a changed run.
+      name: name of the stage, also of its marker file.
+      command: module of `mobiledets_tf.cli` to run.
+      flags: arguments of the command.
+      output: file or folder that the command writes, relative to the work folder. It is removed before
+        the stage runs with other arguments or inputs. None if the command writes nothing.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Stage:
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Runs a command; its output and progress pass through."""
+    """Runs a command, passing its output through, and returns its exit code."""
     return subprocess.run(arguments, check=False).returncode
 
 
 def signature(folder: str | os.PathLike) -> list[list]:
-    """Name, size and time of change of every file: tells whether inputs changed."""
+    """Returns name, size and modification time of every file in a folder, to detect changed inputs."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -48,10 +49,16 @@ def signature(folder: str | os.PathLike) -> list[list]:
 def run_stages(
     work_dir: str | os.PathLike, stages: Sequence[Stage], inputs: list, runner: Callable[..., int] = call
 ) -> int:
-    """Runs what is not done. A changed stage runs again, and all after it.
+    """Runs all stages that are not done; a changed stage and all stages after it run again.
+
+    Args:
+      work_dir: folder of the markers and outputs.
+      stages: stages in the order in which they run.
+      inputs: JSON-ready signature of the user's input files; a change makes every stage run again.
+      runner: called with the arguments of a stage; returns its exit code.
 
     Returns:
-      0, or the exit code of the stage that failed.
+      0, or the exit code of the first stage that failed.
     """
     work_dir = Path(work_dir)
     for number, stage in enumerate(stages):
@@ -61,7 +68,7 @@ def run_stages(
         if before == record | {"done": True} and _present(work_dir, stage):
             print(f"{stage.name}: done before", flush=True)
             continue
-        # An unfinished run with the same arguments goes on; anything else starts afresh.
+        # An interrupted run with the same arguments and inputs resumes; any other run starts afresh.
         if before != record | {"done": False}:
             _forget(work_dir, keep=[earlier.name for earlier in stages[:number]])
         write_json(marker, record | {"done": False})
@@ -78,9 +85,9 @@ def _marker(work_dir: Path, stage: Stage) -> Path:
 
 
 def _forget(work_dir: Path, keep: Sequence[str]) -> None:
-    """Drops the markers of all other stages and what they wrote, also of stages not in this call.
+    """Removes markers and outputs of all stages not named in `keep`, including stages of earlier calls.
 
-    Before the run, so that an interrupted one leaves nothing that is stale.
+    This is done before a stage runs, so that an interruption leaves no stale output behind.
     """
     for marker in (work_dir / "stages").glob("*.json"):
         if marker.stem not in keep:

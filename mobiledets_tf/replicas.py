@@ -1,4 +1,4 @@
-"""The replicas of a tf.distribute strategy as its workers see them: who has which, and what all agree on."""
+"""The replicas of a tf.distribute strategy: which worker runs which, and how workers exchange values."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,19 @@ class Replicas:
     """All replicas of a strategy, seen from one worker.
 
     Args:
-      strategy: of tf.distribute.
+      strategy: the tf.distribute strategy.
 
     Attributes:
-      strategy: the same.
-      local: numbers of this worker's replicas among all.
-      is_chief: whether this worker writes files.
+      strategy: the tf.distribute strategy.
+      local: range of the indices of this worker's replicas among all replicas.
+      is_chief: whether this worker is the one that writes files.
       alone: whether there is no other worker.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.strategy = strategy
         count = strategy.num_replicas_in_sync
-        # TensorFlow's default strategy knows no devices.
+        # TensorFlow's default strategy does not list its devices.
         mine = 1 if count == 1 else len(strategy.extended.worker_devices)
         resolver = strategy.cluster_resolver
         task = (resolver.task_id if resolver is not None else None) or 0
@@ -34,7 +34,7 @@ class Replicas:
         self.alone = count == mine
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises InputError unless all replicas get equal parts of a batch."""
+        """Raises InputError unless the batch can be split equally among all replicas."""
         count = self.strategy.num_replicas_in_sync
         if batch_size % count:
             raise InputError(
@@ -42,7 +42,7 @@ class Replicas:
             )
 
     def spread(self, values: Sequence):
-        """Host values, one for each local replica, as per-replica values."""
+        """Returns host values, one for each local replica, as tf.distribute per-replica values."""
         if len(values) == 1:
             return values[0]
         return self.strategy.experimental_distribute_values_from_function(
@@ -50,9 +50,15 @@ class Replicas:
         )
 
     def share(self, values: Sequence[float | np.ndarray]) -> np.ndarray:
-        """Values of the local replicas -> those of all replicas; float64 [replicas, ...].
+        """Exchanges the values of the local replicas for those of all replicas.
 
-        Every worker has to call it.
+        Every worker has to call this method.
+
+        Args:
+          values: one number or array for each local replica; all have the same shape.
+
+        Returns:
+          float64 [replicas, ...].
         """
         mine = np.array(values, np.float64)
         if self.alone:
@@ -63,18 +69,21 @@ class Replicas:
         return self.strategy.experimental_local_results(summed)[0].numpy()
 
     def from_chief(self, values: Sequence[float]) -> np.ndarray:
-        """The chief's values at every worker; float64. Every worker has to call it, with as many values."""
-        # Replica 0 is the chief's first.
+        """Returns the chief's values on every worker, as float64 [values].
+
+        Every worker has to call this method, with the same number of values.
+        """
+        # Replica 0 is always the first replica of the chief.
         return self.share([np.array(values, np.float64)] * len(self.local))[0]
 
     def any_worker(self, value: bool) -> bool:
-        """Whether it is true at any worker. Every worker has to call it."""
+        """Returns whether `value` is true on any worker. Every worker has to call this method."""
         return value if self.alone else bool(self.share([float(value)] * len(self.local)).any())
 
     @tf.function(autograph=False)
     def _sum(self, values):
         def total(value):
-            # An operation of the replica has a device; an argument has none.
+            # tf.identity creates an operation inside the replica, which has a device; the argument has none.
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
@@ -83,10 +92,10 @@ class Replicas:
 
 @contextlib.contextmanager
 def lost_workers() -> Iterator[None]:
-    """Says in one line that another worker has ended, where TensorFlow shows what it waited for.
+    """Replaces TensorFlow's error about an aborted collective operation with a one-line message.
 
     Raises:
-      CheckFailed: another worker has ended.
+      CheckFailed: another worker has stopped.
     """
     try:
         yield

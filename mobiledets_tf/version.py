@@ -1,5 +1,5 @@
-"""The version, in one place. setup.py reads this line without importing the package."""
+"""The project's version, defined only here; setup.py reads it without importing the package."""
 
 __version__ = "0.1.0"
-# Into every artefact.
+# Stored in every artefact as `written_by`.
 WRITTEN_BY = f"mobiledets-tf {__version__}"

@@ -1,4 +1,4 @@
-"""Networks as plain data: no TensorFlow in this package."""
+"""Networks as plain data; this package does not use TensorFlow."""
 
 from mobiledets_tf.architecture.head import (
     ANCHORS_PER_LOCATION,

@@ -1,4 +1,4 @@
-"""Networks to compare with: MobileNetV2 with the SSDLite head, and IBN-only twins."""
+"""Baseline networks: MobileNetV2 with the SSDLite head, and counterparts made only of IBN layers."""
 
 import dataclasses
 
@@ -14,12 +14,16 @@ from mobiledets_tf.architecture.specs import (
 )
 from mobiledets_tf.architecture.summary import detector_ops, madds
 
-# (filters, layers, stride of the first), expansion 6: table 2 of arXiv 1801.04381.
+# (filters, number of layers, stride of the first layer); the expansion is 6. Source: table 2 of
+# MobileNetV2 (arXiv 1801.04381).
 _MOBILENET_V2 = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 
 
 def mobilenet_v2(multiplier: float = 1.0) -> Architecture:
-    """MobileNetV2 as backbone: C4 is its last map of stride 16, C5 the one of 320 channels."""
+    """Returns MobileNetV2 as a backbone with all widths scaled by `multiplier`.
+
+    C4 is the last feature map with stride 16 and C5 is the one with 320 channels (before scaling).
+    """
     blocks = [(InvertedBottleneckNoExpansionSpec(16),)]
     for filters, layers, strides in _MOBILENET_V2:
         first = InvertedBottleneckSpec(filters, 3, strides, False, 6)
@@ -29,8 +33,16 @@ def mobilenet_v2(multiplier: float = 1.0) -> Architecture:
 
 
 def ibn_twin(network: Architecture, image_size: int | tuple[int, int] = 320) -> Architecture:
-    """The same skeleton with every fused and Tucker layer made an inverted bottleneck (expansion 8,
-    and 4 where the layer had 4), widths scaled to the nearest number of multiply-adds."""
+    """Returns a network of equal structure and cost with inverted bottlenecks as its only block type.
+
+    Every fused layer becomes an inverted bottleneck of the same expansion and every Tucker layer one
+    of expansion 8. The backbone's widths are then scaled to bring the detector's multiply-adds as close
+    as possible to those of the given network.
+
+    Args:
+      network: the network to imitate.
+      image_size: side of the input or (height, width), in pixels, at which multiply-adds are compared.
+    """
     blocks = tuple(tuple(_as_ibn(layer) for layer in block) for block in network.blocks)
     plain = dataclasses.replace(network, name=f"{network.name} as IBN", blocks=blocks, origin=None)
     target = _madds(network, image_size)
@@ -46,7 +58,7 @@ def _as_ibn(layer: LayerSpec) -> LayerSpec:
 
 
 def _widened(network: Architecture, multiplier: float) -> Architecture:
-    """Scales the backbone alone; the head's levels keep their widths."""
+    """Scales the widths of the backbone only; the extra levels of the head keep theirs."""
     return dataclasses.replace(network.scaled(multiplier), extra_filters=network.extra_filters)
 
 

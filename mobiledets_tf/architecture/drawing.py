@@ -1,7 +1,8 @@
-"""Networks as a picture, a bar a layer: its type by colour and hatch, its output width by length.
+"""Draws networks with one bar per layer: colour and hatch show its type, length its output width.
 
-After figure 8 of MobileDets (arXiv 2004.14525). Hatches and words say the type as well as colours
-do, so that it can be read in black and white. Colours: Okabe and Ito's, told apart by the colour-blind.
+The picture follows figure 8 of MobileDets (arXiv 2004.14525). Hatches and labels repeat what the colours
+say, so that it can be read in black and white. The colours are from the palette of Okabe and Ito, which
+colour-blind readers can distinguish.
 """
 
 import os
@@ -11,7 +12,7 @@ from mobiledets_tf.architecture import specs
 from mobiledets_tf.architecture.summary import describe
 from mobiledets_tf.files import atomic_path
 
-# op: (word in the key, colour, hatch)
+# op: (name in the legend, colour, hatch)
 STYLES = {
     "conv": ("convolution", "white", ""),
     "dwsep_no_expansion": ("depthwise separable", "#f0e442", "..."),
@@ -29,13 +30,13 @@ def draw(
     image_size: int | tuple[int, int] = 320,
     num_classes: int = 90,
 ) -> None:
-    """Writes a PNG with a column for each network, atomically.
+    """Writes a PNG with one column per network, atomically.
 
     Args:
-      networks: one or more.
-      path: of the picture.
-      image_size: side of the input or (height, width), in pixels; gives the sizes beside the bars.
-      num_classes: for the counts in the title.
+      networks: one or more networks.
+      path: path of the PNG file.
+      image_size: side of the input or (height, width), in pixels; it sets the map sizes beside the bars.
+      num_classes: number of classes without the background; it enters the counts in the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -45,8 +46,8 @@ def draw(
 
 
 def figure(networks: Sequence[specs.Architecture], image_size: int | tuple[int, int], num_classes: int):
-    """The matplotlib figure that `draw` writes; one axes a network, one rectangle a layer."""
-    # No window system is needed, and pyplot's global state is left alone.
+    """Returns the matplotlib figure that `draw` writes: one axes per network, one rectangle per layer."""
+    # Unlike pyplot, a bare Figure needs no window system and does not touch global state.
     from matplotlib.figure import Figure
 
     described = [describe(network, num_classes, image_size) for network in networks]
@@ -65,7 +66,7 @@ def figure(networks: Sequence[specs.Architecture], image_size: int | tuple[int, 
 
 
 def layer_text(layer: dict) -> str:
-    """A layer of `describe` in a few signs: kernel, stride, expansion or ratios, width, endpoint."""
+    """Returns the label of a layer of `describe`: kernel, stride, expansion or ratios, width, endpoint."""
     parts = [f"{layer['kernel']}x{layer['kernel']}"]
     if layer["stride"] != 1:
         parts.append(f"/{layer['stride']}")
@@ -95,7 +96,7 @@ def _column(axis, network: dict, rows: int, widest: int) -> None:
             axis.axhline(row - 0.5, color="0.6", linewidth=0.6, zorder=0)
             axis.text(-_LABEL_AT, row, size, fontsize=6.5, va="center", ha="right")
         size_before = size
-    # Room on the right for the words behind the longest bar.
+    # Leave room on the right for the label after the longest bar.
     axis.set(xlim=(-0.02 * widest, widest * 2), ylim=(rows - 0.4, -0.6))
     axis.set_axis_off()
 

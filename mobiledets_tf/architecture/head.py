@@ -1,4 +1,4 @@
-"""The SSDLite head as data: six feature maps, extra levels, predictors.
+"""The SSDLite head as data: six feature maps, four extra levels and the predictors.
 
 Source: TF1 sample configs `ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`.
 """
@@ -12,11 +12,11 @@ from mobiledets_tf.errors import InputError
 
 ANCHORS_PER_LOCATION = (3, 6, 6, 6, 6, 6)
 BOX_CODE_SIZE = 4
-# Of the suppression in training, evaluation and, unless said otherwise, in files.
+# Non-maximum suppression in training, evaluation and, unless configured otherwise, exported files.
 IOU_THRESHOLD = 0.6
 SCORE_THRESHOLD = 1e-8
 MAX_DETECTIONS = 100
-# C5 must still be 3x3, or the extra levels have nothing left to halve.
+# C5 must be at least 3x3; otherwise the extra levels have nothing left to halve.
 MIN_C5_SIDE = 3
 MIN_IMAGE_SIDE = 32 * (MIN_C5_SIDE - 1) + 1
 MAX_IMAGE_SIDE = 4096
@@ -26,7 +26,13 @@ MAX_ANCHORS_PER_LOCATION = 100
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
-    """A map the predictors read. `size` is (height, width)."""
+    """A feature map that the predictors read.
+
+    Attributes:
+      name: endpoint (`C4`, `C5`) or extra level (`extra1` to `extra4`).
+      size: (height, width).
+      channels: number of channels.
+    """
 
     name: str
     size: tuple[int, int]
@@ -34,10 +40,13 @@ class FeatureMap:
 
 
 def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of an image size given as one side or as a pair.
+    """Returns (height, width) of an image size, in pixels.
+
+    Args:
+      image_size: side of a square image, or (height, width).
 
     Raises:
-      InputError: a side is too small for six maps, or not an integer in range.
+      InputError: a side is not an integer, is too small for six feature maps, or is too large.
     """
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2:
@@ -54,13 +63,13 @@ def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Raises InputError unless the class count (background excluded) is in range."""
+    """Raises InputError unless the number of classes (without the background) is in range."""
     if not specs.is_integer(num_classes) or not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(f"number of classes is {specs.shown(num_classes)}; allowed: 1 to {MAX_CLASSES}")
 
 
 def check_anchors_per_location(anchors_per_location: tuple[int, ...]) -> None:
-    """Raises InputError unless there is one count in range for each of the six maps."""
+    """Raises InputError unless there is one valid number of anchors for each of the six feature maps."""
     counts = tuple(anchors_per_location)
     in_range = all(specs.is_integer(n) and 1 <= n <= MAX_ANCHORS_PER_LOCATION for n in counts)
     if len(counts) != len(ANCHORS_PER_LOCATION) or not in_range:
@@ -73,7 +82,7 @@ def check_anchors_per_location(anchors_per_location: tuple[int, ...]) -> None:
 def feature_maps(
     architecture: specs.Architecture, image_size: int | tuple[int, int]
 ) -> tuple[FeatureMap, ...]:
-    """C4, C5 and the four extra levels, with their sizes."""
+    """Returns the feature maps C4, C5 and those of the four extra levels, with sizes and channels."""
     size = image_hw(image_size)
     maps = []
     for name, stride in specs.ENDPOINT_STRIDES.items():
@@ -92,7 +101,17 @@ def head_ops(
     image_size: int | tuple[int, int],
     anchors_per_location: tuple[int, ...] = ANCHORS_PER_LOCATION,
 ) -> list[PlacedOp]:
-    """All operations of extra levels and predictors, in the order the model has them."""
+    """Returns all operations of the extra levels and the predictors, in the order of the model.
+
+    Args:
+      architecture: the network that the head belongs to.
+      num_classes: number of classes without the background.
+      image_size: side of the input or (height, width), in pixels.
+      anchors_per_location: number of anchors per location of each of the six feature maps.
+
+    Raises:
+      InputError: an argument is out of range.
+    """
     check_num_classes(num_classes)
     check_anchors_per_location(anchors_per_location)
     maps = feature_maps(architecture, image_size)
@@ -111,7 +130,7 @@ def num_anchors(
     image_size: int | tuple[int, int],
     anchors_per_location: tuple[int, ...] = ANCHORS_PER_LOCATION,
 ) -> int:
-    """Anchors of all six maps; 2034 at 320x320."""
+    """Returns the total number of anchors of all six feature maps; 2034 at 320x320."""
     check_anchors_per_location(anchors_per_location)
     maps = feature_maps(architecture, image_size)
     return sum(m.size[0] * m.size[1] * n for m, n in zip(maps, anchors_per_location, strict=True))

@@ -1,7 +1,7 @@
-"""Layers as sequences of plain convolutions.
+"""Lowers layers to sequences of plain convolutions.
 
-This is the one definition of what a block computes. Counting, the Keras layers, the flat
-detector and the shared weights of the search all read it.
+This is the only definition of what a block computes. The counts, the Keras layers, the flat
+detector and the shared weights of the search are all derived from it.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from mobiledets_tf.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ConvOp:
-    """One convolution (SAME padding) with what follows it.
+    """One convolution (SAME padding) with its normalisation or bias and its activation.
 
     Attributes:
-      name: role inside its layer (`expand`, `depthwise`, `project`, ...).
-      kernel_size, strides: in pixels.
-      in_channels, out_channels: equal for a depthwise convolution.
-      depthwise: depthwise with multiplier 1, or a full convolution.
-      activation: applied last, or None.
-      batch_norm: BN with scale and centre after the convolution; otherwise a bias.
+      name: role of the convolution in its layer (`expand`, `depthwise`, `project`, ...).
+      kernel_size, strides: side of the kernel and stride, in pixels.
+      in_channels, out_channels: widths; they are equal for a depthwise convolution.
+      depthwise: whether the convolution is depthwise (with multiplier 1) rather than full.
+      activation: name of the activation, which is applied last, or None.
+      batch_norm: whether batch normalisation (BN) with scale and offset follows; otherwise a bias does.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ConvOp:
 
     @property
     def params(self) -> int:
-        """With the two moving statistics of BN, as published counts have it."""
+        """Number of parameters including the two moving statistics of BN, as in published counts."""
         return self.kernel_params + self.out_channels * (4 if self.batch_norm else 1)
 
     def madds(self, out_height: int, out_width: int) -> int:
@@ -54,14 +54,21 @@ class ConvOp:
 
 @dataclasses.dataclass(frozen=True)
 class SqueezeExciteOp:
-    """Mean over the map -> 1x1 (bias) -> activation -> 1x1 (bias) -> sigmoid -> multiply."""
+    """Squeeze-excite: mean over the map -> 1x1 (bias) -> activation -> 1x1 (bias) -> sigmoid -> multiply.
+
+    Attributes:
+      channels: width of the map that is rescaled.
+      hidden: width between the two 1x1 convolutions.
+      activation: name of the activation between the two.
+      name: role of the operation in its layer.
+    """
 
     channels: int
     hidden: int
     activation: str
     name: str = "se"
 
-    # Not a spatial convolution: the map keeps its size.
+    # Squeeze-excite keeps the size of the map.
     strides = 1
 
     @property
@@ -73,7 +80,7 @@ class SqueezeExciteOp:
         return self.trainable_params
 
     def madds(self, out_height: int, out_width: int) -> int:
-        """Both 1x1 convolutions act on one pixel; mean and multiply are not counted."""
+        """Multiply-adds of the two 1x1 convolutions, which act on one pixel, without mean and product."""
         return 2 * self.channels * self.hidden
 
 
@@ -84,13 +91,13 @@ Op = ConvOp | SqueezeExciteOp
 def lower(
     layer: specs.LayerSpec, in_channels: int, activation: str, se_ratio: float | None
 ) -> tuple[Op, ...]:
-    """The operations of a layer, in order, without the residual addition.
+    """Returns the operations of a layer, in order, without the residual addition.
 
     Args:
-      layer: a concrete layer spec.
-      in_channels: width of its input.
-      activation: inner activation; the last 1x1 has none.
-      se_ratio: squeeze-excite ratio of the depthwise output, or None.
+      layer: an instance of a concrete layer spec.
+      in_channels: width of the layer's input.
+      activation: name of the activation inside the layer; the last 1x1 convolution has none.
+      se_ratio: ratio of squeeze-excite after the depthwise convolution, or None for no squeeze-excite.
     """
     raise InputError(f"no lowering for {type(layer).__name__}")
 
@@ -138,7 +145,10 @@ def _(layer: specs.TuckerSpec, in_channels, activation, se_ratio):
 
 
 def tucker_ranks(layer: specs.TuckerSpec, in_channels: int) -> tuple[int, int]:
-    """Inner widths: of the input's width and of the OUTPUT's width, rounded to 8."""
+    """Returns the two inner widths of a Tucker layer, each rounded to a multiple of 8.
+
+    The first is a share of the input width. The second is a share of the OUTPUT width.
+    """
     return (
         specs.scale_filters(in_channels, layer.in_ratio),
         specs.scale_filters(layer.filters, layer.out_ratio),
@@ -153,7 +163,7 @@ def _depthwise(layer, channels, activation, se_ratio, se_base) -> tuple[Op, ...]
 
 
 def lower_extra_level(in_channels: int, filters: int) -> tuple[ConvOp, ...]:
-    """An extra SSD level: 1x1 to half the width -> 3x3 depthwise stride 2 -> 1x1.
+    """Returns the operations of an extra SSD level: 1x1 to half its width -> 3x3 depthwise, stride 2 -> 1x1.
 
     Source: `feature_map_generators.py` of the TF1 API with use_depthwise.
     """
@@ -166,7 +176,7 @@ def lower_extra_level(in_channels: int, filters: int) -> tuple[ConvOp, ...]:
 
 
 def lower_predictor(in_channels: int, outputs: int) -> tuple[ConvOp, ...]:
-    """An SSDLite predictor: 3x3 depthwise (BN, ReLU6) -> 1x1 with bias."""
+    """Returns the operations of an SSDLite predictor: 3x3 depthwise (BN, ReLU6) -> 1x1 with bias."""
     return (
         ConvOp("depthwise", 3, 1, in_channels, in_channels, True, "relu6"),
         ConvOp("conv", 1, 1, in_channels, outputs, batch_norm=False),
@@ -175,7 +185,13 @@ def lower_predictor(in_channels: int, outputs: int) -> tuple[ConvOp, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class PlacedOp:
-    """An operation of a whole detector with its place and sizes (height, width)."""
+    """An operation at its place in a detector.
+
+    Attributes:
+      layer_name: name of the layer that the operation belongs to.
+      op: the operation.
+      in_size, out_size: (height, width) of its input and output map.
+    """
 
     layer_name: str
     op: Op
@@ -190,7 +206,16 @@ class PlacedOp:
 def place(
     layer_name: str, ops: tuple[Op, ...], size: tuple[int, int]
 ) -> tuple[list[PlacedOp], tuple[int, int]]:
-    """Runs sizes through a sequence of operations; returns them placed, and the last size."""
+    """Computes the map sizes of a sequence of operations.
+
+    Args:
+      layer_name: name of the layer that the operations belong to.
+      ops: the operations, in order.
+      size: (height, width) of the first input.
+
+    Returns:
+      The operations with their sizes, and (height, width) of the last output.
+    """
     placed = []
     for op in ops:
         out = tuple(-(-side // op.strides) for side in size)
@@ -200,7 +225,7 @@ def place(
 
 
 def backbone_ops(architecture: specs.Architecture, image_size: tuple[int, int]) -> Iterator[PlacedOp]:
-    """All operations of the backbone, in order."""
+    """Yields all operations of the backbone, in order."""
     channels, size = 3, image_size
     for name, layer in architecture.named_layers():
         se_ratio = None if layer is architecture.stem else architecture.se_ratio

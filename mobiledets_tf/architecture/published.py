@@ -1,8 +1,8 @@
 """The four published MobileDets, layer by layer.
 
-Source: TF1 `ssd_mobiledet_feature_extractor.py` of tensorflow/models. In DSP the third
-layer of block 6 has a residual here as in TF1 (whose checkpoints are the published ones);
-Model Garden's table lacks it.
+Source: TF1 `ssd_mobiledet_feature_extractor.py` of tensorflow/models. The third layer of
+block 6 of the DSP network has a residual connection here, as in TF1, where the published
+checkpoints come from; Model Garden's table omits it.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _tucker(filters: int, in_ratio: float, out_ratio: float, residual: bool = Tr
 
 
 def cpu() -> Architecture:
-    """MobileDet-CPU: inverted bottlenecks with h-swish and squeeze-excite (Pixel CPU)."""
+    """Returns MobileDet-CPU: inverted bottlenecks with h-swish and squeeze-excite (Pixel CPU)."""
     return Architecture(
         name="cpu",
         stem=ConvSpec(16, strides=2),
@@ -56,7 +56,7 @@ def cpu() -> Architecture:
 
 
 def edgetpu() -> Architecture:
-    """MobileDet-EdgeTPU (Pixel 4 Edge TPU)."""
+    """Returns MobileDet-EdgeTPU (Pixel 4 Edge TPU)."""
     return Architecture(
         name="edgetpu",
         stem=ConvSpec(32, strides=2),
@@ -73,7 +73,7 @@ def edgetpu() -> Architecture:
 
 
 def dsp() -> Architecture:
-    """MobileDet-DSP (Pixel 4 DSP)."""
+    """Returns MobileDet-DSP (Pixel 4 DSP)."""
     return Architecture(
         name="dsp",
         stem=ConvSpec(32, strides=2),
@@ -90,7 +90,7 @@ def dsp() -> Architecture:
 
 
 def gpu() -> Architecture:
-    """MobileDet-GPU (Jetson Xavier, TensorRT)."""
+    """Returns MobileDet-GPU (Jetson Xavier, TensorRT)."""
     return Architecture(
         name="gpu",
         stem=ConvSpec(32, strides=2),

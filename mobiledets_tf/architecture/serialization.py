@@ -1,4 +1,4 @@
-"""Architectures as JSON files with a schema version."""
+"""Reads and writes architectures as JSON files with a schema version."""
 
 import dataclasses
 import os
@@ -10,12 +10,12 @@ from mobiledets_tf.errors import InputError, nearest, unknown_name
 from mobiledets_tf.files import read_json, write_artefact
 
 SCHEMA_VERSION = 1
-# Far above the options of any decision.
+# Far above the number of options of any decision.
 MAX_OPTION = 10_000
 
 
 def to_dict(architecture: specs.Architecture) -> dict[str, Any]:
-    """A JSON-ready dictionary; `from_dict` gives the equal architecture back."""
+    """Returns a JSON-ready dictionary, from which `from_dict` rebuilds an equal architecture."""
     origin = architecture.origin
     return {
         "schema_version": SCHEMA_VERSION,
@@ -34,12 +34,16 @@ def to_dict(architecture: specs.Architecture) -> dict[str, Any]:
 def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
     """Builds an architecture from parsed JSON.
 
+    Args:
+      data: the parsed JSON.
+      where: source of the data, for error messages.
+
     Raises:
-      InputError: anything is missing, unknown, of the wrong type or out of range; the
+      InputError: a key or value is missing, unknown, of the wrong type or out of range; the
         message begins with `where`.
     """
     try:
-        if isinstance(data, dict) and "written_by" in data:  # Of a file; says nothing of the network.
+        if isinstance(data, dict) and "written_by" in data:  # Describes the file, not the network.
             _name(data["written_by"], "written_by")
             data = {key: value for key, value in data.items() if key != "written_by"}
         _check_keys(data, specs.Architecture, {"schema_version"})
@@ -66,15 +70,15 @@ def save(architecture: specs.Architecture, path: str | os.PathLike) -> None:
 
 
 def load(name_or_path: str | os.PathLike) -> specs.Architecture:
-    """A published network by name, or an architecture file.
+    """Loads a published network by name, or an architecture file.
 
     Raises:
-      InputError: neither a published name nor a readable architecture file.
+      InputError: `name_or_path` is neither a published name nor a readable architecture file.
     """
     text = os.fspath(name_or_path)
     if text in PUBLISHED:
         return PUBLISHED[text]()
-    if not os.path.exists(text):  # Unlike Path.exists, False for a name that is too long.
+    if not os.path.exists(text):  # Unlike Path.exists, this is False if the name is too long.
         if not text.endswith(".json") and os.sep not in text:
             raise unknown_name("architecture", text, [*PUBLISHED, "a JSON file"])
         raise InputError(f"architecture file {text!r} does not exist")
@@ -141,7 +145,7 @@ def _check_keys(data: Any, cls: type, more: set[str]) -> None:
 
 
 def _name(value: Any, what: str) -> str:
-    # Printable: a name goes into reports, onto terminals and into file names.
+    # Names must be printable because they appear in reports, on terminals and in file names.
     if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
         raise InputError(
             f"{what} is {specs.shown(value)}; allowed: a string of 1 to 200 printable characters"

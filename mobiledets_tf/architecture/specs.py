@@ -1,8 +1,8 @@
-"""What a network is made of: frozen dataclasses, no TensorFlow.
+"""Specifications of layers and networks as frozen dataclasses, without TensorFlow.
 
-A MobileDet is a stem, seven blocks of layers and an SSDLite head that reads the ends of
-block 5 (C4, stride 16) and block 7 (C5, stride 32). Sources: MobileDets (arXiv 2004.14525)
-and the TF1 feature extractor `ssd_mobiledet_feature_extractor.py`.
+A MobileDet consists of a stem, seven blocks of layers and an SSDLite head that reads the
+outputs of block 5 (C4, stride 16) and block 7 (C5, stride 32). Sources: MobileDets (arXiv
+2004.14525) and the TF1 feature extractor `ssd_mobiledet_feature_extractor.py`.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 from mobiledets_tf.errors import InputError, unknown_name
 
 ACTIVATIONS = ("relu6", "hard_swish")
-# Index of the block whose last layer is the endpoint.
+# Endpoint name -> index of the block whose last layer it is the output of.
 ENDPOINTS = {"C1": 0, "C2": 1, "C3": 2, "C4": 4, "C5": 6}
 ENDPOINT_STRIDES = {"C4": 16, "C5": 32}
 NUM_BLOCKS = 7
-# Far above every released network; keeps a hostile file from asking for all memory.
+# These limits are far above every released network; they keep a hostile file from exhausting the memory.
 MAX_FILTERS = 8192
 MAX_LAYERS_PER_BLOCK = 64
 
 
 def scale_filters(filters: int, multiplier: float, base: int = 8) -> int:
-    """Rounds `filters * multiplier` half up to a multiple of `base`, at least `base`.
+    """Returns `filters * multiplier` rounded half up to a multiple of `base`, but at least `base`.
 
     Source: `_scale_filters` of the TF1 extractor and `scale_filters` of TuNAS.
     """
@@ -30,16 +30,16 @@ def scale_filters(filters: int, multiplier: float, base: int = 8) -> int:
 
 
 def shown(value: Any) -> str:
-    """`repr` for a message: one short line, whatever the value."""
+    """Returns the `repr` of any value as one short line for a message."""
     try:
-        text = reprlib.repr(value)  # Stops at six levels, so that nesting cannot exhaust the stack.
+        text = reprlib.repr(value)  # It stops at six levels of nesting, so it cannot exhaust the stack.
     except ValueError:  # Python refuses to print integers of more than 4300 digits.
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def is_integer(value: Any) -> bool:
-    """Whether the value is an int; JSON's true and 1.0 are not, though they equal 1."""
+    """Returns whether a value is an int; JSON's true and 1.0 are not, although both equal 1."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -69,12 +69,12 @@ def _require_ratio(spec: Any, field: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class LayerSpec:
-    """Fields common to all layers. Use one of the subclasses.
+    """Fields common to all layers; only the subclasses are instantiated.
 
     Attributes:
-      filters: output channels.
+      filters: number of output channels.
       kernel_size: side of the spatial kernel, in pixels.
-      strides: 1 or 2; carried by the spatial convolution.
+      strides: stride of the spatial convolution, 1 or 2.
       residual: whether the input is added to the output.
     """
 
@@ -94,27 +94,31 @@ class LayerSpec:
             raise InputError(f"{type(self).__name__}: a residual layer needs strides 1, given {self.strides}")
 
     def scaled(self, multiplier: float) -> "LayerSpec":
-        """The same layer with scaled output width."""
+        """Returns the same layer with its output width scaled."""
         return dataclasses.replace(self, filters=scale_filters(self.filters, multiplier))
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvSpec(LayerSpec):
-    """A full convolution with BN and activation; the stem."""
+    """A full convolution with batch normalisation and activation, used as the stem."""
 
     op: ClassVar[str] = "conv"
 
 
 @dataclasses.dataclass(frozen=True)
 class InvertedBottleneckNoExpansionSpec(LayerSpec):
-    """kxk depthwise -> (SE) -> 1x1 linear projection."""
+    """Inverted bottleneck without expansion: kxk depthwise -> (SE) -> 1x1 linear projection."""
 
     op: ClassVar[str] = "dwsep_no_expansion"
 
 
 @dataclasses.dataclass(frozen=True)
 class InvertedBottleneckSpec(LayerSpec):
-    """1x1 expansion -> kxk depthwise -> (SE) -> 1x1 linear projection (IBN)."""
+    """Inverted bottleneck (IBN): 1x1 expansion -> kxk depthwise -> (SE) -> 1x1 linear projection.
+
+    Attributes:
+      expansion: expanded width as a multiple of the input width.
+    """
 
     expansion: int = 4
 
@@ -127,7 +131,11 @@ class InvertedBottleneckSpec(LayerSpec):
 
 @dataclasses.dataclass(frozen=True)
 class FusedInvertedBottleneckSpec(LayerSpec):
-    """kxk full convolution to expansion x input width -> 1x1 linear projection."""
+    """Fused inverted bottleneck: kxk full convolution (expansion) -> 1x1 linear projection.
+
+    Attributes:
+      expansion: expanded width as a multiple of the input width.
+    """
 
     expansion: int = 4
 
@@ -140,9 +148,13 @@ class FusedInvertedBottleneckSpec(LayerSpec):
 
 @dataclasses.dataclass(frozen=True)
 class TuckerSpec(LayerSpec):
-    """1x1 to in_ratio x input -> kxk full convolution to out_ratio x output -> 1x1 linear.
+    """Tucker convolution: 1x1 compression -> kxk full convolution -> 1x1 linear projection.
 
     Both inner widths are rounded half up to a multiple of 8.
+
+    Attributes:
+      in_ratio: width after the compression as a fraction of the input width.
+      out_ratio: width after the full convolution as a fraction of the output width.
     """
 
     in_ratio: float = 0.25
@@ -170,11 +182,11 @@ LAYER_SPECS: dict[str, type[LayerSpec]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a searched network comes from.
+    """The search space and decisions that a searched network comes from.
 
     Attributes:
-      search_space: name of the space.
-      space_hash: hash of the space's content; see `search_space.Space.hash`.
+      search_space: name of the search space.
+      space_hash: hash of the space's content; see `search_space.SearchSpace.hash`.
       decisions: one option index per decision, in traversal order.
     """
 
@@ -188,13 +200,13 @@ class Architecture:
     """A detector network, independent of class count and image size.
 
     Attributes:
-      name: a word for reports and file names.
+      name: name in reports and file names.
       stem: the first convolution.
       blocks: seven blocks, each a tuple of layers.
       activation: `relu6` or `hard_swish`, used by the stem and inside every layer.
-      se_ratio: squeeze-excite ratio after each depthwise convolution, or None.
+      se_ratio: ratio of squeeze-excite after each depthwise convolution, or None for no squeeze-excite.
       extra_filters: output widths of the four extra SSD levels.
-      origin: the search that found it, or None.
+      origin: search space and decisions of a searched network, or None.
     """
 
     name: str
@@ -226,28 +238,31 @@ class Architecture:
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """Stem and all layers in order."""
+        """The stem and all layers of the blocks, in order."""
         return (self.stem, *(layer for block in self.blocks for layer in block))
 
     def named_layers(self) -> tuple[tuple[str, LayerSpec], ...]:
-        """(`stem` | `block<b>_layer<l>`, spec) in order; b and l count from 1."""
+        """Returns (name, spec) of each layer in order.
+
+        The names are `stem` and `block<b>_layer<l>`, where b and l count from 1.
+        """
         named = [("stem", self.stem)]
         for b, block in enumerate(self.blocks, 1):
             named += [(f"block{b}_layer{i}", layer) for i, layer in enumerate(block, 1)]
         return tuple(named)
 
     def endpoints(self) -> dict[str, str]:
-        """Endpoint name (C1..C5) -> name of the layer whose output it is."""
+        """Returns a mapping from endpoint name (C1 to C5) to the name of the layer whose output it is."""
         return {name: f"block{index + 1}_layer{len(self.blocks[index])}" for name, index in ENDPOINTS.items()}
 
     def scaled(self, multiplier: float) -> "Architecture":
-        """All widths times `multiplier`, each rounded half up to a multiple of 8.
+        """Returns the network with all widths multiplied and rounded half up to a multiple of 8.
 
-        Inner widths follow from the scaled ones. A scaled network has left its search
-        space, so it carries no origin.
+        Inner widths are derived from the scaled widths. A scaled network is no longer part of
+        its search space, so it has no origin.
 
         Raises:
-          InputError: the multiplier is not a finite number above 0.
+          InputError: the multiplier is not a number above 0 and at most 16.
         """
         if not 0 < multiplier <= 16:
             raise InputError(f"depth multiplier is {multiplier!r}; allowed: above 0 and at most 16")

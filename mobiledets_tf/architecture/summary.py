@@ -1,4 +1,4 @@
-"""Figures of a detector, from the data alone."""
+"""Parameters, multiply-adds, sizes and anchors of a detector, computed from its specification alone."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ def detector_ops(
     image_size: int | tuple[int, int] = 320,
     anchors_per_location: tuple[int, ...] = head.ANCHORS_PER_LOCATION,
 ) -> list[PlacedOp]:
-    """Every operation of the whole detector, in order."""
+    """Returns every operation of a detector, backbone and head, in order."""
     size = head.image_hw(image_size)
     return [
         *backbone_ops(architecture, size),
@@ -22,27 +22,32 @@ def detector_ops(
 
 
 def params(ops: list[PlacedOp]) -> int:
-    """Parameters with BN statistics, as published."""
+    """Returns the number of parameters including the statistics of BN, as in published counts."""
     return sum(placed.op.params for placed in ops)
 
 
 def trainable_params(ops: list[PlacedOp]) -> int:
-    """Parameters without BN statistics."""
+    """Returns the number of parameters without the statistics of BN."""
     return sum(placed.op.trainable_params for placed in ops)
 
 
 def madds(ops: list[PlacedOp]) -> int:
-    """Multiply-adds of all convolutions for one image."""
+    """Returns the multiply-adds of all convolutions for one image."""
     return sum(placed.madds for placed in ops)
 
 
 def describe(
     architecture: specs.Architecture, num_classes: int = 90, image_size: int | tuple[int, int] = 320
 ) -> dict[str, Any]:
-    """A JSON-ready description: totals, layers in order, feature maps, anchors.
+    """Returns a JSON-ready description: totals, layers in order, feature maps and anchors.
 
-    `layers` holds the stem and every backbone layer; `head` the extra levels and the
+    `layers` lists the stem and every backbone layer, `head` the extra levels and the
     predictors. Sizes are (height, width) of a layer's output.
+
+    Args:
+      architecture: the network to describe.
+      num_classes: number of classes without the background.
+      image_size: side of the input or (height, width), in pixels.
     """
     ops = detector_ops(architecture, num_classes, image_size)
     by_layer: dict[str, list[PlacedOp]] = {}

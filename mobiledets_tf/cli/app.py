@@ -1,6 +1,6 @@
-"""One way to run a command: absl flags in, one call, an exit code out.
+"""Common entry point of all commands: parses the flags, calls the command, returns its exit code.
 
-Exit codes: 0 done, 1 a check or gate failed, 2 the input or a flag is wrong,
+Exit codes: 0 done, 1 a check failed or a bound was missed, 2 the input or a flag is invalid,
 130 interrupted with the state saved.
 """
 
@@ -21,17 +21,17 @@ HELP_FLAGS = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 def command(
     flag_values: flags.FlagValues, main: Callable[[], int | None], description: str
 ) -> Callable[..., int]:
-    """Makes the entry point of a command.
+    """Creates the entry point of a command.
 
     Args:
-      flag_values: the command's own flags. Each command has its own set, so that several
-        commands can live in one process (tests, notebooks).
-      main: called after the flags are parsed; returns an exit code or None for 0.
+      flag_values: the command's own flags. Each command has its own set, so that one process
+        can run several commands (tests, notebooks).
+      main: function to call after the flags are parsed; it returns an exit code, or None for 0.
       description: what the command does, with an example; shown by `--help`.
 
     Returns:
-      A function of an optional argument list (default `sys.argv`) that returns an exit
-      code; usable as a console script.
+      A function that accepts an optional argument list (default `sys.argv`) and returns an
+      exit code; it can be used as a console script.
     """
 
     def run(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def command(
         except KeyboardInterrupt:
             return _say("interrupted", "run the same command again to continue", 130)
         except BrokenPipeError:
-            # The reader of our output went away (`| head`); nothing is left to say to it.
+            # The reader of the output has closed the pipe (`| head`), so there is nothing left to report.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
@@ -71,7 +71,7 @@ def command(
 
 
 def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:
-    # A second call in one process starts from the defaults again.
+    # Reset all flags to their defaults, in case this process has called the command before.
     flag_values.unparse_flags()
     for name in flag_values:
         flag_values[name].unparse()
@@ -82,14 +82,14 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; values are given as --flag=value")
     if not flags.FLAGS.is_parsed():
-        # absl logging and libraries read the global flags, of which none is ours.
+        # absl logging and libraries read the global flags, so these must be parsed too; none is ours.
         flags.FLAGS(argv[:1])
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
 
 
 def _explain(message: str, flag_values: flags.FlagValues) -> str:
-    """Puts an absl message on one line and offers the nearest flag or value."""
+    """Rewrites an error message of absl as one line that suggests the nearest flag or value."""
     message = " ".join(message.split())
     unknown = re.match(r"Unknown command line flag '([^']+)'", message)
     if unknown:

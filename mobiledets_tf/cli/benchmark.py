@@ -1,4 +1,4 @@
-"""`mobiledets-benchmark`: how long one inference of a .tflite file takes on a device."""
+"""`mobiledets-benchmark`: measures how long one inference of a .tflite file takes on a device."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ compiled figures are called so.
 
 
 def main() -> None:
-    """Prints one measurement to stdout."""
+    """Measures the latency of a file and prints it to stdout."""
     from tflite_export import devices, inspect
 
     model = inspect.read(FLAGS.model)
@@ -86,7 +86,7 @@ def _warn_of_threads() -> None:
 
 
 def as_text(result: dict) -> str:
-    """A measurement as one line, and one for each block."""
+    """Formats a measurement: one line for the file and one for each block that was timed."""
     how = " ".join(filter(None, (result["kind"], "on", result["device"], result.get("variant"))))
     if "runs" in result:
         how += (f", {result['threads']} threads, {result.get('statistic', 'median')} of {result['runs']} "

@@ -1,4 +1,4 @@
-"""`mobiledets-compile`: is a .tflite file ready for an accelerator, and if not, why."""
+"""`mobiledets-compile`: checks whether a .tflite file is ready for an accelerator and, if not, says why."""
 
 import json
 import os
@@ -43,7 +43,7 @@ Exit code 0 when the file is ready, 1 when it is not.
 
 
 def main() -> int:
-    """Prints the verdict; returns 0 for ready, 1 for not."""
+    """Prints the verdict and returns the exit code: 0 if the file is ready, otherwise 1."""
     from tflite_export import devices, inspect
 
     images = _eval_files()
@@ -53,7 +53,7 @@ def main() -> int:
     inspect.refuse_compiled(model, FLAGS.model, "give the file it was made from")
     output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
     path = FLAGS.model if FLAGS.labels is None else _labelled(output_dir)
-    # Also where the check found faults: the compiler may still map a part of the file.
+    # Compile even if the check found faults: the compiler may still map a part of the file.
     compilation = device.compile_model(path, output_dir, *variant)
     ready, findings = devices.judged(device.check(model), compilation)
     verdict = {
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _labelled(output_dir: str) -> str:
-    """Writes a copy of the detector with labels and metadata; returns its path."""
+    """Writes a copy of the detector with labels and metadata, and returns its path."""
     from pathlib import Path
 
     from mobiledets_tf import files
@@ -116,7 +116,7 @@ def _eval_files() -> list[str]:
 
 
 def _emulation(device, model, files: list[str]) -> dict:
-    """Largest difference of the emulated chip, or why there is none."""
+    """Returns the largest difference of the emulated chip from LiteRT, or why it cannot be measured."""
     from tflite_export import quantize
     from tflite_export.layout import INPUT
 
@@ -131,7 +131,7 @@ def _emulation(device, model, files: list[str]) -> dict:
 
 
 def as_text(verdict: dict) -> str:
-    """The verdict as text: one line a finding, the compiler's answer last."""
+    """Formats the verdict as text: one line per finding, then the result of the compiler."""
     findings, compiler = verdict["findings"], verdict["compiler"]
     lines = [f"{verdict['model']}: {'ready' if verdict['ready'] else 'NOT ready'} for {verdict['target']}"]
     lines += [f"  {_finding_line(finding)}" for finding in findings[:_SHOWN]]
@@ -162,7 +162,7 @@ def _place(first: dict) -> str:
 
 
 def _compiler_lines(result: dict) -> list[str]:
-    """What the compiler's log says; nothing where it was not run."""
+    """Formats the contents of the compiler's log; returns no lines if the compiler was not run."""
     lines = []
     if result.get("soc"):
         rest = ", ".join(f"{count} {name}" for name, count in result["on_cpu"].items()) or "none"

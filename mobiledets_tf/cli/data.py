@@ -1,4 +1,4 @@
-"""`mobiledets-data`: the built-in sample set, checks of a data folder, conversion to TFRecords."""
+"""`mobiledets-data`: writes the built-in sample set, checks data folders, converts them to TFRecords."""
 
 import sys
 
@@ -52,7 +52,7 @@ flags.DEFINE_multi_enum(
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
-# Augmented images on the page of a check.
+# Number of augmented images on the page that --report writes.
 _SAMPLES = 12
 
 DESCRIPTION = """
@@ -70,12 +70,12 @@ and the sizes of the boxes.
 
 
 def main() -> None:
-    """Runs one mode; prints faults and one line of counts a split to stdout."""
+    """Runs one mode; prints the faults and one line of counts per split to stdout."""
     {"sample": _sample, "check": _check, "convert": _convert}[FLAGS.mode]()
 
 
 def _sample() -> None:
-    # Imported here, as below: a wrong flag is answered before anything heavy is loaded.
+    # Imported inside the function, as below, so that an invalid flag is reported before slow imports.
     from mobiledets_tf.data import sample
 
     output_dir = _required("output_dir")
@@ -97,7 +97,7 @@ def _check() -> None:
 
 
 def _report(checked: list) -> None:
-    """Writes the page that --report asks for."""
+    """Writes the page of --report about the checked splits."""
     from mobiledets_tf.data import check_page
 
     size = FLAGS.image_size or 320
@@ -109,7 +109,7 @@ def _report(checked: list) -> None:
 
 
 def _augmented(checked, side: int) -> list:
-    """Samples of one split after the steps of --augmentation."""
+    """Returns samples of one split, augmented by the steps of --augmentation."""
     import numpy as np
 
     from mobiledets_tf.data import check_page, classes, pictures
@@ -140,14 +140,17 @@ def _convert() -> None:
 
 
 def _warn(parts: list, measured=None) -> None:
-    """One line for each thing that should be known of the splits and is no fault."""
+    """Prints one line for each warning: something to know about a split that is not a fault."""
     for each in parts:
         for warning in (*each.warnings, *(measured.warnings() if measured else ())):
             print(f"{each.split.name}: warning: {warning}")
 
 
 def _divided(checked: list) -> list:
-    """The splits, or two made of one: with --val_share, or where a data folder holds one only."""
+    """Returns the splits, after dividing a single one into train and val where necessary.
+
+    A single split is divided if --val_share is given or if it is the only one of a data folder.
+    """
     from mobiledets_tf.data import divide
 
     share = FLAGS.val_share
@@ -163,10 +166,10 @@ def _divided(checked: list) -> list:
 
 
 def _checked() -> list:
-    """Checks what the flags name, prints faults and counts.
+    """Reads and checks the splits that the flags name; prints faults and counts.
 
     Raises:
-      CheckFailed: there are faults.
+      CheckFailed: a split has faults.
     """
     from mobiledets_tf.data import check, formats
 

@@ -1,4 +1,4 @@
-"""`mobiledets-describe`: the figures of a detector, from its data alone (no TensorFlow)."""
+"""`mobiledets-describe`: prints layers, parameters and multiply-adds of a detector without TensorFlow."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ _LEFT = {"layer", "op", "notes"}
 
 
 def main() -> None:
-    """Prints one description to stdout."""
+    """Prints the description of a detector to stdout and draws the picture if one is requested."""
     if FLAGS.picture is not None and not FLAGS.picture.endswith(".png"):
         raise InputError(f"--picture={FLAGS.picture}: allowed is a name that ends in .png")
     network = architecture.load(FLAGS.architecture).scaled(FLAGS.depth_multiplier)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def as_text(description: dict[str, Any]) -> str:
-    """A description as three aligned tables: layers, head, totals."""
+    """Formats a description as aligned text: a table of the layers and the head, then the totals."""
     layers = [_layer_row(layer) for layer in description["layers"]]
     head = [_row(part) for part in description["head"]]
     return "\n".join([*_table(_COLUMNS, layers + head), "", *_totals(description)])
@@ -81,7 +81,7 @@ def _layer_row(layer: dict[str, Any]) -> dict[str, str]:
 
 
 def _notes(layer: dict[str, Any]) -> list[str]:
-    """What sets a layer apart: expansion or ratios, residual, endpoint."""
+    """Returns the special properties of a layer: expansion or ratios, residual, endpoint."""
     notes = []
     if "expansion" in layer:
         notes.append(f"expansion {layer['expansion']}")

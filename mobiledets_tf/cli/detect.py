@@ -1,4 +1,4 @@
-"""`mobiledets-detect`: a detector on an image, a folder, a video or a camera."""
+"""`mobiledets-detect`: runs a detector on an image, a folder of images, a video or a camera."""
 
 import json
 import os
@@ -56,7 +56,7 @@ are given. A camera runs until Ctrl-C.
 
 
 def main() -> None:
-    """Detects, writes, and prints a summary."""
+    """Runs the detector, writes its results and prints a summary."""
     from tflite_export import detect, footage
     from tflite_export.coco_results import Truth
 
@@ -89,7 +89,12 @@ def _check() -> None:
 
 
 def _detector(scored: bool):
-    """The detector; one that is scored keeps what the evaluation asks for."""
+    """Loads the detector.
+
+    Args:
+      scored: whether AP is measured. If so, the detector keeps all detections that the evaluation needs,
+        rather than those above --score_threshold.
+    """
     from tflite_export.detector import Detector
     from tflite_export.suppression import Suppression
 
@@ -100,7 +105,7 @@ def _detector(scored: bool):
 
 
 def _settings(detect) -> dict:
-    """All that results depend on, so that an interrupted run goes on with the same ones only."""
+    """Returns all settings that the results depend on; a run resumes only if they are the same."""
     names = ("score_threshold", "device", "draw", "annotations", "labels", "threads")
     return {name: FLAGS[name].value for name in names} | {
         "model": detect.fingerprint(FLAGS.model), "images": os.path.abspath(FLAGS.images)
@@ -108,7 +113,7 @@ def _settings(detect) -> dict:
 
 
 def as_text(result: dict) -> str:
-    """The summary as text."""
+    """Formats the summary as text."""
     rate = f", {result['images_per_s']:.1f} images/s without drawing" if result["images_per_s"] else ""
     lines = [f"{result['images']} images, {result['detections']} detections{rate}; written to "
              f"{result['output_dir']}"]  # fmt: skip

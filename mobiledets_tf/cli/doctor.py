@@ -1,4 +1,4 @@
-"""`mobiledets-doctor`: what of the stack works here, and the one command that fixes the rest."""
+"""`mobiledets-doctor`: checks the software stack and the devices, and prints the fix for each fault."""
 
 import importlib
 import importlib.metadata
@@ -31,7 +31,7 @@ _IN_CHECKOUT = (Path(__file__).parents[2] / "Makefile").exists()
 _REINSTALL = "make setup"
 if not _IN_CHECKOUT:
     _REINSTALL = f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}"
-# What the core needs, where the distribution's own metadata cannot say (a bare checkout).
+# Packages that the core needs, for a checkout that is not installed and so has no metadata to read.
 _CORE = (
     "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",
     "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "defusedxml", "matplotlib",
@@ -54,7 +54,15 @@ _OTHER_MODULES = (
 
 @dataclass(frozen=True)
 class Version:
-    """An installed package against its pin ('' where there is none)."""
+    """A package that the core needs.
+
+    Attributes:
+      package: name of the package.
+      installed: installed version, or None.
+      pin: required version, or '' if any version will do.
+      ok: whether the installed version satisfies the pin.
+      fix: command that installs the required version; None if `ok`.
+    """
 
     package: str
     installed: str | None
@@ -65,7 +73,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Import:
-    """A module that the core needs, and the first line of its error where it fails."""
+    """A module that the core needs.
+
+    Attributes:
+      module: name of the module.
+      ok: whether it can be imported.
+      error: first line of the error if it cannot be imported.
+    """
 
     module: str
     ok: bool
@@ -74,7 +88,14 @@ class Import:
 
 @dataclass(frozen=True)
 class Device:
-    """A target: whether it can be reached, what was found, and what would make it reachable."""
+    """A device that networks can be run on or compiled for.
+
+    Attributes:
+      name: name of the device.
+      reachable: whether it can be used from this machine.
+      detail: what was found, or what is missing.
+      fix: command that installs or shows what is missing, or None.
+    """
 
     name: str
     reachable: bool
@@ -84,7 +105,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the doctor found. `ok` is about the core, not about devices."""
+    """The complete report. `ok` and `verdict` judge the core; an unreachable device is no failure."""
 
     python: str
     versions: list[Version]
@@ -108,7 +129,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Examines this machine; takes some ten seconds, most of it importing TensorFlow."""
+    """Examines this machine; this takes about ten seconds, most of which are spent importing TensorFlow."""
     repairs, imports = _import_core()
     return Report(
         python=sys.version.split()[0],
@@ -120,7 +141,7 @@ def examine() -> Report:
 
 
 def main() -> int:
-    """Prints the report; returns the exit code."""
+    """Prints the report and returns the exit code."""
     report = examine()
     print(_as_json(report) if FLAGS.format == "json" else _as_text(report))
     return 0 if report.ok else 1
@@ -147,7 +168,7 @@ def _import_core() -> tuple[list[dict[str, str]], list[Import]]:
 def _try_import(module: str) -> Import:
     try:
         importlib.import_module(module)
-    except Exception as error:  # A broken package can fail with anything: that is what we report.
+    except Exception as error:  # A broken package can raise any error, which is then reported.
         return Import(module, False, _first_line(error))
     return Import(module, True)
 
@@ -215,7 +236,13 @@ def _gpu(imports: list[Import]) -> Device:
 
 
 def _missing_gpu(with_cuda: bool, driver: str | None, libraries: bool) -> Device:
-    """Why TensorFlow sees no GPU, from the ground up: the card's driver, CUDA's libraries, TensorFlow."""
+    """Explains why TensorFlow sees no GPU: it may lack the card's driver, CUDA support or CUDA's libraries.
+
+    Args:
+      with_cuda: whether TensorFlow is built with CUDA.
+      driver: names of the cards that NVIDIA's driver sees, or None.
+      libraries: whether CUDA's libraries are installed.
+    """
     install = f'{sys.executable} -m pip install "{DISTRIBUTION}[gpu]"'
     if _IN_CHECKOUT:
         install = f"{sys.executable} -m pip install --constraint constraints.txt --editable '.[gpu]'"
@@ -231,7 +258,7 @@ def _missing_gpu(with_cuda: bool, driver: str | None, libraries: bool) -> Device
 
 
 def _nvidia_driver() -> str | None:
-    """Names of the cards that NVIDIA's driver sees, or None."""
+    """Returns the names of the cards that NVIDIA's driver sees, or None."""
     path = shutil.which("nvidia-smi")
     if path is None:
         return None
@@ -245,7 +272,7 @@ def _nvidia_driver() -> str | None:
 
 
 def _cuda_libraries() -> bool:
-    """Whether the packages of `tensorflow[and-cuda]` are installed."""
+    """Returns whether the packages of `tensorflow[and-cuda]` are installed."""
     return _installed("nvidia-cudnn-cu12") is not None
 
 

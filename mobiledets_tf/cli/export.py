@@ -1,4 +1,4 @@
-"""`mobiledets-export`: a checkpoint to a measured .tflite detector."""
+"""`mobiledets-export`: converts a checkpoint to a .tflite detector and measures the file."""
 
 import os
 import sys
@@ -105,7 +105,7 @@ operations, host latency, readiness for accelerators.
 
 
 def main() -> None:
-    """Exports, and prints the result in a few lines."""
+    """Exports a detector and prints the result in a few lines."""
     settings = _settings()
     from tflite_export import export
     from tflite_export import labels as label_files
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def _settings():
-    """Everything that can be checked without TensorFlow is checked first."""
+    """Returns the settings of the export; everything that needs no TensorFlow is checked first."""
     from tflite_export import source
 
     calibration, evaluation = _files("calibration_data", "train"), _files("eval_data", "val")
@@ -146,7 +146,7 @@ def _settings():
     from tflite_export import convert, export
     from tflite_export.suppression import Suppression
 
-    # A file without post-processing is measured as training is.
+    # A file without post-processing is evaluated with regular suppression, as in training.
     nms = FLAGS.nms if FLAGS.postprocess == "tflite" else "regular"
     suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=nms)
     return export.Settings(
@@ -203,7 +203,7 @@ def _check_output(output_dir: str) -> None:
 
 
 def summary_lines(report: dict, output_dir: str) -> list[str]:
-    """The result of an export as text."""
+    """Formats the result of an export as lines of text."""
     lines = []
     for name in ("float", "float_tflite", "int8"):
         if report.get(name):

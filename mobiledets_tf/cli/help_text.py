@@ -1,11 +1,12 @@
-"""What `--help` prints: what the command does, examples, then its flags by group with their defaults."""
+"""Formats the text of `--help`: description and examples, then the flags by group with their defaults."""
 
 import re
 import textwrap
 
 from absl import flags
 
-# Name of a group: which flags are in it. The first that fits counts; the last takes the rest.
+# (name of a group, pattern of the names of its flags). A flag belongs to the first group that matches;
+# the last one matches all names.
 _GROUPS = (
     ("files and folders", re.compile(
         r".*(_dir|_data|_config|_model|_from)|data|images|annotations|model|weights|output|picture|samples|"
@@ -23,11 +24,11 @@ _WIDTH = 100
 
 
 def text(flag_values: flags.FlagValues, description: str) -> str:
-    """The whole help of a command.
+    """Returns the complete help text of a command.
 
     Args:
       flag_values: the command's own flags.
-      description: what it does, with examples.
+      description: what the command does, with examples.
     """
     groups: dict[str, list[str]] = {name: [] for name in (_NEEDED, *(name for name, _ in _GROUPS))}
     for name in flag_values:
@@ -45,7 +46,7 @@ def _group(flag_values: flags.FlagValues, name: str) -> str:
 
 def _lines(flag: flags.Flag) -> list[str]:
     help_text = " ".join((flag.help or "").split())
-    # What absl says of a list flag, in fewer words.
+    # Shorten the sentence that absl appends to the help of a flag that can be repeated.
     help_text = help_text.replace("; repeat this option to specify a list of values", " (can be repeated)")
     choices = re.match(r"<([^>]*)>: *", help_text)
     shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"

@@ -1,4 +1,4 @@
-"""`mobiledets-import`: published or older weights into a checkpoint that train and export read."""
+"""`mobiledets-import`: converts published or older weights to a checkpoint that train and export read."""
 
 import json
 import sys
@@ -54,9 +54,9 @@ Writes a checkpoint, its network and import.json, the account of every tensor.
 
 
 def main() -> None:
-    """Imports, writes the folder, prints what was taken."""
+    """Imports the weights, writes the folder and prints an account of what was imported."""
     _check_flags()
-    # From here on TensorFlow is needed.
+    # TensorFlow is needed from here on.
     from mobiledets_tf.data import folders
     from mobiledets_tf.detection import imported
     from mobiledets_tf.weights import fitting
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _read():
-    """The weights, and the detector that is asked for."""
+    """Returns the imported weights and the requested detector."""
     from mobiledets_tf.detection import initial_weights
     from tflite_export import foreign_weights
 
@@ -91,7 +91,19 @@ def _read():
 
 
 def _read_foreign(path: str, network, size: tuple[int, int] | None):
-    """Weights of the network that is asked for, or else of a published one."""
+    """Reads weights that are not of this project.
+
+    The weights are read as those of `network`. If that fails, they are read as those of a published
+    network, from which they can be remapped.
+
+    Args:
+      path: path of the weights.
+      network: the requested network, or None for a published one.
+      size: (height, width) in pixels, or None for the default.
+
+    Raises:
+      InputError: the weights fit neither; the message is about the requested network.
+    """
     from tflite_export import foreign_weights
 
     try:
@@ -107,7 +119,7 @@ def _read_foreign(path: str, network, size: tuple[int, int] | None):
 
 
 def _asked(theirs):
-    """The detector that is asked for; what no flag says is as the weights have it."""
+    """Returns the requested detector; properties that no flag sets are those of the weights."""
     import dataclasses
 
     network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
@@ -122,7 +134,7 @@ def _asked(theirs):
 
 
 def _images(image_size: tuple[int, int]) -> list | None:
-    """Batches of --calibration_data."""
+    """Returns batches of the images of --calibration_data, or None without the flag."""
     if FLAGS.calibration_data is None:
         return None
     from mobiledets_tf.data import records

@@ -1,4 +1,4 @@
-"""`mobiledets-latency`: measures networks on a device, fits a model, checks it, shows what it says."""
+"""`mobiledets-latency`: measures networks on a device; fits, checks and shows latency models."""
 
 import shlex
 import sys
@@ -14,7 +14,7 @@ from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
 from tflite_export.devices import RUNNING, TIMING
 
 FLAGS = flags.FlagValues()
-# Timed elsewhere, by the user: on a board, or on a phone through adb.
+# Devices that the user times on another machine: a board (csv), or a phone through adb.
 ELSEWHERE = ("csv", "adb")
 
 flags.DEFINE_enum("mode", None, ["measure", "fit", "check", "show"], "What to do.", flag_values=FLAGS)
@@ -94,7 +94,7 @@ Multiply-adds, exact: --mode=fit --device=madds --output=latency_model.json
 
 
 def main() -> None:
-    """Does what --mode says."""
+    """Runs the mode that --mode names."""
     modes = {"measure": _measure, "fit": _fit, "check": _check, "show": _show}
     modes[FLAGS.mode]()
 
@@ -238,7 +238,7 @@ def _fit() -> None:
 
 
 def _arguments() -> list[str]:
-    """The flags that were given, as on the command line."""
+    """Returns the flags that were given, in the form of the command line."""
     return [f"--{name}={value}" for name in FLAGS if FLAGS[name].present for value in _values(name)]
 
 
@@ -259,7 +259,12 @@ def _fit_madds(output: str) -> None:
 
 
 def _read_samples():
-    """Headers and counts of all --samples, decisions, times, and how many networks failed."""
+    """Reads all files of --samples.
+
+    Returns:
+      The header and the number of networks of each file, the merged decisions, int32 [networks, decisions],
+      the times in ms, float64 [networks], and the number of networks that failed, over all files.
+    """
     headers, counts, parts, failed = [], [], [], 0
     for path in FLAGS.samples:
         space = samples.space_of(samples.read(path)[0])
@@ -279,7 +284,12 @@ def _read_samples():
 
 
 def _refined(header: dict, space: SearchSpace, output: str):
-    """Measures the networks of --refine beside the model, in MODEL_refined.jsonl."""
+    """Measures the networks of --refine into the file MODEL_refined.jsonl beside the model.
+
+    Returns:
+      The header of the file, the decisions, int32 [networks, decisions], the times in ms, float64
+      [networks], and the number of networks that failed.
+    """
     from tqdm import tqdm
 
     from tflite_export import measuring
@@ -309,7 +319,7 @@ def _check() -> None:
     from tflite_export import measuring
 
     model = _one_model()
-    # Other networks than those that are fitted to.
+    # The default seed differs from that of --mode=measure, so that the networks are fresh.
     seed = 1_000_000 if FLAGS.seed is None else FLAGS.seed
     checked = measuring.check(model, FLAGS.networks or 30, seed, FLAGS.max_error_pct, FLAGS.timeout_s, tqdm)
     print(f"{model.title}, fresh networks: {checked.figures.line(model.unit)}")

@@ -1,4 +1,4 @@
-"""`mobiledets-quickstart`: images with boxes in, a searched, trained int8 detector out."""
+"""`mobiledets-quickstart`: searches, trains and exports an int8 detector from images with boxes."""
 
 import sys
 from pathlib import Path
@@ -33,16 +33,18 @@ Ends with WORK_DIR/index.html, a page that shows everything, and prints its figu
 """
 
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
-# For the latency model of a device; some minutes.
+# Number of networks measured for the latency model of a device, which takes a few minutes.
 NETWORKS = 120
-# The sample: with fewer images the model overfits, with fewer steps it does not learn.
+# Training images of the sample, and training steps on it: with fewer images the model overfits, with
+# fewer steps it does not learn.
 SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
-# Of the search, at most; and of each finalist in a rung. The training continues from the weights of the best.
+# Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
+# training continues from the weights of the best finalist.
 SEARCH_STEPS, FINALIST_STEPS = 240, 160
 
 
 def main() -> int:
-    """Runs the stages, prints the table."""
+    """Runs all stages, prints the table of results and returns the exit code."""
     work = Path(FLAGS.work_dir)
     data = Path(FLAGS.data) if FLAGS.data else work / "data"
     if FLAGS.data and not data.is_dir():
@@ -74,7 +76,7 @@ def _prepare(work: Path, data: Path) -> list[Stage]:
 
 
 def _counts(records: Path) -> tuple[int, int]:
-    """Classes and training images of the converted folder."""
+    """Returns the numbers of classes and of training images of the converted folder."""
     dataset = read_json(records / "dataset.json", "data set record")
     return len(dataset["categories"]), dataset["splits"]["train"]["images"]
 
@@ -98,7 +100,7 @@ def _latency(work: Path, classes: int) -> list[Stage]:
 
 
 def _target(model: Path) -> float:
-    """What the published `edgetpu` costs at the same width."""
+    """Returns the predicted cost of the published `edgetpu` at the same depth multiplier."""
     from mobiledets_tf import latency, search_space
 
     costs = latency.load(model)
@@ -118,7 +120,7 @@ def _learn(work: Path, images: int) -> list[Stage]:
         "--finalists=6", f"--finalist_steps={finalist_steps}", "--rounds=2", "--population=10",
         "--children=14", "--quality_images=96", "--judge_images=192",
     )  # fmt: skip
-    # The searched network has its final widths, so training doesn't scale it.
+    # The searched network already has its final widths, so the training does not scale them again.
     train = (
         f"--architecture={work / 'search' / 'architecture.json'}", f"--init_from={work / 'search'}", records,
         f"--model_dir={work / 'train'}", f"--image_size={IMAGE_SIZE}", f"--steps={steps}", batch,
@@ -137,7 +139,7 @@ def _learn(work: Path, images: int) -> list[Stage]:
 
 
 def _summary(work: Path, classes: int) -> int:
-    """Prints the table; writes `summary.json`, the network's picture and `index.html`."""
+    """Prints the table of results; writes `summary.json`, the network's picture and `index.html`."""
     detector = work / "export" / "detector.tflite"
     report = read_json(work / "export" / "report.json", "export report")
     network = architecture.load(str(work / "search" / "architecture.json"))

@@ -54,7 +54,7 @@ rank_report.png. Run the same command again to resume.
 
 
 def main() -> int:
-    """Measures qualities with shared weights, then trains each network alone, then reports."""
+    """Measures qualities with the shared weights, trains each network alone and writes the report."""
     from mobiledets_tf.files import write_artefact
     from mobiledets_tf.folder_lock import locked
     from mobiledets_tf.search import rank, rank_report
@@ -83,7 +83,7 @@ def _train_data(settings: dict) -> str:
 
 
 def _check_data(settings: dict) -> None:
-    """Finds missing data before anything is written."""
+    """Checks, before anything is written, that the data exist and have the classes of the search."""
     from mobiledets_tf.data import classes, records
 
     searched, trained = (
@@ -108,7 +108,7 @@ def _start(folder: Path, settings: dict, space) -> None:
         band = rank.search_band(settings, space, latency.load(FLAGS.latency_model))
     names = ("draw", "networks", "seeds", "steps", "batch_size", "learning_rate", "seed")
     flag_values = {name: FLAGS[name].value for name in names} | {"train_data": _train_data(settings)}
-    # Written last: a folder with settings has its networks and their qualities.
+    # The settings are written last, so a folder that has them also has the networks and their qualities.
     file = folder / "settings.json"
     if not file.exists():
         if band is None:
@@ -122,10 +122,10 @@ def _start(folder: Path, settings: dict, space) -> None:
 
 
 def _train_alone(folder: Path, settings: dict):
-    """Trains what is not trained yet.
+    """Trains each network alone with each seed, except where that is already done.
 
     Returns:
-      (exit code, qualities float64 [networks, seeds]); the qualities are whole where the code is 0.
+      An exit code and the qualities, float64 [networks, seeds], which are complete if the code is 0.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def _train_alone(folder: Path, settings: dict):
 
 
 def _training(settings: dict, file: Path, folder: Path, seed: int) -> list[str]:
-    """The command that trains a network alone."""
+    """Returns the command that trains a network alone."""
     return [
         sys.executable, "-m", "mobiledets_tf.cli.train", f"--architecture={file}",
         f"--train_data={_train_data(settings)}", f"--model_dir={folder}",

@@ -1,4 +1,4 @@
-"""`mobiledets-search`: searches a detector for a latency target, on one device or several."""
+"""`mobiledets-search`: searches for a detector near a latency target, on one or several devices."""
 
 import sys
 
@@ -30,7 +30,7 @@ flags.DEFINE_enum(
     "preset", "small", ("small", "tunas"), "Values of flags that are not given: for a small data set and a "
     "few hundred to a few thousand steps, or TuNAS as released.", flag_values=FLAGS,
 )  # fmt: skip
-# None takes the preset's value, the one in brackets (small, tunas).
+# None stands for the preset's value, which the help text gives in brackets as (small, tunas).
 flags.DEFINE_enum(
     "algorithm", None, ("evolution", "tunas", "random"), "Evolves a population, trains a policy, or draws "
     "networks and learns nothing (evolution, tunas).", flag_values=FLAGS,
@@ -156,7 +156,7 @@ Several devices in one run, each with its own controller, best network and Paret
 
 
 def main() -> None:
-    """Checks the flags, then searches."""
+    """Checks the flags, then runs the search."""
     from mobiledets_tf.search import presets
 
     _check_flags()
@@ -224,7 +224,7 @@ def main() -> None:
 
 
 def _candidates() -> tuple:
-    """The networks of --candidates."""
+    """Returns the networks of --candidates, named after their files."""
     import dataclasses
     from pathlib import Path
 
@@ -236,7 +236,7 @@ def _candidates() -> tuple:
 
 
 def _initial(model):
-    """The weights of --init_from, of the network that they are of; None without the flag."""
+    """Returns the weights of --init_from with the network they belong to, or None without the flag."""
     if FLAGS.init_from is None:
         return None
     from mobiledets_tf import architecture
@@ -249,7 +249,7 @@ def _initial(model):
 
 
 def _seed_network(initial) -> tuple:
-    """The network of --init_from, with its final widths, as a candidate."""
+    """Returns the network of --init_from, with its final widths, as a tuple of at most one candidate."""
     import dataclasses
 
     from mobiledets_tf.search import seeding
@@ -261,7 +261,12 @@ def _seed_network(initial) -> tuple:
 
 
 def _times(model, networks: list) -> list | None:
-    """Milliseconds of networks on a model's device, or why there are none; None where it is out of reach."""
+    """Measures networks on the device of a latency model.
+
+    Returns:
+      For each network its time in ms, or the reason why it could not be measured; None if networks
+      cannot be timed on the device or if it is unreachable.
+    """
     from tqdm import tqdm
 
     from tflite_export import devices
@@ -277,14 +282,14 @@ def _times(model, networks: list) -> list | None:
             )
         )  # fmt: skip
     except InputError as error:
-        # The network is found all the same; an unreachable device is reported, not fatal.
+        # The result of the search does not depend on it, so an unreachable device is reported, not fatal.
         print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
         return None
     return [row.get("measured", row.get("failed")) for row in rows]
 
 
 def _check_flags() -> None:
-    """Finds what can be found without TensorFlow."""
+    """Checks the flags as far as possible without TensorFlow."""
     models, targets = FLAGS.latency_model, FLAGS.latency_target
     if len(models) != len(targets):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The flags of tf.distribute, the same in every command that trains."""
+"""Flags for tf.distribute, which all commands that train have in common."""
 
 from absl import flags
 
@@ -6,7 +6,7 @@ from mobiledets_tf import distribution
 
 
 def define(flag_values: flags.FlagValues) -> None:
-    """Adds them to a command's flags."""
+    """Adds the flags for tf.distribute to a command's flags."""
     flags.DEFINE_enum(
         "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.",
         flag_values=flag_values,
@@ -26,12 +26,12 @@ def define(flag_values: flags.FlagValues) -> None:
 
 
 def check(flag_values: flags.FlagValues) -> None:
-    """Raises InputError where they don't fit each other; needs no TensorFlow."""
+    """Raises InputError if the flags are inconsistent or incomplete; does not load TensorFlow."""
     distribution.check_flags(*_values(flag_values))
 
 
 def strategy(flag_values: flags.FlagValues):
-    """The strategy they name."""
+    """Returns the tf.distribute strategy that the flags name."""
     return distribution.get_strategy(*_values(flag_values))
 
 

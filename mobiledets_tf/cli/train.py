@@ -47,7 +47,7 @@ flags.DEFINE_bool(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=FLAGS)
-# None leaves what the config says; the number is the one of a generated config.
+# None keeps the value of the config; the help text gives the value of a generated config in brackets.
 flags.DEFINE_integer("steps", None, "Training steps (2000).", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", None, "Images a step (16).", flag_values=FLAGS)
 flags.DEFINE_integer("num_classes", None, "Classes of the head (those of the label map).", flag_values=FLAGS)
@@ -95,9 +95,9 @@ Stopped, killed or finished, the same command goes on from the last checkpoint.
 
 
 def main() -> None:
-    """Trains, evaluates, or both."""
+    """Trains a detector, evaluates its checkpoints, or both."""
     _check_flags()
-    # From here on TensorFlow is needed, and the flags are known to be sensible.
+    # TensorFlow is loaded from here on, after the flags have been checked.
     if FLAGS.mode == "eval":
         _evaluate()
     else:
@@ -129,14 +129,15 @@ def _train() -> None:
         from google.protobuf import text_format
 
         print(text_format.MessageToString(config), flush=True)
-    # Every worker: writing the same files twice does no harm, reading them too early would.
+    # Every worker writes these files: writing the same content twice is harmless, whereas a worker that
+    # relied on the chief's files could read them too early.
     model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
     if initial is not None and workers.is_chief:
         files.write_artefact(Path(FLAGS.model_dir) / imported.ACCOUNT, initial.to_dict())
     with StopRequest() as stop:
         watch = None
         if FLAGS.mode == "train_and_eval":
-            # Others would wait for a chief that leaves its evaluation.
+            # A chief must not abandon its evaluation while other workers wait for it.
             end = (lambda: _end_if(stop)) if workers.alone else (lambda: None)
             watch = best.Watch(FLAGS.model_dir, FLAGS.early_stop, end)
         options = train.Options(FLAGS.seed, initial, FLAGS.max_damaged_records, FLAGS.cache, watch)
@@ -165,20 +166,23 @@ def _warn_of_mirrors(config, label_map: str) -> None:
 
 
 def _end_if(stop) -> None:
-    """Ends an evaluation; the training was saved before it."""
+    """Interrupts an evaluation if a stop was requested; the training has been saved before it."""
     if stop.requested:
         raise KeyboardInterrupt
 
 
 def _initial(config, label_map: str):
-    """The weights of --init_from, made ready for the network of a config; None without the flag."""
+    """Returns the weights of --init_from, fitted to the network of a config.
+
+    Returns None without the flag, or if the training resumes from a checkpoint of its own.
+    """
     if FLAGS.init_from is None:
         return None
     from mobiledets_tf.data import records
     from mobiledets_tf.detection import checkpoints, imported, meta_architecture, network_settings
 
     if checkpoints.kept(FLAGS.model_dir):
-        return None  # The training goes on from its own.
+        return None  # The training resumes from its own checkpoint.
     from mobiledets_tf.weights import fitting
     from tflite_export import foreign_weights, images
 
@@ -199,7 +203,7 @@ def _initial(config, label_map: str):
 
 
 def _check_flags() -> None:
-    """Finds what can be found in a second, before TensorFlow is imported."""
+    """Makes the checks that take at most a second, before TensorFlow is imported."""
     if FLAGS.architecture is not None:
         architecture.load(FLAGS.architecture)
     if FLAGS.image_size is not None:
@@ -235,7 +239,7 @@ def _check_flags() -> None:
 
 
 def _initial_folder() -> Path | None:
-    """The folder of --init_from where it says which network its weights are of."""
+    """Returns the folder of --init_from if it states the network of the weights, otherwise None."""
     path = Path(FLAGS.init_from or "")
     folder = path if path.is_dir() else path.parent
     named = all((folder / name).exists() for name in ("architecture.json", "settings.json"))
@@ -243,7 +247,7 @@ def _initial_folder() -> Path | None:
 
 
 def _zoo_network() -> str | None:
-    """The network of published weights."""
+    """Returns the name of the network if --init_from names published weights, otherwise None."""
     from mobiledets_tf.weights import zoo
 
     named = FLAGS.init_from is not None and zoo.is_name(FLAGS.init_from)
@@ -251,7 +255,7 @@ def _zoo_network() -> str | None:
 
 
 def _network() -> dict:
-    """Overrides for the network: the flags, or what the folder of --init_from says."""
+    """Returns the overrides of the network's settings: from the flags or, by default, from --init_from."""
     side = FLAGS.image_size
     given = {
         "architecture": FLAGS.architecture,

@@ -1,4 +1,4 @@
-"""Flags of commands that start from weights, and how they are read."""
+"""Flags of the commands that start from existing weights, and functions that interpret them."""
 
 import os
 
@@ -21,7 +21,7 @@ def define_cache(flag_values: flags.FlagValues) -> None:
 
 
 def check(flag: str, path: str) -> None:
-    """Raises InputError where no weights are at a path, or the zoo has none of that name."""
+    """Raises InputError if a path does not exist or names published weights that are not in the zoo."""
     from mobiledets_tf.weights import zoo
 
     if zoo.is_name(path):
@@ -31,7 +31,12 @@ def check(flag: str, path: str) -> None:
 
 
 def local(path: str, cache: str | None) -> str:
-    """The path of weights, downloaded where it names published ones."""
+    """Returns a local path of weights; published weights, which `path` may name, are downloaded.
+
+    Args:
+      path: path of the weights, or `zoo:NAME`.
+      cache: folder of downloaded weights; None for the default folder.
+    """
     from mobiledets_tf.weights import zoo
 
     return zoo.checkpoint(path, zoo.cache_folder(cache)) if zoo.is_name(path) else path

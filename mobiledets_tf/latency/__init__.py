@@ -1,4 +1,4 @@
-"""Latency models: numbers that predict a cost from a decision vector. No TensorFlow."""
+"""Latency models, which predict the cost of a network from its decision vector, without TensorFlow."""
 
 from mobiledets_tf.latency.features import LayerOneHot
 from mobiledets_tf.latency.kinds import KINDS

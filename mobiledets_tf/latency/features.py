@@ -1,12 +1,13 @@
-"""Features of a network that a linear model can read.
+"""Features of networks for linear latency models.
 
-`layer_one_hot`, as in TuNAS's cost model: for each op position the indicator of
-(input width, option, output width), plus the widths of C4 and C5, which the head reads. A cost
-that adds up over layers is exactly linear in it.
+`layer_one_hot` follows TuNAS's cost model. For each op position it has one indicator per combination of
+input width, option and output width, and it adds indicators of the widths of C4 and C5, which the head
+reads. Any cost that adds up over layers is exactly linear in these features.
 
-`op_sums`: sums over all operations of one type, kernel, stride and resolution: how many,
-multiply-adds, multiply-adds with widths padded to 16, to 32 and to 64, bytes of maps, bytes of weights. A few
-hundred measured networks determine them, where one-hot features need thousands.
+`op_sums` are sums over all operations of the same type, kernel, stride and resolution: their number,
+multiply-adds, multiply-adds with widths padded to multiples of 16, 32 and 64, bytes of feature maps and
+bytes of weights. A few hundred measured networks suffice to fit their coefficients, whereas one-hot
+features need thousands.
 """
 
 import dataclasses
@@ -22,12 +23,12 @@ from mobiledets_tf.search_space import SearchSpace
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """An op position of a space, by indices into the decision vector.
+    """A layer position of a search space, given by indices into the decision vector.
 
     Attributes:
-      name: `block<b>_layer<l>`.
-      in_filters, op, out_filters: positions of the three decisions.
-      shape: numbers of options of the three.
+      name: name of the layer, `block<b>_layer<l>`.
+      in_filters, op, out_filters: indices of the decisions on input width, operation and output width.
+      shape: numbers of options of these three decisions.
     """
 
     name: str
@@ -38,9 +39,18 @@ class Position:
 
 
 class LayerOneHot:
-    """Active features of decision vectors.
+    """One-hot features of decision vectors.
 
-    Features are numbered: stem width, then positions in order, then C4 and C5 widths.
+    The features are numbered in this order: the stem's width, the op positions, the widths of C4 and C5.
+
+    Args:
+      space: the search space.
+
+    Attributes:
+      space: the search space.
+      positions: its op positions, in order.
+      endpoints: indices of the decisions on the widths of C4 and C5.
+      offsets: int64 [positions + 4]; first feature of each group and, last, the number of features.
     """
 
     name = "layer_one_hot"
@@ -63,7 +73,7 @@ class LayerOneHot:
         return int(self.offsets[-1])
 
     def active(self, decisions: np.ndarray) -> np.ndarray:
-        """Indices of the features that are 1.
+        """Returns the indices of the features that are 1.
 
         Args:
           decisions: int [networks, decisions].
@@ -79,9 +89,16 @@ class LayerOneHot:
         return np.stack(columns, axis=1) + self.offsets[:-1]
 
     def sum(self, table: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-        """Sums of a table's entries; float64 [features] and int [networks, decisions] -> [networks].
+        """Sums the table entries of the active features of each network.
 
-        A position at a time, so that what is worked on stays in the cache.
+        The sum is computed one position at a time so that the working set stays in the CPU cache.
+
+        Args:
+          table: float64 [features].
+          decisions: int [networks, decisions].
+
+        Returns:
+          float64 [networks].
         """
         columns = [np.ascontiguousarray(column) for column in decisions.T]
         total = table[columns[0]]
@@ -96,7 +113,7 @@ class LayerOneHot:
 
 @functools.lru_cache(maxsize=16)
 def op_positions(space: SearchSpace) -> tuple[Position, ...]:
-    """All op positions of a space in order."""
+    """Returns all op positions of a search space, in order."""
     index = {path: i for i, (path, _) in enumerate(space.decisions)}
     counts = [len(node.choices) for _, node in space.decisions]
     positions, in_filters = [], index["stem_filters"]
@@ -115,25 +132,33 @@ def _filters_index(space: SearchSpace, block: int) -> int:
     return paths.index(f"blocks/{block}/filters")
 
 
-# What is summed, with the unit that a coefficient is per.
+# Summed quantity -> its unit; a coefficient is the cost per unit.
 _QUANTITIES = {
     "count": 1.0, "madds": 1e-6, "padded16_madds": 1e-6, "padded32_madds": 1e-6, "padded64_madds": 1e-6,
     "map_bytes": 2.0**-20, "weight_bytes": 2.0**-20,
 }  # fmt: skip
-# Accelerators compute channels in steps of their array's side, CPUs in steps of a vector register.
+# Accelerators process channels in multiples of the side of their compute array, CPUs in multiples of
+# the length of a vector register.
 _LANES = (16, 32, 64)
 
 
 class OpSums:
-    """Sums over operations, and how each decision contributes to them.
+    """Sums over operations, and the contribution of each decision to them.
 
-    Features are named `TYPE@HxW.QUANTITY` (pointwise, depthwise or full convolution, the map it
-    writes, what is summed) and, finer, `TYPE KxK sSTRIDE@HxW.QUANTITY`. Both are there: where
-    samples are few, ridge regression leans on the coarse ones.
+    The coarse features are named `TYPE@HxW.QUANTITY`, where the type is pointwise, depthwise or full
+    convolution, HxW the size of the output map and the quantity what is summed. The fine features are
+    named `TYPE KxK sSTRIDE@HxW.QUANTITY`. Both are included because ridge regression relies on the
+    coarse ones if there are few samples.
+
+    Args:
+      space: the search space.
+      image_size: (height, width) in pixels.
+      num_classes: number of classes without the background.
+      head: `ssdlite`, or `none` for the backbone alone.
 
     Attributes:
-      names: of the features.
-      rows: float64 [features of LayerOneHot, features]: what each decision adds.
+      names: names of the features.
+      rows: float64 [features of LayerOneHot, features]; what each one-hot feature adds to the sums.
     """
 
     name = "op_sums"
@@ -149,7 +174,7 @@ class OpSums:
         self._one_hot = LayerOneHot(space)
 
     def matrix(self, decisions: np.ndarray) -> np.ndarray:
-        """Features of networks; int [networks, decisions] -> float64 [networks, features]."""
+        """Returns float64 [networks, features] for decisions given as int [networks, decisions]."""
         active = self._one_hot.active(np.asarray(decisions))
         total = np.zeros((len(active), len(self.names)))
         for column in active.T:
@@ -159,12 +184,12 @@ class OpSums:
 
 @functools.lru_cache(maxsize=8)
 def op_sums(space: SearchSpace, image_size: tuple[int, int], num_classes: int, head: str) -> OpSums:
-    """The `OpSums` of a space, made once."""
+    """Returns the `OpSums` of a search space from a cache."""
     return OpSums(space, image_size, num_classes, head)
 
 
 def _sums(ops: list[PlacedOp], residual: bool) -> dict[str, float]:
-    """Named sums of one layer."""
+    """Returns the contributions of one layer by feature name; all other features are zero."""
     sums: dict[str, float] = {}
     for placed in ops:
         height, width = placed.out_size
@@ -206,7 +231,7 @@ def _quantities(placed: PlacedOp) -> dict[str, float]:
 
 
 def _padded(op: ConvOp, lanes: int) -> int:
-    """Multiply-adds a pixel, with widths rounded up to multiples of `lanes`."""
+    """Returns the multiply-adds per pixel with widths rounded up to multiples of `lanes`."""
     inputs, outputs = (-(-c // lanes) * lanes for c in (op.in_channels, op.out_channels))
     return op.kernel_size**2 * (inputs if op.depthwise else inputs * outputs)
 

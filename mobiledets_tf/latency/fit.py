@@ -1,8 +1,8 @@
-"""Fitting a linear latency model to measured networks, with its error on networks held out.
+"""Fits a linear latency model to measured networks and estimates its error on held-out networks.
 
-Relative errors count: every network weighs by the power -1.5 of its time. Two linear methods
-are compared by cross-validation: ridge regression, and least squares with coefficients of at
-least zero (no operation takes negative time), which needs fewer samples where it fits.
+The aim is a small relative error, so each network is weighted by its time to the power of -1.5. Two
+linear methods are compared by cross-validation: ridge regression, and least squares with non-negative
+coefficients (no operation takes negative time), which needs fewer samples where that assumption holds.
 """
 
 import dataclasses
@@ -18,31 +18,32 @@ from mobiledets_tf.latency.held_out import Figures, figures
 from mobiledets_tf.latency.model import LatencyModel
 from mobiledets_tf.search_space import SearchSpace, encode
 
-# Below this the error itself cannot be told: five folds of ten networks.
+# With fewer samples the error cannot be estimated: 50 are five folds of ten networks.
 MIN_SAMPLES = 50
 FOLDS = 5
-# The band that a search moves in: around the published networks that the space holds.
+# Cost range of a search, as multiples of the costs of the published networks that the space contains.
 BAND = (0.7, 1.5)
 _WEIGHT_POWER = 1.5
 _RIDGE_ALPHAS = np.logspace(-4, 4, 33)
 _NON_NEGATIVE_ALPHA = 0.05
 
-# Features and costs to (intercept, coefficients).
+# (features, costs) -> (intercept, coefficients).
 Method = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """A fitted model and what is known of its errors.
+    """A fitted model and its held-out errors.
 
     Attributes:
-      model: without `info`.
-      method: name of the method that was better.
-      measured, predicted: float64 [networks]; predictions by a model fitted without the network.
-      whole, inside: held-out figures of all networks, and of those in the band.
-      published: figures around each published network of the space, by its name.
-      curve: (networks fitted to, mean error in percent) by cross-validation, ascending.
-      compared: mean held-out error of every method, in percent.
+      model: the fitted model, without `info`.
+      method: name of the method with the smaller held-out error.
+      measured, predicted: float64 [networks], in ms; each prediction is by a model that was fitted
+        without that network.
+      whole, inside: held-out errors of all networks, and of those inside the band.
+      published: held-out errors of the networks around each published network of the space, by its name.
+      curve: learning curve, (number of networks fitted to, mean held-out error in percent), ascending.
+      compared: mean held-out error of each method by its name, in percent.
     """
 
     model: LatencyModel
@@ -60,17 +61,18 @@ def fit(
     header: dict, space: SearchSpace, decisions: np.ndarray, measured: np.ndarray,
     band: tuple[float, float] | None = None,
 ) -> Fit:  # fmt: skip
-    """Fits measured networks.
+    """Fits a latency model to measured networks.
 
     Args:
-      header: of the samples (`samples.collect`).
-      space: that they were drawn from.
+      header: header of the samples (`samples.collect`).
+      space: search space that the networks were drawn from.
       decisions: int [networks, decisions].
       measured: float64 [networks], in ms.
-      band: of the figures inside a band; default: around the published networks of the space.
+      band: (lowest, highest) measured time in ms of the networks that `Fit.inside` evaluates; default:
+        a range around the published networks of the space.
 
     Raises:
-      InputError: too few networks, or none inside the band.
+      InputError: there are too few networks, or none inside the band.
     """
     if len(measured) < MIN_SAMPLES:
         raise InputError(f"{len(measured)} measured networks are too few for a fit; needed: {MIN_SAMPLES}")
@@ -106,7 +108,11 @@ def fit(
 
 
 def published_in(space: SearchSpace) -> dict[str, np.ndarray]:
-    """Published networks that a space holds, as decisions; activation and squeeze-excite are the space's."""
+    """Returns the decisions of the published networks that a search space contains, by name.
+
+    Their activation, squeeze-excite ratio and extra levels are replaced by those of the space. If the
+    space contains none, the only entry is `middle`, the middle option of every decision.
+    """
     found = {}
     for name in architectures.PUBLISHED:
         network = dataclasses.replace(
@@ -117,12 +123,21 @@ def published_in(space: SearchSpace) -> dict[str, np.ndarray]:
             found[name] = encode(space, network)
         except InputError:
             continue
-    # A scaled or narrower space may hold none: the middle of every decision stands for it.
+    # A scaled or smaller space may contain no published network.
     return found or {"middle": np.array([len(node.choices) // 2 for _, node in space.decisions], np.int32)}
 
 
 def cross_validated(method: Method, matrix: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Predictions of each network by a model fitted to the other folds; float64 [networks]."""
+    """Predicts each network with a model fitted to the other folds.
+
+    Args:
+      method: the method to fit with.
+      matrix: float64 [networks, features].
+      measured: float64 [networks].
+
+    Returns:
+      float64 [networks].
+    """
     fold = np.random.default_rng(0).permutation(len(measured)) % FOLDS
     predicted = np.empty(len(measured))
     for number in range(FOLDS):
@@ -133,7 +148,11 @@ def cross_validated(method: Method, matrix: np.ndarray, measured: np.ndarray) ->
 
 
 def learning_curve(method: Method, matrix: np.ndarray, measured: np.ndarray) -> list[tuple[int, float]]:
-    """(networks fitted to, mean held-out error in percent), ascending to the whole sample."""
+    """Returns (number of networks fitted to, mean held-out error in percent) for growing samples.
+
+    The samples are a quarter, a half, three quarters and all of the networks. Those of fewer than
+    `MIN_SAMPLES` are omitted.
+    """
     order = np.random.default_rng(1).permutation(len(measured))
     counts = [len(measured) * part // 4 for part in (1, 2, 3, 4)]
     points = []
@@ -147,13 +166,17 @@ def learning_curve(method: Method, matrix: np.ndarray, measured: np.ndarray) -> 
 
 
 def _scaled(fitted: Callable) -> Method:
-    """Gives a method features of unit deviation, costs of mean 1 and weights; undoes both."""
+    """Wraps a method to work on scaled data and with weights.
+
+    The method receives features of unit standard deviation, costs of mean 1 and the weights of the
+    networks. Its result is scaled back.
+    """
 
     @functools.wraps(fitted)
     def method(matrix: np.ndarray, measured: np.ndarray) -> tuple[float, np.ndarray]:
         mean = measured.mean()
         deviation = matrix.std(axis=0)
-        # A feature that is the same for all differs by rounding at most.
+        # The deviation of a feature that is equal in all networks is zero except for rounding errors.
         used = deviation > 1e-9 * np.abs(matrix).max(axis=0)
         scaled = matrix[:, used] / deviation[used]
         weights = (mean / measured) ** _WEIGHT_POWER
@@ -180,7 +203,7 @@ def _non_negative(matrix, costs, weights):
 
     count = matrix.shape[1]
     root = np.sqrt(weights)[:, None]
-    # Rows below are a ridge penalty on all but the intercept.
+    # The additional rows are a ridge penalty on all coefficients but the intercept.
     penalty = np.eye(count) * _NON_NEGATIVE_ALPHA**0.5
     design = np.block([[root, matrix * root], [np.zeros((count, 1)), penalty]])
     target = np.concatenate([costs * root[:, 0], np.zeros(count)])

@@ -1,4 +1,4 @@
-"""How wrong a model is on networks that it was not fitted to."""
+"""Errors of a latency model on networks that it was not fitted to."""
 
 import dataclasses
 from typing import Any
@@ -8,14 +8,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Predicted against measured, for the networks inside a band.
+    """Agreement of predicted with measured costs for the networks inside a band.
 
     Attributes:
-      band: (lowest, highest) measured cost that counts.
-      n: networks inside it.
-      r2: share of the variance that is explained; NaN below 3 networks.
-      spearman: rank correlation; NaN below 3 networks.
-      mean_abs_pct_error, worst_abs_pct_error: of predicted against measured, in percent.
+      band: (lowest, highest) measured cost of the networks that are included.
+      n: number of networks inside the band.
+      r2: share of the variance that is explained; NaN for fewer than 3 networks.
+      spearman: Spearman's rank correlation; NaN for fewer than 3 networks.
+      mean_abs_pct_error, worst_abs_pct_error: mean and largest absolute error as percentages of the
+        measured cost.
     """
 
     band: tuple[float, float]
@@ -26,12 +27,12 @@ class Figures:
     worst_abs_pct_error: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: NaN becomes None."""
+        """Returns a JSON-ready dictionary in which NaN becomes None."""
         fields = dataclasses.asdict(self) | {"band": [round(side, 6) for side in self.band]}
         return {k: None if v != v else round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}
 
     def line(self, unit: str) -> str:
-        """As text."""
+        """Returns the figures as one line of text, with the costs in `unit`."""
         low, high = self.band
         return (
             f"{low:.4g} to {high:.4g} {unit}: n {self.n}, R2 {self.r2:.4f}, Spearman {self.spearman:.4f}, "
@@ -42,7 +43,12 @@ class Figures:
 def figures(
     predicted: np.ndarray, measured: np.ndarray, band: tuple[float, float] | None = None
 ) -> Figures:
-    """Errors of predictions, float64 [networks], of networks measured inside `band` (default: all)."""
+    """Compares predicted with measured costs.
+
+    Args:
+      predicted, measured: float64 [networks].
+      band: (lowest, highest) measured cost of the networks to include; default: all networks.
+    """
     band = band or (float(measured.min()), float(measured.max()))
     inside = (measured >= band[0]) & (measured <= band[1])
     p, m = predicted[inside], measured[inside]
@@ -57,7 +63,7 @@ def figures(
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal values share their mean rank."""
+    """Returns ranks counted from 0, where equal values have their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return ((ends - counts) + (counts - 1) / 2)[inverse]

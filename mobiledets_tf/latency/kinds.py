@@ -1,4 +1,5 @@
-"""What a time is; wherever a latency is shown, its kind is shown with it."""
+"""The kinds of cost; wherever a latency is shown, its kind is shown with it."""
 
-# Counted; taken on the device; of the vendor's simulator; of its compiler; of our formula.
+# In this order: counted exactly, measured on the device, reported by the vendor's simulator, estimated
+# by the vendor's compiler, computed by a formula of this project.
 KINDS = ("exact", "measured", "simulated", "compiled", "modelled")

@@ -1,4 +1,4 @@
-"""The device `madds`: exact multiply-adds as a linear model."""
+"""The device `madds`: exact multiply-adds as a linear latency model."""
 
 import numpy as np
 
@@ -11,10 +11,15 @@ from mobiledets_tf.search_space import SearchSpace
 
 
 def madds_model(space: SearchSpace, image_size: int | tuple[int, int], num_classes: int) -> LatencyModel:
-    """Multiply-adds of every decision; the sum is exact for the whole detector.
+    """Returns a latency model that predicts the multiply-adds of the whole detector exactly.
+
+    Args:
+      space: the search space.
+      image_size: side of the input or (height, width), in pixels.
+      num_classes: number of classes without the background.
 
     Raises:
-      InputError: image size or class count out of range.
+      InputError: the image size or the number of classes is out of range.
     """
     check_num_classes(num_classes)
     size = image_hw(image_size)

@@ -1,4 +1,7 @@
-"""A linear latency model and its file, `latency_model.json`: coefficients only, with their hash."""
+"""Linear latency models and their file format, `latency_model.json`.
+
+The file contains coefficients and metadata as plain JSON, together with a hash of its content.
+"""
 
 import dataclasses
 import hashlib
@@ -22,21 +25,21 @@ HEADS = ("ssdlite", "none")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatencyModel:
-    """cost = intercept + sum over features of coefficient times feature.
+    """A linear model: cost = intercept + sum over all features of coefficient times feature.
 
     Attributes:
-      device: name of what was measured; `madds` counts multiply-adds.
-      kind: one of `KINDS`.
-      unit: of the cost, for instance `madds` or `ms`.
-      space: the space it is valid for.
+      device: name of the device; `madds` counts multiply-adds.
+      kind: kind of the cost, one of `KINDS`.
+      unit: unit of the cost, for instance `madds` or `ms`.
+      space: search space that the model is valid for.
       image_size: (height, width) in pixels.
-      num_classes: of the detector it was made with.
+      num_classes: number of classes of the measured detectors, without the background.
       features: name of the feature set, one of `FEATURES`.
-      intercept: in `unit`.
+      intercept: cost that all networks have in common, in `unit`.
       coefficients: float64 [features], in `unit` per unit of the feature.
-      variant: which chip the device stands for, or ''.
+      variant: the chip that the device stands for, or ''.
       head: `ssdlite`, or `none` for the backbone alone.
-      info: what else the file says, JSON-ready: versions, command, held_out, ...
+      info: further entries of the file, JSON-ready: versions, command, held_out, ...
     """
 
     device: str
@@ -61,21 +64,22 @@ class LatencyModel:
                 f"latency model of {self.device!r} has {self.coefficients.size} coefficients; features "
                 f"{self.features!r} of space {self.space.name!r} need {count}"
             )
-        # Both feature sets add up over layers: a cost is a sum of one table entry a decision.
+        # Both feature sets add up over layers, so a cost is a sum of entries of one table over the active
+        # one-hot features.
         table = extractor.rows @ self.coefficients if extractor else self.coefficients
         object.__setattr__(self, "_one_hot", one_hot)
         object.__setattr__(self, "_table", table)
 
     @property
     def title(self) -> str:
-        """Device and variant, with the kind of its times."""
+        """Device and variant, followed by the kind of the cost in brackets."""
         return f"{self.device}{f' {self.variant}' if self.variant else ''} ({self.kind})"
 
     def predict(self, decisions: np.ndarray) -> np.ndarray:
-        """Costs of networks.
+        """Predicts the costs of networks.
 
         Args:
-          decisions: int [networks, decisions], valid for `space`.
+          decisions: int [networks, decisions], valid for `space`; this is not checked.
 
         Returns:
           float64 [networks] in `unit`.
@@ -83,15 +87,23 @@ class LatencyModel:
         return self.intercept + self._one_hot.sum(self._table, np.asarray(decisions))
 
     def predict_one(self, decisions: np.ndarray) -> float:
-        """Cost of one checked decision vector."""
+        """Checks one decision vector and predicts its cost in `unit`.
+
+        Raises:
+          InputError: the decisions are not valid for `space`.
+        """
         check_decisions(self.space, decisions)
         return float(self.predict(np.asarray(decisions)[None])[0])
 
     def parts(self, decisions: np.ndarray) -> dict[str, float]:
-        """What each part of one network costs; their sum is the prediction.
+        """Predicts the cost of each part of one network; the costs add up to the prediction for the network.
+
+        Args:
+          decisions: int [decisions].
 
         Returns:
-          `stem`, `block<b>_layer<l>`, `head C4`, `head C5` and `the same for all` to `unit`.
+          A mapping from `stem`, `block<b>_layer<l>`, `head C4`, `head C5` and `the same for all` (the
+          intercept) to the cost in `unit`.
         """
         active = self._one_hot.active(np.asarray(decisions)[None])[0]
         names = ("stem", *(p.name for p in self._one_hot.positions), "head C4", "head C5")
@@ -99,12 +111,13 @@ class LatencyModel:
         return costs | {"the same for all": self.intercept}
 
     def tables(self) -> tuple[np.ndarray, list[np.ndarray], dict[int, np.ndarray]]:
-        """The terms that a cost is the sum of, besides `intercept`; all in `unit`.
+        """Returns tables of the terms whose sum, together with `intercept`, is the cost; all in `unit`.
 
         Returns:
-          (of the stem, float64 [stem widths];
-          of each op position, float64 [input widths, options, output widths];
-          of what reads C4 and C5: index of the width's decision -> float64 [widths]).
+          A tuple of the stem's costs, float64 [stem widths];
+          the costs of each op position, float64 [input widths, options, output widths];
+          and the costs of the layers that read C4 and C5, as a mapping from the index of the decision
+          on its width to float64 [widths].
         """
         one_hot = self._one_hot
         stem, *rest = np.split(self._table, one_hot.offsets[1:-1])
@@ -113,7 +126,7 @@ class LatencyModel:
         return stem, layers, dict(zip(one_hot.endpoints, rest[count:], strict=True))
 
     def require_space(self, space: SearchSpace) -> None:
-        """Raises InputError, with both values, unless the model was made for `space`."""
+        """Raises InputError, which names both spaces, unless the model was made for `space`."""
         for field in ("name", "hash"):
             ours, theirs = getattr(self.space, field), getattr(space, field)
             if ours != theirs:
@@ -126,7 +139,7 @@ class LatencyModel:
         return op_sums(self.space, self.image_size, self.num_classes, self.head)
 
     def to_dict(self) -> dict[str, Any]:
-        """The file's content, without its hash."""
+        """Returns the content of the model's file, without the hash."""
         values = [float(value) for value in self.coefficients]
         named = self.features == OpSums.name
         return {
@@ -147,25 +160,25 @@ class LatencyModel:
 
 
 def save(model: LatencyModel, path: str | os.PathLike) -> None:
-    """Writes the model, atomically."""
+    """Writes a model with the hash of its content, atomically."""
     data = model.to_dict()
     write_artefact(path, data | {"content_hash": _hash(data)})
 
 
 def _hash(data: dict[str, Any]) -> str:
-    """16 hex digits over everything but the hash itself and who wrote the file."""
+    """Returns the first 16 hex digits of SHA-256 over all entries but `content_hash` and `written_by`."""
     rest = {key: value for key, value in data.items() if key not in ("content_hash", "written_by")}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load(path: str | os.PathLike) -> LatencyModel:
-    """Reads a model: a file, or a shipped one by its name.
+    """Loads a latency model from a file, or a shipped one by its name.
 
     Raises:
-      InputError: not a latency model, another schema version, a space that this version does
-        not have or whose content changed (both hashes are named), broken numbers, or a file
-        that was edited after it was written.
+      InputError: the file is not a latency model, has another schema version, is for a search space
+        that this version does not have or whose content has changed (both hashes are named), contains
+        invalid numbers, or was edited after it was written.
     """
     path = shipped.find(path)
     where = f"latency model {os.fspath(path)!r}"
@@ -223,7 +236,11 @@ def _parse(data: Any) -> LatencyModel:
 
 
 def _coefficients(values: Any, names: tuple[str, ...] | None) -> np.ndarray:
-    """A list, or where features have names an object; what a model was fitted without is 0."""
+    """Returns coefficients, float64 [features], from their JSON form.
+
+    The form is an object if the features have names and a list otherwise. Coefficients that are missing
+    in an object are 0.
+    """
     if names is not None:
         if not isinstance(values, dict) or not set(values) <= set(names):
             raise InputError(f"coefficients are not named as features {OpSums.name!r} of this space")

@@ -1,4 +1,4 @@
-"""What a fitted model's file and picture say of it."""
+"""Describes a fitted latency model: metadata of its file, a text report and pictures."""
 
 import dataclasses
 import os
@@ -12,16 +12,17 @@ from mobiledets_tf.latency.model import LatencyModel
 def described(
     fit: Fit, headers: list[dict[str, Any]], counts: list[int], failed: int, command: str
 ) -> LatencyModel:
-    """The model with all that its file tells: versions, command, samples, held-out errors.
+    """Returns the model with the metadata for its file: versions, command, samples, held-out errors.
 
-    `held_out` is of the networks inside the band; under `whole_space` of all; under `published`
-    of those around each published network. Every figure is of networks not fitted to.
+    The entry `held_out` has the errors of networks inside the band, its entry `whole_space` those of all
+    networks, and its entry `published` those of networks around each published one. All errors are on
+    networks that the model was not fitted to.
 
     Args:
-      fit: what is described.
-      headers, counts: of the files of samples, and how many networks each has.
-      failed: networks without a time.
-      command: that makes the fit.
+      fit: the fit to describe.
+      headers, counts: header and number of networks of each file of samples.
+      failed: number of networks without a time, over all files.
+      command: the command that reproduces the fit.
     """
     header = headers[0]
     held_out = fit.inside.to_dict() | {
@@ -50,7 +51,7 @@ def described(
 
 
 def _measure_command(header: dict[str, Any], count: int) -> str:
-    """The command that gives a file of samples again."""
+    """Returns the command that reproduces a file of samples."""
     space = header["search_space"]
     return (
         f"mobiledets-latency --mode=measure --device={header['device']} --variant={header['variant']} "
@@ -62,7 +63,7 @@ def _measure_command(header: dict[str, Any], count: int) -> str:
 
 
 def as_text(model: LatencyModel, fit: Fit) -> str:
-    """The report in lines."""
+    """Returns a report of the fit in a few lines of text."""
     space = model.space
     size = "x".join(map(str, model.image_size))
     lines = [
@@ -82,7 +83,7 @@ def as_text(model: LatencyModel, fit: Fit) -> str:
 
 
 def draw(model: LatencyModel, fit: Fit, path: str | os.PathLike) -> None:
-    """Predicted against measured, and the learning curve, as a PNG."""
+    """Writes a PNG with predicted against measured times and the learning curve, atomically."""
     figure, (left, right) = _figure(2)
     low, high = min(fit.measured.min(), fit.predicted.min()), max(fit.measured.max(), fit.predicted.max())
     left.axvspan(*fit.inside.band, color="0.93", label="band")
@@ -101,13 +102,13 @@ def draw(model: LatencyModel, fit: Fit, path: str | os.PathLike) -> None:
 
 
 def draw_parts(title: str, unit: str, columns: dict[str, dict[str, float]], path: str | os.PathLike) -> None:
-    """Cost of each part of one or several networks as bars, as a PNG.
+    """Writes a PNG with the cost of each part of one or several networks as bars, atomically.
 
     Args:
-      title: of the picture.
-      unit: of the costs.
-      columns: network name -> part -> cost.
-      path: of the PNG.
+      title: title of the picture.
+      unit: unit of the costs.
+      columns: mapping from network name to part to cost.
+      path: path of the PNG file.
     """
     figure, (axes,) = _figure(1, width=11)
     names = list(dict.fromkeys(part for parts in columns.values() for part in parts))

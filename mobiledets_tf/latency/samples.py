@@ -1,7 +1,8 @@
-"""Measured networks: one JSON object a line, appended one at a time, so that a killed run goes on.
+"""Files of measured networks with one JSON object per line.
 
-The first line says what was measured: device, variant, kind, versions, space, image size, class
-count, head, seed. Each further line has `decisions` and either `ms` or `error`.
+Lines are appended one at a time, so a run that was killed can resume. The first line is a header that
+says what was measured: device, variant, kind, versions, space, image size, class count, head and seed.
+Each further line has `decisions` and either `ms` or `error`.
 """
 
 import itertools
@@ -20,19 +21,28 @@ from mobiledets_tf.files import read_json
 from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample, stored_space
 
 SCHEMA_VERSION = 1
-# How networks are drawn: every decision uniformly; half of them leaning to narrow or wide;
-# as the latter, of those that a first model predicts inside a band.
+# Ways to draw networks. "uniform" draws every decision uniformly, "spread" makes half of the networks
+# lean towards narrow or wide ones, and "band" keeps those networks of "spread" whose cost a first model
+# predicts to be inside a band.
 SAMPLINGS = ("uniform", "spread", "band")
-# Proposals without one inside the band before it is given up.
+# Number of consecutive proposals outside the band after which drawing fails.
 _MAX_MISSES = 100_000
 
 
 def proposals(space: SearchSpace, seed: int, spread: bool) -> Iterator[np.ndarray]:
-    """Endless decision vectors, each int32 [decisions]; the same seed gives the same networks.
+    """Yields random networks without end; the same seed reproduces the same networks.
 
-    Uniform draws of every decision. With `spread`, every other network leans to narrow widths
-    and left-out layers or to the opposite, by a degree of its own: uniform draws alone hardly
-    leave the middle of the latency range.
+    Every decision is drawn uniformly. With `spread`, each network leans with probability 0.5 towards
+    narrow widths and skipped layers, or towards the opposite, to a random degree. Uniform draws alone
+    hardly leave the middle of the latency range.
+
+    Args:
+      space: the search space.
+      seed: seed of the random numbers.
+      spread: whether half of the networks lean towards narrow or wide ones.
+
+    Yields:
+      Decisions, int32 [decisions].
     """
     rng = np.random.default_rng(seed)
     nodes = [node for _, node in space.decisions]
@@ -49,15 +59,15 @@ def proposals(space: SearchSpace, seed: int, spread: bool) -> Iterator[np.ndarra
 
 
 def in_band(networks: Iterator[np.ndarray], predict: Callable, band: tuple[float, float]) -> Iterator:
-    """Those proposals that a first model predicts inside a band.
+    """Yields those networks whose cost a first model predicts to be inside a band.
 
     Args:
-      networks: proposals, endless.
-      predict: int [networks, decisions] to costs, `LatencyModel.predict`.
+      networks: endless iterator of decisions, int32 [decisions].
+      predict: function from int [networks, decisions] to costs, such as `LatencyModel.predict`.
       band: (lowest, highest) cost.
 
     Raises:
-      InputError: hardly any network is inside.
+      InputError: none of 100,000 consecutive networks is inside the band.
     """
     low, high = band
     misses = 0
@@ -74,11 +84,19 @@ def in_band(networks: Iterator[np.ndarray], predict: Callable, band: tuple[float
 
 
 def given(path: str | os.PathLike, space: SearchSpace) -> list[np.ndarray]:
-    """Networks of a JSON file: every `decisions` in it, wherever it stands (a search's report, an
-    architecture), each once, in the file's order.
+    """Reads the networks of a JSON file, such as the report of a search or an architecture file.
+
+    Args:
+      path: path of the file.
+      space: search space of the networks.
+
+    Returns:
+      The decisions, each int32 [decisions], found under a key `decisions` at any depth of the file, in
+      their order and without duplicates.
 
     Raises:
-      InputError: not JSON, no decisions in it, or some that are not of the space.
+      InputError: the file is not JSON, contains no decisions, or contains some that are not valid for
+        the space.
     """
     found = {}
     for decisions in _decisions_in(read_json(path, "networks")):
@@ -107,7 +125,17 @@ def _decisions_in(value: Any) -> Iterator[Any]:
 
 
 def _lean(node, lean: float, draw: float, uniform: int) -> int:
-    """A width, or whether a layer is left out, drawn with odds that `lean` tilts."""
+    """Draws one decision with odds that lean towards narrow or wide networks.
+
+    Args:
+      node: the decision; only widths and skippable layers are affected.
+      lean: degree of the lean; negative values favour narrow widths and skipped layers.
+      draw: uniform random number from 0 to 1.
+      uniform: option to return for any other decision.
+
+    Returns:
+      The index of an option.
+    """
     if node.tag == "filters":
         odds = np.exp(lean * np.linspace(-1.5, 1.5, len(node.choices)))
     elif SKIP in node.choices:
@@ -126,18 +154,23 @@ def collect(
     measure: Callable[[np.ndarray], float],
     progress=lambda items, **kwargs: items,
 ) -> dict[str, Any]:
-    """Measures until the file has `count` networks; failures count and are recorded.
+    """Measures networks until a file of samples has `count` of them.
+
+    A network that fails is recorded with its error and counts as one of them.
 
     Args:
-      path: of the samples; one that exists is continued.
-      header: first line; must equal that of a file that exists.
-      networks: the proposals from the start; those in the file are passed over.
-      count: networks that the file shall have.
-      measure: decisions to milliseconds; RuntimeError is a failure of that network.
-      progress: wraps the range of missing networks (tqdm).
+      path: path of the file; an existing file is appended to.
+      header: content of the first line; it must equal that of an existing file.
+      networks: all networks from the first one on; those already in the file are skipped.
+      count: number of networks that the file is to have.
+      measure: function from decisions to milliseconds; a RuntimeError means that this network failed.
+      progress: wraps the range of the missing networks with a progress bar (tqdm).
 
     Returns:
-      `measured`, `failed` (of this call) and `seconds`.
+      The numbers of networks `measured` and `failed` in this call, and its duration in `seconds`.
+
+    Raises:
+      InputError: an existing file is damaged, or its header differs from `header`.
     """
     path = Path(path)
     header = {"schema_version": SCHEMA_VERSION} | header
@@ -177,7 +210,7 @@ def _positive(milliseconds: float) -> float:
 
 
 def _drop_half_line(path: Path) -> None:
-    """What a killed run left of its last line."""
+    """Removes an incomplete last line, which a killed run may have left."""
     data = path.read_bytes()
     if not data.endswith(b"\n"):
         with open(path, "r+b") as file:
@@ -185,10 +218,11 @@ def _drop_half_line(path: Path) -> None:
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Header and rows; a half-written last line is left out.
+    """Reads the header and the rows of a file of samples; an incomplete last line is ignored.
 
     Raises:
-      InputError: no such file, not samples, or a damaged line (its number is named).
+      InputError: the file does not exist, does not contain samples, or has a damaged line, whose number
+        is named.
     """
     where = f"samples {os.fspath(path)!r}"
     try:
@@ -218,11 +252,18 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def table(space: SearchSpace, path: str | os.PathLike) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Header, decisions int32 [n, decisions] and float64 ms [n] of the networks that were measured.
+    """Reads the successfully measured networks of a file of samples.
+
+    Args:
+      space: search space of the networks.
+      path: path of the file.
+
+    Returns:
+      The header, the decisions, int32 [networks, decisions], and the times in ms, float64 [networks].
 
     Raises:
-      InputError: a network outside the space, a time that is no positive number, or a duplicate
-        with another time.
+      InputError: a network is not valid for the space, a time is not a positive number, or a network
+        occurs twice with different times.
     """
     header, rows = read(path)
     seen: dict[tuple[int, ...], float] = {}
@@ -246,10 +287,10 @@ def table(space: SearchSpace, path: str | os.PathLike) -> tuple[dict[str, Any], 
 
 
 def space_of(header: dict[str, Any]) -> SearchSpace:
-    """The space that samples were drawn from.
+    """Returns the search space that samples were drawn from, given their header.
 
     Raises:
-      InputError: it is unknown here, or its content changed; both hashes are named.
+      InputError: the space is unknown to this version, or its content has changed (both hashes are named).
     """
     try:
         return stored_space(header["search_space"])
@@ -260,7 +301,11 @@ def space_of(header: dict[str, Any]) -> SearchSpace:
 
 
 def require_same(headers: list[dict[str, Any]], header: dict[str, Any], path: str | os.PathLike) -> None:
-    """Raises InputError, with both values, unless samples belong to those read before, and are complete."""
+    """Checks that the header of a file of samples is complete and fits the headers of the files before it.
+
+    Raises:
+      InputError: an entry is missing, or differs from that of the first file (both values are named).
+    """
     for key in _HEADER_KEYS:
         if key not in header:
             raise InputError(f"samples {os.fspath(path)!r}: the first line has no {key}")
@@ -277,9 +322,16 @@ _HEADER_KEYS = (
 
 
 def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Decisions and times of several files; a network that is in two counts once, with its lowest time.
+    """Merges the networks of several files of samples.
 
-    What else a machine did makes a measured time longer, never shorter.
+    A network that several files contain is kept once, with its lowest time, because other work on a
+    machine makes a measured time longer, never shorter.
+
+    Args:
+      parts: decisions, int [networks, decisions], and times in ms, float64 [networks], of each file.
+
+    Returns:
+      The decisions, int32 [networks, decisions], and the times in ms, float64 [networks].
     """
     times: dict[tuple[int, ...], float] = {}
     for decisions, milliseconds in parts:

@@ -1,4 +1,4 @@
-"""What latency models say of networks, as tables and pictures."""
+"""Shows predictions of latency models as tables and pictures."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,11 @@ from mobiledets_tf.latency.model import LatencyModel
 
 
 def blocks(model: LatencyModel, decisions: np.ndarray) -> dict[str, float]:
-    """Cost of each block: stem, block1 to block7, what reads C4 and C5, the same for all."""
+    """Returns the predicted cost of each block of a network, in the model's unit.
+
+    The blocks are those of `LatencyModel.parts` with the layers of a block added up: the stem, `block1`
+    to `block7`, the layers that read C4 and C5, and the cost that is the same for all networks.
+    """
     costs: dict[str, float] = {}
     for part, cost in model.parts(decisions).items():
         block = part.split("_layer")[0]
@@ -20,7 +24,7 @@ def blocks(model: LatencyModel, decisions: np.ndarray) -> dict[str, float]:
 
 
 def side_by_side(model: LatencyModel, networks: dict[str, np.ndarray]) -> str:
-    """Cost per block of networks, a column each, with totals."""
+    """Returns a table of the predicted cost per block with one column per network and their totals."""
     columns = {name: blocks(model, decisions) for name, decisions in networks.items()}
     rows = list(next(iter(columns.values())))
     lines = [f"{model.title}, predicted, {model.unit}"]
@@ -31,9 +35,10 @@ def side_by_side(model: LatencyModel, networks: dict[str, np.ndarray]) -> str:
 
 
 def published(models: Sequence[LatencyModel]) -> str:
-    """All published networks on all models: predicted, or `-` where the space does not hold one.
+    """Returns a table of the cost that each model predicts for each published network.
 
-    Networks take the activation of the model's space, and lose squeeze-excite where it has none.
+    A cell is `-` if the model's search space does not contain the network. Activation and squeeze-excite
+    of the networks are replaced by those of the space.
     """
     from mobiledets_tf.latency.fit import published_in
 
@@ -47,7 +52,7 @@ def published(models: Sequence[LatencyModel]) -> str:
 
 
 def draw(model: LatencyModel, networks: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Cost per block of networks as bars, as a PNG."""
+    """Writes a PNG with the predicted cost per block of networks as bars."""
     columns = {name: blocks(model, decisions) for name, decisions in networks.items()}
     report.draw_parts(f"{model.title}, predicted", model.unit, columns, path)
 

@@ -1,7 +1,7 @@
-"""Costs that add up over layers, as tables over the features of `LayerOneHot`.
+"""Tables of costs that add up over layers, with one row per feature of `LayerOneHot`.
 
-Whatever can be counted on a list of placed operations (multiply-adds, sums by convolution type)
-is counted once for every decision of a space; a network is then a sum of rows.
+Any quantity of a list of placed operations (multiply-adds, sums by type of convolution) is computed once
+for every option of a search space. The quantity of a network is then a sum of rows.
 """
 
 import itertools
@@ -11,22 +11,25 @@ from mobiledets_tf.architecture import ConvSpec, head, specs
 from mobiledets_tf.architecture.ops import PlacedOp, lower, lower_extra_level, lower_predictor, place
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
 
-# (operations, whether a residual addition follows) -> what is counted, anything that can be summed.
+# (operations, whether a residual addition follows) -> the quantity, of any type that supports addition.
 Count = Callable[[Sequence[PlacedOp], bool], object]
 
 
 def layer_tables(
     space: SearchSpace, image_size: tuple[int, int], num_classes: int, head_name: str, count: Count
 ) -> tuple[list, list[PlacedOp]]:
-    """What `count` gives for every feature of `LayerOneHot`, in its order, and the operations that
-    no decision changes.
+    """Computes a quantity for every feature of `LayerOneHot`.
 
     Args:
       space: the search space.
       image_size: (height, width) in pixels.
-      num_classes: without the background.
+      num_classes: number of classes without the background.
       head_name: `ssdlite`, or `none` for the backbone alone.
-      count: of the operations of one layer.
+      count: computes the quantity from the operations of one layer.
+
+    Returns:
+      The quantity of every feature, in the order of `LayerOneHot`, and the operations of the detector
+      that do not depend on any decision.
     """
     rows = [count(_stem(space, filters, image_size), False) for filters in space.stem_filters.choices]
     size, in_choices, sizes = _halved(image_size, 2), space.stem_filters.choices, {}
@@ -53,10 +56,10 @@ def _stem(space: SearchSpace, filters: int, size) -> list[PlacedOp]:
 
 
 def _layer(space, layer: SearchLayer, in_choices, out_choices, size, count: Count) -> list:
-    """In the order [input width, option, output width]."""
+    """Returns the quantity of each option of a layer in the order [input width, option, output width]."""
     rows = []
     for c_in, option, c_out in itertools.product(in_choices, layer.op.choices, out_choices):
-        # A residual layer keeps its width; entries with unequal widths never occur.
+        # A residual layer keeps its width, so entries with unequal widths are never read.
         if option == SKIP or (layer.residual and c_in != c_out):
             rows.append(count([], False))
             continue
@@ -67,7 +70,7 @@ def _layer(space, layer: SearchLayer, in_choices, out_choices, size, count: Coun
 
 
 def _of_endpoint(space: SearchSpace, level: int, channels: int, size, num_classes: int) -> list[PlacedOp]:
-    """What reads C4 (level 0) or C5 (level 1)."""
+    """Returns the operations that read C4 (level 0) or C5 (level 1)."""
     ops = _predictors(space, level, channels, size, num_classes)
     if level == 1:
         ops += place("extra1", lower_extra_level(channels, space.extra_filters[0]), size)[0]
@@ -81,7 +84,10 @@ def _predictors(space: SearchSpace, level: int, channels: int, size, num_classes
 
 
 def _rest(space: SearchSpace, size, num_classes: int) -> list[PlacedOp]:
-    """What no decision changes: extra levels after the first, and predictors on all extra levels."""
+    """Returns the operations that do not depend on any decision.
+
+    These are the extra levels after the first one and the predictors on all extra levels.
+    """
     ops, filters = [], space.extra_filters
     for level, channels in enumerate(filters):
         if level > 0:
@@ -92,5 +98,5 @@ def _rest(space: SearchSpace, size, num_classes: int) -> list[PlacedOp]:
 
 
 def total_madds(ops: Sequence[PlacedOp], residual: bool = False) -> float:
-    """A `Count`: multiply-adds."""
+    """Returns the multiply-adds of operations; usable as a `Count`."""
     return float(sum(placed.madds for placed in ops))
