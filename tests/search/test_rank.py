@@ -37,6 +37,7 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     for split in ("train", "val"):
         (folder / f"{split}-00000-of-00001.tfrecord").touch()
+    (folder / "label_map.pbtxt").write_text('item { id: 1 name: "one" }\n')
     return folder
 
 
