@@ -121,7 +121,7 @@ def server(monkeypatch):
 
 
 def left(cache) -> set[str]:
-    """What is in the cache, its lock left out."""
+    """Returns the names of the files in the cache, without its lock."""
     return {path.name for path in cache.iterdir()} - {".lock"}
 
 

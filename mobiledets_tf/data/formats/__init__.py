@@ -51,10 +51,11 @@ def read(
     if format_name is not None:
         wanted = modules[0].LOOKS_LIKE
         raise InputError(f"--format={format_name}: {str(place)!r} does not look like it; wanted: {wanted}")
-    coco_text, *others = (f"{module.NAME} ({module.LOOKS_LIKE})" for module in modules if module.LOOKS_LIKE)
+    # Two modules may read one format.
+    known = dict.fromkeys(f"{module.NAME} ({module.LOOKS_LIKE})" for module in modules if module.LOOKS_LIKE)
     raise InputError(
-        f"{str(folder)!r} holds no instances_*.json and no other annotations that are known; give a data "
-        f"folder, or the folder of images with --annotations. Known are {coco_text}, {', '.join(others)}"
+        f"{str(folder)!r} holds no instances_*.json and no annotations of another known format; give a data "
+        f"folder, or the folder of images with --annotations. Known formats: {', '.join(known)}"
     )
 
 
