@@ -294,8 +294,9 @@ def test_a_rotated_box_of_label_studio_turns_about_its_corner(tmp_path):
 def test_a_wrong_format_says_what_is_wanted(tmp_path):
     with pytest.raises(InputError, match="--format=voc: .* wanted: XML files with <annotation>"):
         formats.read(str(tmp_path), None, "voc")
-    with pytest.raises(InputError, match="no other annotations that are known.*yolo .data.yaml"):
+    with pytest.raises(InputError, match="no annotations of another known format.*yolo .data.yaml") as error:
         formats.read(str(tmp_path))
+    assert str(error.value).count("coco (") == 1
 
 
 def test_groups_and_near_duplicates_stay_on_one_side(tmp_path):
