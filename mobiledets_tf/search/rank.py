@@ -139,8 +139,9 @@ def policies(settings: dict[str, Any], band: Band, draw: str) -> list[proposals.
     Args:
       settings: settings returned by `read_search`.
       band: latency band of the search.
-      draw: `region` draws from what the search started with: mutations of the known networks, or the
-        whole space if the search did not start around known networks. `space` draws from the whole space.
+      draw: `region` draws mutations of all known networks, also of those that the search compared and did
+        not look around, or from the whole space if the search did not start from known networks. `space`
+        draws from the whole space.
 
     Raises:
       InputError: a candidate in the settings is malformed.
