@@ -44,13 +44,14 @@ Exit code 0 when the file is ready, 1 when it is not.
 
 def main() -> int:
     """Prints the verdict and returns the exit code: 0 if the file is ready, otherwise 1."""
-    from tflite_export import devices, inspect
+    from tflite_export import devices
+    from tflite_export.tflite import model_file
 
     images = _eval_files()
     device = devices.load(FLAGS.target)
     variant = _variant(device)
-    model = inspect.read(FLAGS.model)
-    inspect.refuse_compiled(model, FLAGS.model, "give the file it was made from")
+    model = model_file.read(FLAGS.model)
+    model_file.refuse_compiled(model, FLAGS.model, "give the file it was made from")
     output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
     path = FLAGS.model if FLAGS.labels is None else _labelled(output_dir)
     # Compile even if the check found faults: the compiler may still map a part of the file.
@@ -78,7 +79,7 @@ def _labelled(output_dir: str) -> str:
 
     from mobiledets_tf import files
     from mobiledets_tf.version import __version__
-    from tflite_export import flatbuffer, labels, metadata, suppression
+    from tflite_export.tflite import flatbuffer, labels, metadata, suppression
 
     data = Path(FLAGS.model).read_bytes()
     unpacked = flatbuffer.unpack(data)
@@ -117,8 +118,8 @@ def _eval_files() -> list[str]:
 
 def _emulation(device, model, files: list[str]) -> dict:
     """Returns the largest difference of the emulated chip from LiteRT, or why it cannot be measured."""
-    from tflite_export import quantize
-    from tflite_export.layout import INPUT
+    from tflite_export.export import quantize
+    from tflite_export.tflite.layout import INPUT
 
     shape = model.inputs[0].shape if model.inputs else ()
     if len(shape) != 4:
@@ -183,7 +184,7 @@ def _compiler_lines(result: dict) -> list[str]:
 
 
 def _block_lines(layers: list[dict]) -> list[str]:
-    from tflite_export.report import block_cycles
+    from tflite_export.export.export_report import block_cycles
 
     return [f"    {name:<18} {count:12,} cycles" for name, count in block_cycles(layers).items()]
 

@@ -58,13 +58,12 @@ def main() -> None:
     _check_flags()
     # TensorFlow is needed from here on.
     from mobiledets_tf.data import folders
-    from mobiledets_tf.detection import imported
-    from mobiledets_tf.weights import fitting
+    from mobiledets_tf.weights import fitting, imported_weights
 
     account, target = _read()
     account = fitting.fit(account, target, _images(target.image_size))
     with folders.new_folder(FLAGS.output_dir) as staging:
-        imported.write(account, staging)
+        imported_weights.write(account, staging)
     if FLAGS.format == "json":
         print(json.dumps(account.to_dict(), indent=1))
         return
@@ -74,17 +73,16 @@ def main() -> None:
 
 def _read():
     """Returns the imported weights and the requested detector."""
-    from mobiledets_tf.detection import initial_weights
-    from tflite_export import foreign_weights
+    from mobiledets_tf.weights import own_checkpoint, readers
 
     path = weight_flags.local(FLAGS.weights, FLAGS.weights_cache)
     size = None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size)
-    if initial_weights.is_own(path):
-        theirs = initial_weights.described(path, size)
+    if own_checkpoint.is_own(path):
+        theirs = own_checkpoint.described(path, size)
         if theirs is None:
             raise InputError(f"--weights={path}: no architecture.json and settings.json beside it")
         target = _asked(theirs)
-        return foreign_weights.read_for(path, target), target
+        return readers.read_for(path, target), target
     network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
     account = _read_foreign(path, network, size)
     return account, _asked(account.target)
@@ -104,16 +102,16 @@ def _read_foreign(path: str, network, size: tuple[int, int] | None):
     Raises:
       InputError: the weights fit neither; the message is about the requested network.
     """
-    from tflite_export import foreign_weights
+    from mobiledets_tf.weights import readers
 
     try:
-        return foreign_weights.read(path, network, FLAGS.num_classes, size, FLAGS.depth_multiplier)
+        return readers.read(path, network, FLAGS.num_classes, size, FLAGS.depth_multiplier)
     except InputError as error:
         if network is None:
             raise
         first = error
     try:
-        return foreign_weights.read(path, None, None, size, FLAGS.depth_multiplier)
+        return readers.read(path, None, None, size, FLAGS.depth_multiplier)
     except InputError:
         raise first from None
 
@@ -137,10 +135,9 @@ def _images(image_size: tuple[int, int]) -> list | None:
     """Returns batches of the images of --calibration_data, or None without the flag."""
     if FLAGS.calibration_data is None:
         return None
-    from mobiledets_tf.data import records
-    from tflite_export import images
+    from mobiledets_tf.data import preprocessing, records
 
-    return images.batches(records.resolve(FLAGS.calibration_data, "train"), image_size)
+    return preprocessing.batches(records.resolve(FLAGS.calibration_data, "train"), image_size)
 
 
 def _check_flags() -> None:

@@ -135,7 +135,7 @@ def _measure() -> None:
         return
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
     target = _target()
     header = target.header(FLAGS.seed or 0, _sampling_text())
@@ -152,7 +152,8 @@ def _measure() -> None:
 
 
 def _target():
-    from tflite_export import devices, measuring
+    from tflite_export import devices
+    from tflite_export.devices import measuring
     from tflite_export.graphs import Settings
 
     module = devices.load(FLAGS.device)
@@ -187,7 +188,7 @@ def _sampling_text() -> str:
 def _elsewhere(folder: str) -> None:
     from tqdm import tqdm
 
-    from tflite_export import phone
+    from tflite_export.devices import phone
     from tflite_export.graphs import Settings
 
     if FLAGS.results:
@@ -220,7 +221,7 @@ def _fit() -> None:
     if not FLAGS.samples:
         _fit_madds(output)
         return
-    from mobiledets_tf.latency import fit, report
+    from mobiledets_tf.latency import fit, fit_report
 
     headers, counts, decisions, times, failed = _read_samples()
     space = samples.space_of(headers[0])
@@ -231,10 +232,10 @@ def _fit() -> None:
         decisions, times = samples.joined([(decisions, times), (more, their_times)])
     fitted = fit.fit(headers[0], space, decisions, times, _band())
     command = shlex.join(["mobiledets-latency", *_arguments()])
-    model = report.described(fitted, headers, counts, failed, command)
+    model = fit_report.described(fitted, headers, counts, failed, command)
     latency.save(model, output)
-    report.draw(model, fitted, Path(output).with_suffix(".png"))
-    print(report.as_text(model, fitted))
+    fit_report.draw(model, fitted, Path(output).with_suffix(".png"))
+    print(fit_report.as_text(model, fitted))
 
 
 def _arguments() -> list[str]:
@@ -292,7 +293,7 @@ def _refined(header: dict, space: SearchSpace, output: str):
     """
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
     networks = samples.given(FLAGS.refine, space)
     path = Path(output).with_name(f"{Path(output).stem}_refined.jsonl")
@@ -316,7 +317,7 @@ def _one_model() -> latency.LatencyModel:
 def _check() -> None:
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
     model = _one_model()
     # The default seed differs from that of --mode=measure, so that the networks are fresh.

@@ -129,7 +129,7 @@ def _train_alone(folder: Path, settings: dict):
     """
     import numpy as np
 
-    from mobiledets_tf.quickstart import call
+    from mobiledets_tf.quickstart.runner import call
     from mobiledets_tf.search import rank
 
     alone = np.zeros((FLAGS.networks, FLAGS.seeds))

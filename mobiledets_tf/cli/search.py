@@ -240,12 +240,12 @@ def _initial(model):
     if FLAGS.init_from is None:
         return None
     from mobiledets_tf import architecture
-    from mobiledets_tf.detection.imported import Target
-    from tflite_export import foreign_weights
+    from mobiledets_tf.weights import readers
+    from mobiledets_tf.weights.imported_weights import Target
 
     network, multiplier = architecture.load("edgetpu"), model.space.depth_multiplier
     like = Target(network, model.num_classes, model.image_size, multiplier)
-    return foreign_weights.read_for(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), like)
+    return readers.read_for(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), like)
 
 
 def _seed_network(initial) -> tuple:
@@ -270,7 +270,7 @@ def _times(model, networks: list) -> list | None:
     from tqdm import tqdm
 
     from tflite_export import devices
-    from tflite_export.measuring import measured_beside_predicted
+    from tflite_export.devices.measuring import measured_beside_predicted
 
     if model.device not in devices.TIMING:
         return None

@@ -105,9 +105,9 @@ def main() -> None:
 
 
 def _evaluate() -> None:
-    from mobiledets_tf.detection import evaluate, jobs
+    from mobiledets_tf.detection import evaluate, training_config
 
-    config = jobs.eval_config(FLAGS.model_dir, FLAGS.eval_data)
+    config = training_config.eval_config(FLAGS.model_dir, FLAGS.eval_data)
     evaluations = evaluate.evaluate_kept(FLAGS.model_dir, config)
     for evaluation in evaluations:
         print(_ROW.format(**evaluation.metrics))
@@ -115,13 +115,14 @@ def _evaluate() -> None:
 
 
 def _train() -> None:
-    from mobiledets_tf.detection import best, evaluate, imported, jobs, model_dir, train
+    from mobiledets_tf.detection import best, evaluate, model_dir, train, training_config
     from mobiledets_tf.interrupts import StopRequest
     from mobiledets_tf.replicas import Replicas
+    from mobiledets_tf.weights import imported_weights
 
     strategy = strategy_flags.strategy(FLAGS)
     workers = Replicas(strategy)
-    config, label_map = jobs.train_config(_job())
+    config, label_map = training_config.train_config(_job())
     workers.check_batch(config.train_config.batch_size)
     _warn_of_mirrors(config, label_map)
     initial = _initial(config, label_map)
@@ -133,7 +134,7 @@ def _train() -> None:
     # relied on the chief's files could read them too early.
     model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
     if initial is not None and workers.is_chief:
-        files.write_artefact(Path(FLAGS.model_dir) / imported.ACCOUNT, initial.to_dict())
+        files.write_artefact(Path(FLAGS.model_dir) / imported_weights.ACCOUNT, initial.to_dict())
     with StopRequest() as stop:
         watch = None
         if FLAGS.mode == "train_and_eval":
@@ -179,23 +180,24 @@ def _initial(config, label_map: str):
     if FLAGS.init_from is None:
         return None
     from mobiledets_tf.data import records
-    from mobiledets_tf.detection import checkpoints, imported, meta_architecture, network_settings
+    from mobiledets_tf.detection import meta_architecture, network_settings
+    from mobiledets_tf.weights import checkpoints, imported_weights
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training resumes from its own checkpoint.
-    from mobiledets_tf.weights import fitting
-    from tflite_export import foreign_weights, images
+    from mobiledets_tf.data import preprocessing
+    from mobiledets_tf.weights import fitting, readers
 
     settings = network_settings.read(config.model.ssd)
-    target = imported.Target(
+    target = imported_weights.Target(
         settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
     )
     path = weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
-    source = foreign_weights.read_for(path, target, records.read_label_map(label_map))
+    source = readers.read_for(path, target, records.read_label_map(label_map))
     drawn = None
     if fitting.needs_images(source, target):
         files = list(config.train_input_reader.tf_record_input_reader.input_path)
-        drawn = images.batches(files, settings.image_size, seed=FLAGS.seed)
+        drawn = preprocessing.batches(files, settings.image_size, seed=FLAGS.seed)
     build = functools.partial(meta_architecture.build_network, settings)
     account = fitting.fit(source, target, drawn, build, FLAGS.seed)
     print("\n".join(account.summary()), flush=True)
@@ -278,10 +280,10 @@ def _network() -> dict:
 
 
 def _job():
-    from mobiledets_tf.detection import jobs, pipeline_config
+    from mobiledets_tf.detection import pipeline_config, training_config
 
     config = FLAGS.pipeline_config
-    return jobs.Job(
+    return training_config.Job(
         model_dir=FLAGS.model_dir,
         pipeline_config=config and object_detection_configs.find(config),
         train_data=FLAGS.train_data,

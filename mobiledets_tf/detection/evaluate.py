@@ -17,10 +17,11 @@ from mobiledets_tf.compat import tf
 from mobiledets_tf.data import records
 from mobiledets_tf.data.coco_metrics import coco_scores
 from mobiledets_tf.data.confusion import confusion
-from mobiledets_tf.detection import checkpoints, curve, meta_architecture, model_dir, pipeline_config
+from mobiledets_tf.detection import curve, meta_architecture, model_dir, pipeline_config
 from mobiledets_tf.detection.drawing import draw_boxes
 from mobiledets_tf.detection.ordered_input import Records, file_order
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.weights import checkpoints
 
 compat.enable_object_detection()
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
-from mobiledets_tf.detection import checkpoints, network_settings, pipeline_config
+from mobiledets_tf.detection import network_settings, pipeline_config
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights import checkpoints
 
 compat.enable_object_detection()
 

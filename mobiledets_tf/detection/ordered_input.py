@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
-from mobiledets_tf.data.pictures import as_bitmap
+from mobiledets_tf.data.image_files import as_bitmap
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.detection import crowds
 from mobiledets_tf.errors import InputError

@@ -19,8 +19,6 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data.records import require_decodable
 from mobiledets_tf.detection import (
     augmentation,
-    checkpoints,
-    imported,
     meta_architecture,
     model_dir,
     network_settings,
@@ -32,6 +30,7 @@ from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.fresh_start import zero_residual_scales
 from mobiledets_tf.replicas import Replicas, lost_workers
+from mobiledets_tf.weights import checkpoints, imported_weights
 
 compat.enable_object_detection()
 
@@ -62,7 +61,7 @@ class Options:
     """
 
     seed: int = 0
-    initial: imported.Account | None = None
+    initial: imported_weights.Account | None = None
     max_damaged_records: int = 0
     cache: bool = False
     on_checkpoint: Callable[[str], bool] | None = None
@@ -143,7 +142,7 @@ class _Run:
             self._restore(latest)
         else:
             if options.initial is not None:
-                imported.assign(options.initial, self._model.named_weights)
+                imported_weights.assign(options.initial, self._model.named_weights)
             elif not self._train.fine_tune_checkpoint:
                 network = network_settings.read(self._config.model.ssd)
                 zero_residual_scales(network.architecture, self._model.named_weights)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobiledets_tf.detection.imported import Account, Target
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search.known import Known, nearest
 from mobiledets_tf.search_space import decode
 from mobiledets_tf.weights import fitting
+from mobiledets_tf.weights.imported_weights import Account, Target
 
 # Name among the known networks of the network that the trained weights come from.
 NAME = "init_from"

@@ -12,8 +12,8 @@ from mobiledets_tf.detection import meta_architecture
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas
-from mobiledets_tf.search import data
-from mobiledets_tf.search.data import Batch
+from mobiledets_tf.search import input_pipeline
+from mobiledets_tf.search.input_pipeline import Batch
 from mobiledets_tf.search.optimizer import SharedMomentum
 
 compat.enable_object_detection()
@@ -161,7 +161,7 @@ class SharedStep:
                 [tf.constant(row, tf.int32) for row in decisions],
             )
         ]  # fmt: skip
-        empty = [not np.any(b.labels[data.Labels.num_groundtruth_boxes]) for b in batches]
+        empty = [not np.any(b.labels[input_pipeline.Labels.num_groundtruth_boxes]) for b in batches]
         if metric == "loss":
             losses = np.array([float(x) for x in self._local(self._loss(*args))])
             found = np.where(np.isfinite(losses), -losses, -np.inf)
@@ -180,7 +180,7 @@ class SharedStep:
 
     def _average_precision(self, batch: Batch, outputs: Sequence[tf.Tensor], metric: str) -> float:
         size = self.supernet.image_size
-        truth = data.ground_truth(batch.labels, size, self.supernet.num_classes)
+        truth = input_pipeline.ground_truth(batch.labels, size, self.supernet.num_classes)
         detections = _as_coco([tensor.numpy() for tensor in outputs], size)
         return max(0.0, coco_metrics(truth, detections)[metric])
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from mobiledets_tf.errors import unknown_name
 from mobiledets_tf.version import __version__
-from tflite_export import blocks
 from tflite_export.devices import Finding, Latency, edgetpu_roofline
 from tflite_export.devices.edgetpu_compiler import compile_model
 from tflite_export.devices.int8_check import CPU_BY_DESIGN
-from tflite_export.inspect import ModelFile, Operator, Tensor
+from tflite_export.tflite import blocks
+from tflite_export.tflite.model_file import ModelFile, Operator, Tensor
 
 __all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "measure_graph", "parameters", "versions"]
 

@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mobiledets_tf.errors import InputError, unknown_name
-from tflite_export import blocks, inspect
-from tflite_export.devices import Compilation, Finding, Latency, missing_extra, process
+from mobiledets_tf.errors import InputError, missing_extra, unknown_name
+from mobiledets_tf.native_output import held_back
+from tflite_export.devices import Compilation, Finding, Latency, process
 from tflite_export.devices.int8_check import CPU_BY_DESIGN, check, finding
 from tflite_export.graphs import Graph
-from tflite_export.native_output import held_back
+from tflite_export.tflite import blocks, model_file
 
 __all__ = [
     "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model", "layers", "measure",
@@ -90,7 +90,7 @@ def compile_model(
     """
     path, output_dir = Path(path), Path(output_dir)
     command = " ".join(["vela", *_arguments(path, output_dir, variant)])
-    model = inspect.read(path)
+    model = model_file.read(path)
     try:
         _vela()
     except InputError as error:
@@ -128,7 +128,7 @@ def _layer(row: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _left_on_cpu(model: inspect.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
+def _left_on_cpu(model: model_file.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
     """Returns one finding for each operation of the file that Vela leaves on the CPU."""
     if not any(row["Target"] == "NPU" for row in rows):
         return [Finding(None, None, None, None, f"no operation runs on the NPU of {variant}")]

@@ -1,8 +1,8 @@
 """A static check for any int8 accelerator: types, shapes, a single subgraph."""
 
-from tflite_export import blocks
 from tflite_export.devices import Finding
-from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
+from tflite_export.tflite import blocks
+from tflite_export.tflite.model_file import CUSTOM_OP, ModelFile, Operator, Tensor
 
 # These operations end a network and run on the CPU by design, so they are not faults.
 CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
