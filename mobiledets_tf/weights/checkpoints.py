@@ -69,6 +69,11 @@ def values(path: str | os.PathLike) -> dict[str, Any]:
     return _read(reader, {name: key for name, (key, _) in _entries(reader).items()}, prefix)
 
 
+def has_ranges(path: str | os.PathLike) -> bool:
+    """Returns whether a checkpoint has the activation ranges of quantisation-aware training."""
+    return bool(_entries(_open(find(path)), _RANGES))
+
+
 def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Assigns a checkpoint's observed ranges to a quantised detector (`models.quantized`).
 

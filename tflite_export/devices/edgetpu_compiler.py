@@ -10,9 +10,8 @@ from typing import Any
 from mobiledets_tf.errors import InputError
 from tflite_export.devices import Compilation, Finding, edgetpu_log, process
 from tflite_export.devices.edgetpu_log import CompilerLog
-from tflite_export.devices.int8_check import CPU_BY_DESIGN
 from tflite_export.tflite import blocks, metadata, model_file
-from tflite_export.tflite.model_file import ModelFile, Operator
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile, Operator
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600

@@ -17,9 +17,10 @@ from typing import Any
 from mobiledets_tf.errors import InputError, missing_extra, unknown_name
 from mobiledets_tf.native_output import held_back
 from tflite_export.devices import Compilation, Finding, Latency, process
-from tflite_export.devices.int8_check import CPU_BY_DESIGN, check, finding
+from tflite_export.devices.int8_check import check, finding, finding_of_file
 from tflite_export.graphs import Graph
 from tflite_export.tflite import blocks, model_file
+from tflite_export.tflite.model_file import CPU_BY_DESIGN
 
 __all__ = [
     "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model", "layers", "measure",
@@ -131,7 +132,7 @@ def _layer(row: dict[str, str]) -> dict[str, Any]:
 def _left_on_cpu(model: model_file.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
     """Returns one finding for each operation of the file that Vela leaves on the CPU."""
     if not any(row["Target"] == "NPU" for row in rows):
-        return [Finding(None, None, None, None, f"no operation runs on the NPU of {variant}")]
+        return [finding_of_file(f"no operation runs on the NPU of {variant}")]
     names = {row["Name"] for row in rows if row["Target"] != "NPU"}
     left = (op for op in model.operators if any(tensor.name in names for tensor in op.outputs))
     reason = f"Vela leaves it to the CPU for {variant}"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from mobiledets_tf.errors import InputError
 from tflite_export.devices import Compilation, Finding, process
-from tflite_export.devices.int8_check import CPU_BY_DESIGN, finding
+from tflite_export.devices.int8_check import finding, finding_of_file
 from tflite_export.tflite import model_file
-from tflite_export.tflite.model_file import ModelFile
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile
 
 COMPILER = "LiteRT's Qualcomm compiler"
 TIMEOUT_S = 600
@@ -142,7 +142,7 @@ def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> 
         if op.name in on_cpu and op.name not in CPU_BY_DESIGN
     ]
     if not partitions:
-        findings.append(Finding(None, None, None, None, f"no operation is offloaded for {soc}"))
+        findings.append(finding_of_file(f"no operation is offloaded for {soc}"))
     total = len(model.operators)
     return {
         "soc": soc, "operations": total, "offloaded": total - sum(on_cpu.values()), "partitions": partitions,

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.compat import keras
 from mobiledets_tf.models.quantized import QuantizedDetector, quantize_detector
 from mobiledets_tf.weights import checkpoints
 from tflite_export.export.quantize import Calibration
 
 _BATCH = 8
-# Prefix under which quantisation-aware training stores the activation ranges.
-_RANGES = "model/ranges/"
 
 
 def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, bool]:
@@ -27,7 +25,7 @@ def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, boo
     """
     quantized = quantize_detector(detector)
     prefix = checkpoints.restore(quantized.network, checkpoint, quantized.named_weights)
-    has_ranges = any(key.startswith(_RANGES) for key, _ in tf.train.list_variables(prefix))
+    has_ranges = checkpoints.has_ranges(prefix)
     if has_ranges:
         checkpoints.restore_ranges(quantized.ranges, prefix)
     for weight in detector.weights:

@@ -14,7 +14,6 @@ from mobiledets_tf.errors import InputError
 from tflite_export.graphs.graph import CONVOLUTIONS, OPS, Graph, Node, QuantizedTensor, Weights
 from tflite_export.tflite import model_file
 
-_ON_CPU = ("DEQUANTIZE", model_file.CUSTOM_OP)
 _RELU6 = schema.ActivationFunctionType.RELU6
 
 
@@ -45,7 +44,7 @@ class _Reader:
 
     def graph(self) -> Graph:
         for op in self.model.operators:
-            if op.name not in _ON_CPU:
+            if op.name not in model_file.CPU_BY_DESIGN:
                 self._node(op, self.subgraph.Operators(op.index))
         read = {name for node in self.nodes for name in node.inputs}
         made = {node.output for node in self.nodes}

@@ -14,6 +14,8 @@ from mobiledets_tf.errors import InputError
 FILE_IDENTIFIER = b"TFL3"
 # The post-processing operation, defined here so that readers of files need no TensorFlow.
 CUSTOM_OP = "TFLite_Detection_PostProcess"
+# These operations end a detector and run on the CPU by design; that they do is no fault.
+CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
 # Operations that compilers write in place of those that they map, and the chips they are for.
 COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
 # Maximum bytes of a constant whose values are read: axes, paddings, strides.
