@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json
+from mobiledets_tf.files import read_json, read_text
 from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample, stored_space
 
 SCHEMA_VERSION = 1
@@ -225,13 +225,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]
         is named.
     """
     where = f"samples {os.fspath(path)!r}"
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {where}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} are not UTF-8 text") from error
-    lines = text.split("\n")[:-1]
+    lines = read_text(path, "samples").split("\n")[:-1]
     parsed = [_object(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
     if not parsed or parsed[0].get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{where}: the first line has no schema_version {SCHEMA_VERSION}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.errors import InputError, first_line
 
 _ROOT = "model/named_weights/"
 # Key prefix of the ranges observed during quantisation-aware training.
@@ -20,7 +20,7 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _STEP = "step" + _SUFFIX
 _SHOWN = 3
 # The checkpoint reader raises one of these for a damaged checkpoint, depending on TensorFlow's status code.
-_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
 def find(path: str | os.PathLike) -> str:
@@ -49,13 +49,13 @@ def kept(model_dir: str | os.PathLike) -> list[str]:
 
 def step(path: str | os.PathLike) -> int:
     """Returns the training step of a checkpoint, or 0 if it stores none."""
-    reader = _open(find(path))
+    reader = open_reader(find(path))
     return int(reader.get_tensor(_STEP)) if reader.has_tensor(_STEP) else 0
 
 
 def shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of all weights in a checkpoint by canonical name."""
-    return {name: tuple(shape) for name, (_, shape) in _entries(_open(find(path))).items()}
+    return {name: tuple(shape) for name, (_, shape) in _entries(open_reader(find(path))).items()}
 
 
 def values(path: str | os.PathLike) -> dict[str, Any]:
@@ -65,13 +65,13 @@ def values(path: str | os.PathLike) -> dict[str, Any]:
       InputError: there is no checkpoint, or it is damaged.
     """
     prefix = find(path)
-    reader = _open(prefix)
+    reader = open_reader(prefix)
     return _read(reader, {name: key for name, (key, _) in _entries(reader).items()}, prefix)
 
 
 def has_ranges(path: str | os.PathLike) -> bool:
     """Returns whether a checkpoint has the activation ranges of quantisation-aware training."""
-    return bool(_entries(_open(find(path)), _RANGES))
+    return bool(_entries(open_reader(find(path)), _RANGES))
 
 
 def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -81,7 +81,7 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
       InputError: the checkpoint does not come from quantisation-aware training of this network.
     """
     prefix = find(path)
-    reader = _open(prefix)
+    reader = open_reader(prefix)
     entries = {name: key for name, (key, _) in _entries(reader, _RANGES).items()}
     unknown = sorted(entries.keys() ^ ranges.keys())
     if unknown:
@@ -96,8 +96,8 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
 def _read(reader, keys: Mapping[str, str], prefix: str) -> dict[str, Any]:
     try:
         return {name: reader.get_tensor(key) for name, key in keys.items()}
-    except _READ_ERRORS as error:
-        raise InputError(f"checkpoint {prefix!r} is damaged: {_first_line(error)}") from error
+    except READ_ERRORS as error:
+        raise InputError(f"checkpoint {prefix!r} is damaged: {first_line(error)}") from error
 
 
 def check(named_weights: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -125,7 +125,7 @@ def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, An
     if named_weights is None:
         named_weights = {weight.name: weight for weight in keras_model.weights}
     prefix = find(path)
-    reader = _open(prefix)
+    reader = open_reader(prefix)
     entries = _entries(reader)
     _check(named_weights, {name: tuple(shape) for name, (_, shape) in entries.items()}, prefix, exact=True)
     given = _read(reader, {name: entries[name][0] for name in named_weights}, prefix)
@@ -143,15 +143,12 @@ def save(
     return tf.train.CheckpointManager(checkpoint, os.fspath(directory), max_to_keep=None).save()
 
 
-def _open(prefix: str):
+def open_reader(prefix: str) -> Any:
+    """Opens a checkpoint; raises InputError if it is damaged."""
     try:
         return tf.train.load_checkpoint(prefix)
-    except _READ_ERRORS as error:
-        raise InputError(f"checkpoint {prefix!r} cannot be read: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    except READ_ERRORS as error:
+        raise InputError(f"checkpoint {prefix!r} cannot be read: {first_line(error)}") from error
 
 
 def _entries(reader, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:

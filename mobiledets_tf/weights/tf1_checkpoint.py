@@ -21,14 +21,12 @@ from mobiledets_tf.architecture import (
 )
 from mobiledets_tf.architecture.head import ANCHORS_PER_LOCATION
 from mobiledets_tf.compat import tf
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.errors import InputError, first_line
 from mobiledets_tf.weights import checkpoints
 from mobiledets_tf.weights.imported_weights import BN_WEIGHTS, Account, Convolution, Target
 
 SCOPES = {"MobileDetCPU": "cpu", "MobileDetEdgeTPU": "edgetpu", "MobileDetDSP": "dsp", "MobileDetGPU": "gpu"}
 _ROOT = "FeatureExtractor/"
-# The checkpoint reader raises one of these for a damaged checkpoint, depending on TensorFlow's status code.
-_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 _LAYER_SCOPES = {
     InvertedBottleneckNoExpansionSpec: "IBNNoExpansion",
     InvertedBottleneckSpec: "IBN",
@@ -116,10 +114,7 @@ def _require_data(where: str) -> None:
 
 def _shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     where = prefix(path)
-    try:
-        reader = tf.train.load_checkpoint(where)
-    except _READ_ERRORS as error:
-        raise InputError(f"checkpoint {where!r} cannot be read: {str(error).splitlines()[0]}") from error
+    reader = checkpoints.open_reader(where)
     return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
 
 
@@ -229,10 +224,9 @@ def _take(account: Account, conv: Convolution, names: dict[str, str], shapes, re
 def _value(reader, name: str, where: str) -> np.ndarray:
     try:
         return reader.get_tensor(name)
-    except _READ_ERRORS as error:
-        why = str(error).splitlines()[0]
+    except checkpoints.READ_ERRORS as error:
         raise InputError(
-            f"checkpoint {where!r}: {name} cannot be read: {why}; is its .data file whole?"
+            f"checkpoint {where!r}: {name} cannot be read: {first_line(error)}; is its .data file whole?"
         ) from error
 
 

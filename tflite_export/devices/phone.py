@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
-from mobiledets_tf.files import atomic_path, read_json, write_json, write_text
+from mobiledets_tf.files import atomic_path, read_json, read_text, write_json, write_text
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import SearchSpace, decode
 from tflite_export.devices import benchmark_log
@@ -105,13 +105,7 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
 
 
 def _csv_rows(path: str | os.PathLike):
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read results {os.fspath(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"results {os.fspath(path)!r} are not UTF-8 text") from error
-    rows = list(csv.reader(text.splitlines()))
+    rows = list(csv.reader(read_text(path, "results", "utf-8-sig").splitlines()))
     if not rows or [cell.strip().lower() for cell in rows[0]] != ["network", "ms"]:
         raise InputError(f"results {os.fspath(path)!r}: the first line must be network,ms")
     for number, row in enumerate(rows[1:], 2):

@@ -9,8 +9,8 @@ import collections
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from mobiledets_tf import files
 from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
@@ -64,12 +64,7 @@ def read(path: str | os.PathLike, num_classes: int | None = None) -> tuple[str, 
     Raises:
       InputError: the file is not text, is empty, has another number of names, or two names are equal.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read labels {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"labels {str(path)!r} are not UTF-8 text: {error.reason}") from error
+    lines = files.read_text(path, "labels", "utf-8-sig").splitlines()
     names = parse([line.strip() for line in lines if line.strip()], f"labels {str(path)!r}")
     return _fitted(names, num_classes, f"labels {str(path)!r}")
 

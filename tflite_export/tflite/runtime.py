@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.errors import InputError, first_line
 from mobiledets_tf.native_output import held_back
 from tflite_export.tflite import model_file
 
@@ -37,7 +37,7 @@ def open_model(
             )  # fmt: skip
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"LiteRT cannot run model {name!r}: {_first_line(error)}") from error
+        raise InputError(f"LiteRT cannot run model {name!r}: {first_line(error)}") from error
     return interpreter
 
 
@@ -75,10 +75,6 @@ class TensorRunner:
         """Returns a tensor as real numbers, dequantised."""
         value, (scale, zero_point) = self.stored(index), self._quantization[index]
         return value if not scale else (value.astype(np.float32) - zero_point) * np.float32(scale)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _keeping(keep_tensors: bool) -> dict:
