@@ -5,6 +5,7 @@ import numpy as np
 from mobiledets_tf.compat import enable_object_detection, tf
 from mobiledets_tf.data import records
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
+from mobiledets_tf.data.scaling import to_network_range
 from mobiledets_tf.errors import InputError
 
 
@@ -35,8 +36,8 @@ def resize(pixels: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
-    """Scales 0..255 to [-1, 1] float32, as the API's MobileDet extractors do."""
-    return np.asarray(pixels, np.float32) * np.float32(2 / 255) - np.float32(1)
+    """Scales 0..255 to [-1, 1] float32."""
+    return to_network_range(np.asarray(pixels, np.float32))
 
 
 def network_input(encoded: bytes, name: str, image_size: tuple[int, int]) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.data.scaling import to_network_range
 from mobiledets_tf.detection import crowds, network_settings
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.models import build_detector
@@ -40,7 +41,7 @@ class MobileDetFeatureExtractor(ssd_meta_arch.SSDKerasFeatureExtractor):
 
     def preprocess(self, resized_inputs):
         """Maps pixels from [0, 255] to [-1, 1]; input and output are float32 [batch, height, width, 3]."""
-        return (2.0 / 255.0) * resized_inputs - 1.0
+        return to_network_range(resized_inputs)
 
     def _extract_features(self, preprocessed_inputs):
         raise NotImplementedError("features and predictions come from MobileDetMetaArch.network")

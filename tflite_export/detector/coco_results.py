@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobiledets_tf.data import coco
-from mobiledets_tf.data.coco_metrics import Scores, coco_scores
+from mobiledets_tf.data.coco_metrics import Scores, coco_results, coco_scores, pixel_boxes
 from mobiledets_tf.errors import InputError, nearest
 from tflite_export.detector.file_detector import Detections
 
@@ -25,23 +23,14 @@ def to_coco(
       category_ids: the COCO category id of each class, starting with class 1; None drops the class.
         Default: the class number is the category id.
     """
-    scale = np.array([image["height"], image["width"]] * 2, np.float64)
-    boxes = detections.boxes.astype(np.float64) * scale
+    boxes = pixel_boxes(detections.boxes, image["height"], image["width"])
     classes = detections.classes.tolist()
-    if category_ids is not None:
-        of_class = dict(enumerate(category_ids, 1))
-        classes = [of_class.get(class_id) for class_id in classes]
-    found = zip(boxes.tolist(), classes, detections.scores.tolist(), strict=True)
-    return [
-        {
-            "image_id": image["id"],
-            "category_id": class_id,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for (y0, x0, y1, x1), class_id, score in found
-        if class_id is not None
-    ]
+    if category_ids is None:
+        return coco_results(image["id"], boxes, classes, detections.scores)
+    of_class = dict(enumerate(category_ids, 1))
+    kept = [row for row, class_id in enumerate(classes) if of_class.get(class_id) is not None]
+    ids = [of_class[classes[row]] for row in kept]
+    return coco_results(image["id"], boxes[kept], ids, detections.scores[kept])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from mobiledets_tf.data.scaling import to_network_range
+
 
 def quantize(image: np.ndarray, dtype: np.dtype, scale: float, zero_point: int) -> np.ndarray:
     """Quantises a float input to an integer tensor: rounded half to even and clipped.
@@ -56,4 +58,4 @@ def as_input(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return image
     if dtype == np.int8:
         return (image ^ 0x80).view(np.int8)
-    return image.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    return to_network_range(image.astype(np.float32))
