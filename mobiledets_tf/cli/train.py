@@ -242,10 +242,12 @@ def _check_flags() -> None:
 
 def _initial_folder() -> Path | None:
     """Returns the folder of --init_from if it states the network of the weights, otherwise None."""
-    path = Path(FLAGS.init_from or "")
-    folder = path if path.is_dir() else path.parent
-    named = all((folder / name).exists() for name in ("architecture.json", "settings.json"))
-    return folder if FLAGS.init_from and named else None
+    if FLAGS.init_from is None:
+        return None
+    from mobiledets_tf.weights import trained_folder
+
+    folder = trained_folder.folder_of(FLAGS.init_from)
+    return folder if trained_folder.names_network(folder) else None
 
 
 def _zoo_network() -> str | None:
@@ -270,9 +272,11 @@ def _network() -> dict:
         return given
     if folder is None:
         return given | {"architecture": _zoo_network()}
-    settings = files.read_json(folder / "settings.json", "settings file")
+    from mobiledets_tf.weights import trained_folder
+
+    settings = trained_folder.settings(folder)
     found = {
-        "architecture": str(folder / "architecture.json"),
+        "architecture": str(folder / trained_folder.ARCHITECTURE),
         "image_size": tuple(settings["image_size"]),
         "depth_multiplier": settings["depth_multiplier"],
     }

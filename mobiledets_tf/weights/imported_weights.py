@@ -21,7 +21,7 @@ from mobiledets_tf.architecture.summary import detector_ops
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from mobiledets_tf.models import build_detector
-from mobiledets_tf.weights import checkpoints
+from mobiledets_tf.weights import checkpoints, trained_folder
 
 SCHEMA_VERSION = 1
 ACCOUNT = "import.json"
@@ -279,7 +279,7 @@ def write(account: Account, output_dir: str | os.PathLike) -> str:
     )
     assign(account, {weight.name: weight for weight in network.weights})
     folder.mkdir(parents=True, exist_ok=True)
-    architectures.save(target.architecture, folder / "architecture.json")
+    architectures.save(target.architecture, folder / trained_folder.ARCHITECTURE)
     settings = {
         "schema_version": SCHEMA_VERSION,
         "num_classes": target.num_classes,
@@ -288,5 +288,5 @@ def write(account: Account, output_dir: str | os.PathLike) -> str:
     }
     prefix = checkpoints.save({weight.name: weight for weight in network.weights}, folder)
     files.write_artefact(folder / ACCOUNT, account.to_dict())
-    files.write_json(folder / "settings.json", settings)
+    files.write_json(folder / trained_folder.SETTINGS, settings)
     return prefix

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mobiledets_tf import architecture as architectures
-from mobiledets_tf import files
-from mobiledets_tf.data import classes, records
+from mobiledets_tf.data import classes
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.weights import checkpoints
+from mobiledets_tf.weights import checkpoints, trained_folder
 from mobiledets_tf.weights.imported_weights import Account, Target, is_folded
 
 
@@ -31,17 +30,12 @@ def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None
     Raises:
       InputError: a file of the description is damaged.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    network, settings = folder / "architecture.json", folder / "settings.json"
-    if not network.exists() or not settings.exists():
+    folder = trained_folder.folder_of(path)
+    if not trained_folder.names_network(folder):
         return None
-    given = files.read_json(settings, "settings file")
-    try:
-        size = image_size or architectures.image_hw(tuple(given["image_size"]))
-        multiplier = float(given["depth_multiplier"])
-        return Target(architectures.load(network), int(given["num_classes"]), size, multiplier)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"settings file {str(settings)!r} says nothing of {error}") from error
+    network, given = trained_folder.network(folder), trained_folder.settings(folder)
+    size = image_size or architectures.image_hw(tuple(given["image_size"]))
+    return Target(network, given["num_classes"], size, float(given["depth_multiplier"]))
 
 
 def read(
@@ -89,10 +83,9 @@ def read(
 
 def _renamed(folder: str, names: Mapping[int, str] | None) -> str:
     """Explains how the classes of a checkpoint's folder differ from `names`; '' if they don't."""
-    path = os.path.join(folder, records.LABEL_MAP)
-    if names is None or not os.path.exists(path):
+    before = {} if names is None else trained_folder.class_names(Path(folder))
+    if not before:
         return ""
-    before = records.read_label_map(path)
     different = classes.differences(names, before)
     if not different:
         return ""

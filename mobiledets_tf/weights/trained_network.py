@@ -12,14 +12,13 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json
+from mobiledets_tf.weights import trained_folder
 from tflite_export.tflite import labels as label_files
 from tflite_export.tflite.labels import NO_NAME
 
 if TYPE_CHECKING:
     from mobiledets_tf.compat import keras
 
-SETTINGS, ARCHITECTURE, LABEL_MAP = "settings.json", "architecture.json", "label_map.pbtxt"
 DEFAULT_NUM_CLASSES, DEFAULT_IMAGE_SIZE = 90, 320
 # With this bias, fresh weights score no class above the threshold. With the usual prior of 0.01 every
 # anchor would be a candidate in every class, and post-processing would take several times as long as
@@ -68,7 +67,7 @@ def resolve(
       InputError: something is missing, or a flag contradicts the folder.
     """
     folder = None if checkpoint is None else _folder(checkpoint)
-    settings = _settings(folder)
+    settings = trained_folder.settings(folder) if folder else {}
     network = _architecture(architecture, folder)
     names = _names(folder, data)
     num_classes = _agreed("num_classes", num_classes, settings, max(names, default=DEFAULT_NUM_CLASSES))
@@ -86,43 +85,23 @@ def resolve(
 
 
 def _folder(checkpoint: str) -> Path:
-    path = Path(checkpoint)
-    folder = path if path.is_dir() else path.parent
-    if not path.is_dir() and not Path(f"{checkpoint.removesuffix('.index')}.index").exists():
+    if not Path(checkpoint).is_dir() and not Path(f"{checkpoint.removesuffix('.index')}.index").exists():
         raise InputError(f"--checkpoint_dir={checkpoint}: no such folder or checkpoint")
-    return folder
-
-
-def _settings(folder: Path | None) -> dict[str, Any]:
-    """Returns the settings of the folder's training; empty if the folder has none."""
-    if folder is None or not (folder / SETTINGS).exists():
-        return {}
-    path = folder / SETTINGS
-    settings = read_json(path, "settings file")
-    size = settings.get("image_size") if isinstance(settings, dict) else None
-    well_formed = (
-        isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
-        and type(settings.get("num_classes")) is int
-        and type(settings.get("depth_multiplier")) in (int, float)
-    )  # fmt: skip
-    if not well_formed:
-        raise InputError(f"settings file {str(path)!r} lacks num_classes, image_size or depth_multiplier")
-    return settings
+    return trained_folder.folder_of(checkpoint)
 
 
 def _architecture(name: str | None, folder: Path | None) -> Architecture:
-    trained = folder / ARCHITECTURE if folder else None
-    if trained is None or not trained.exists():
+    trained = trained_folder.network(folder) if folder else None
+    if trained is None:
         if name is None:
-            where = f": {str(folder)!r} holds no {ARCHITECTURE}" if folder else ""
+            where = f": {str(folder)!r} holds no {trained_folder.ARCHITECTURE}" if folder else ""
             raise InputError(f"--architecture is needed{where}")
         return architectures.load(name)
-    network = architectures.load(str(trained))
-    if name is not None and not _same_network(architectures.load(name), network):
+    if name is not None and not _same_network(architectures.load(name), trained):
         raise InputError(
-            f"--architecture={name} is not the network of {str(folder)!r}, which is {network.name!r}"
+            f"--architecture={name} is not the network of {str(folder)!r}, which is {trained.name!r}"
         )
-    return network
+    return trained
 
 
 def _same_network(one: Architecture, other: Architecture) -> bool:
@@ -143,8 +122,8 @@ def _image_size(given: int | None, settings: dict[str, Any]) -> tuple[int, int]:
 
 def _names(folder: Path | None, data: tuple[str, ...]) -> dict[int, str]:
     """Returns class names by class id, from the label map of the training or otherwise of the data."""
-    if folder and (folder / LABEL_MAP).exists():
-        return records.read_label_map(folder / LABEL_MAP)
+    if folder and (names := trained_folder.class_names(folder)):
+        return names
     return records.read_label_map(records.label_map_path(data)) if data else {}
 
 
