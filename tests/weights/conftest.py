@@ -16,4 +16,5 @@ def _fixtures():
 
 _shared = _fixtures()
 anchors, calibration, detector = _shared.anchors, _shared.calibration, _shared.detector
-folder, network, pictures, tflite = _shared.folder, _shared.network, _shared.pictures, _shared.tflite
+folder, network, pictures = _shared.folder, _shared.network, _shared.pictures
+tflite, training = _shared.tflite, _shared.training
