@@ -309,7 +309,7 @@ class _Run:
             }
             row["loss"] = row.pop("total_loss")
             if measuring:
-                fault = self._learn(agent, networks, next_batches, rng, row)
+                fault = self._learn(agent, networks, costs, next_batches, rng, row)
         self.step += 1
         if fault is not None:
             ids = [i.decode() for batch in (*batches, *next_batches) for i in batch.ids.numpy()]
@@ -325,10 +325,18 @@ class _Run:
         return [next(iterator) for iterator in self._quality_batches]
 
     def _learn(
-        self, agent: Agent, networks: np.ndarray, batches: list[Batch], rng: np.random.Generator,
-        row: dict[str, Any],
+        self, agent: Agent, networks: np.ndarray, costs: np.ndarray, batches: list[Batch],
+        rng: np.random.Generator, row: dict[str, Any],
     ) -> str | None:  # fmt: skip
         """Lets the agent measure networks and learn from them; archives the measured networks.
+
+        Args:
+          agent: the agent that proposed the networks.
+          networks: the networks that were trained in this step; int32 [networks, decisions].
+          costs: their predicted costs on the agent's device; float64 [networks].
+          batches: the quality batches of the local replicas; none if quality uses fixed images.
+          rng: random number generator of the step.
+          row: the step's row of the journal, which gets the qualities.
 
         Returns:
           A description of what was wrong with the qualities, or None.
@@ -340,22 +348,28 @@ class _Run:
             mine = wanted[self.shared.replicas.local]
             return self.shared.replicas.share(self.shared.quality(batches, mine, self.search.metric))
 
-        measured, qualities = agent.learn(self.step, networks, measure, rng)
+        measured, qualities = agent.learn(self.step, networks, costs, measure, rng)
         seen = ~np.isnan(qualities)
         if not seen.any():
             return None
         if not np.isfinite(qualities[seen]).any():
             return f"quality is {qualities.tolist()}"
         objective = agent.objective
-        costs = objective.latency.predict(measured)
+        # Evolution measures a population in place of the networks that were trained.
+        if measured is not networks:
+            costs = objective.latency.predict(measured)
+        predicted = {objective.device: costs} | {
+            other.device: other.latency.predict(measured)
+            for other in self.search.objectives
+            if other is not objective
+        }
         good = np.flatnonzero(np.isfinite(qualities))
         worth = [objective.worth(qualities[i], costs[i]) for i in good]
         row |= {"quality": float(np.mean(qualities[good])), "reward": float(np.mean(worth))}
         row |= {"best_quality": float(np.max(qualities[good])), "measured": len(measured)}
         for other in self.search.objectives:
             for i in good:
-                cost = other.latency.predict_one(measured[i])
-                quality = float(qualities[i])
+                cost, quality = float(predicted[other.device][i]), float(qualities[i])
                 self.archives[other.device].add(
                     Candidate(
                         row["step"], tuple(measured[i].tolist()), quality, cost, other.worth(quality, cost)
