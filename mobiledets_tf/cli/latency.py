@@ -223,16 +223,13 @@ def _fit() -> None:
         return
     from mobiledets_tf.latency import fit, fit_report
 
-    headers, counts, decisions, times, failed = _read_samples()
-    space = samples.space_of(headers[0])
+    measured = _read_samples()
+    header, space = measured[0].header, samples.space_of(measured[0].header)
     if FLAGS.refine:
-        header, more, their_times, their_failed = _refined(headers[0], space, output)
-        headers, failed = [*headers, header], failed + their_failed
-        counts.append(len(their_times) + their_failed)
-        decisions, times = samples.joined([(decisions, times), (more, their_times)])
-    fitted = fit.fit(headers[0], space, decisions, times, _band())
+        measured.append(_refined(header, space, output))
+    fitted = fit.fit(header, space, *samples.joined(measured), _band())
     command = shlex.join(["mobiledets-latency", *_arguments()])
-    model = fit_report.described(fitted, headers, counts, failed, command)
+    model = fit_report.described(fitted, measured, command)
     latency.save(model, output)
     fit_report.draw(model, fitted, Path(output).with_suffix(".png"))
     print(fit_report.as_text(model, fitted))
@@ -259,38 +256,19 @@ def _fit_madds(output: str) -> None:
     print(f"{output}: device {model.device}, space {model.space.name}, {count} coefficients")
 
 
-def _read_samples():
-    """Reads all files of --samples.
-
-    Returns:
-      The header and the number of networks of each file, the merged decisions, int32 [networks, decisions],
-      the times in ms, float64 [networks], and the number of networks that failed, over all files.
-    """
-    headers, counts, parts, failed = [], [], [], 0
-    for path in FLAGS.samples:
-        space = samples.space_of(samples.read(path)[0])
-        header, decisions, times = samples.table(space, path)
-        samples.require_same(headers, header, path)
-        headers.append(header)
-        parts.append((decisions, times))
-        rows = samples.read(path)[1]
-        counts.append(len(rows))
-        failed += sum("error" in row for row in rows)
-    given = {"device": FLAGS.device, "search_space": FLAGS.search_space}
-    for name, value in given.items():
-        theirs = headers[0]["search_space"]["name"] if name == "search_space" else headers[0][name]
-        if FLAGS[name].present and theirs != value:
-            raise InputError(f"--{name}={value}: samples {FLAGS.samples[0]!r} are of {theirs!r}")
-    return headers, counts, *samples.joined(parts), failed
+def _read_samples() -> list[samples.Samples]:
+    """Reads all files of samples, and checks them against the flags that were given."""
+    found = samples.load_all(FLAGS.samples)
+    header = found[0].header
+    theirs = {"device": header["device"], "search_space": header["search_space"]["name"]}
+    for name, value in theirs.items():
+        if FLAGS[name].present and FLAGS[name].value != value:
+            raise InputError(f"--{name}={FLAGS[name].value}: samples {FLAGS.samples[0]!r} are of {value!r}")
+    return found
 
 
-def _refined(header: dict, space: SearchSpace, output: str):
-    """Measures the networks of --refine into the file MODEL_refined.jsonl beside the model.
-
-    Returns:
-      The header of the file, the decisions, int32 [networks, decisions], the times in ms, float64
-      [networks], and the number of networks that failed.
-    """
+def _refined(header: dict, space: SearchSpace, output: str) -> samples.Samples:
+    """Measures the networks of a search's report, into a file of samples beside the output."""
     from tqdm import tqdm
 
     from tflite_export.devices import measuring
@@ -301,10 +279,9 @@ def _refined(header: dict, space: SearchSpace, output: str):
     ours = target.header(0, f"given by {Path(FLAGS.refine).name}")
     with measuring.Process(target, FLAGS.timeout_s) as measure:
         samples.collect(path, ours, iter(networks), len(networks), measure, tqdm)
-    header, decisions, times = samples.table(space, path)
-    failed = sum("error" in row for row in samples.read(path)[1])
-    print(f"{path}: {len(times)} of {len(networks)} networks of {FLAGS.refine} measured")
-    return header, decisions, times, failed
+    found = samples.load(path, space)
+    print(f"{path}: {len(found.times)} of {len(networks)} networks of {FLAGS.refine} measured")
+    return found
 
 
 def _one_model() -> latency.LatencyModel:

@@ -2,16 +2,16 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from mobiledets_tf.files import atomic_path
 from mobiledets_tf.latency.fit import Fit
 from mobiledets_tf.latency.model import LatencyModel
+from mobiledets_tf.latency.samples import Samples
 
 
-def described(
-    fit: Fit, headers: list[dict[str, Any]], counts: list[int], failed: int, command: str
-) -> LatencyModel:
+def described(fit: Fit, measured: Sequence[Samples], command: str) -> LatencyModel:
     """Returns the model with the metadata for its file: versions, command, samples, held-out errors.
 
     The entry `held_out` has the errors of networks inside the band, its entry `whole_space` those of all
@@ -20,11 +20,11 @@ def described(
 
     Args:
       fit: the fit to describe.
-      headers, counts: header and number of networks of each file of samples.
-      failed: number of networks without a time, over all files.
+      measured: the files of samples that it was fitted to.
       command: the command that reproduces the fit.
     """
-    header = headers[0]
+    headers = [samples.header for samples in measured]
+    header, failed = headers[0], sum(samples.failed for samples in measured)
     held_out = fit.inside.to_dict() | {
         "whole_space": fit.whole.to_dict(),
         "published": {name: figures.to_dict() for name, figures in fit.published.items()},
@@ -33,7 +33,7 @@ def described(
     info = {
         "versions": header["versions"],
         "command": command,
-        "measured_by": [_measure_command(h, count) for h, count in zip(headers, counts, strict=True)],
+        "measured_by": [_measure_command(samples.header, samples.networks) for samples in measured],
         "samples": {
             "measured": len(fit.measured), "failed": failed,
             "drawn": [{"seed": h["seed"], "sampling": h["sampling"]} for h in headers],

@@ -67,10 +67,10 @@ def test_a_part_of_the_results_is_enough(folder, tmp_path, capsys):
     flags = (f"--output={folder}", f"--results={tmp_path / 'r.csv'}", f"--samples={tmp_path / 's.jsonl'}")
     assert measure("--device=csv", *flags) == 0
     assert "2 networks returned, 2 missing" in capsys.readouterr().out
-    _, decisions, times = samples.table(get_space("ibn", depth_multiplier=0.25), tmp_path / "s.jsonl")
+    read = samples.load(tmp_path / "s.jsonl", get_space("ibn", depth_multiplier=0.25))
     manifest = json.loads((folder / phone.MANIFEST).read_text())
-    assert times.tolist() == [1.5, 2.5]
-    assert decisions[1].tolist() == manifest["networks"]["network_00003"]
+    assert read.times.tolist() == [1.5, 2.5]
+    assert read.decisions[1].tolist() == manifest["networks"]["network_00003"]
 
 
 @pytest.mark.parametrize(
