@@ -7,10 +7,10 @@ from pathlib import Path
 from absl import flags
 
 from mobiledets_tf import architecture, latency
-from mobiledets_tf.cli import app
+from mobiledets_tf.cli import app, space_flags
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
-from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
+from mobiledets_tf.search_space import SearchSpace, encode
 from tflite_export.devices import RUNNING, TIMING
 
 FLAGS = flags.FlagValues()
@@ -26,9 +26,7 @@ flags.DEFINE_string(
     "variant", None, "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv "
     "and adb.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_enum("search_space", "ibn_fused_tucker", SPACES, "measure, fit: space.", flag_values=FLAGS)
-flags.DEFINE_list("kernel_sizes", ["3", "5"], "measure, fit: of the space.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "measure, fit, show: scales all widths.", flag_values=FLAGS)
+space_flags.define(FLAGS)
 flags.DEFINE_string(
     "output", None, "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
     "picture (.png) beside it. show: a picture (.png).", flag_values=FLAGS,
@@ -106,14 +104,6 @@ def _required(name: str) -> str:
     return value
 
 
-def _space() -> SearchSpace:
-    try:
-        kernels = tuple(int(size) for size in FLAGS.kernel_sizes)
-    except ValueError as error:
-        raise InputError(f"--kernel_sizes={','.join(FLAGS.kernel_sizes)}: allowed are 3, 5 or 3,5") from error
-    return get_space(FLAGS.search_space, kernels, FLAGS.depth_multiplier)
-
-
 def _band() -> tuple[float, float] | None:
     if FLAGS.band is None:
         return None
@@ -161,7 +151,7 @@ def _target():
     size = architecture.image_hw(FLAGS.image_size)
     settings = Settings(size, FLAGS.num_classes, FLAGS.head)
     variant = module.DEFAULT_VARIANT if FLAGS.variant is None else FLAGS.variant
-    return measuring.Target(FLAGS.device, variant, _space(), settings, options)
+    return measuring.Target(FLAGS.device, variant, space_flags.space(FLAGS), settings, options)
 
 
 def _proposals(space: SearchSpace):
@@ -199,7 +189,7 @@ def _elsewhere(folder: str) -> None:
         if not results and (strange := phone.logs_not_understood(folder)):
             print(f"logs not understood: {len(strange)} ({strange[0]})", file=sys.stderr)
         return
-    space, count = _space(), FLAGS.networks or 200
+    space, count = space_flags.space(FLAGS), FLAGS.networks or 200
     settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)
     header = {
         "device": FLAGS.device, "variant": FLAGS.variant or "", "kind": "measured", "versions": {},
@@ -250,7 +240,7 @@ def _values(name: str) -> list[str]:
 def _fit_madds(output: str) -> None:
     if FLAGS.device != "madds":
         raise InputError(f"--mode=fit --device={FLAGS.device} needs --samples, what --mode=measure wrote")
-    model = latency.madds_model(_space(), FLAGS.image_size, FLAGS.num_classes)
+    model = latency.madds_model(space_flags.space(FLAGS), FLAGS.image_size, FLAGS.num_classes)
     latency.save(model, output)
     count = model.coefficients.size
     print(f"{output}: device {model.device}, space {model.space.name}, {count} coefficients")

@@ -4,14 +4,12 @@ import sys
 
 from absl import flags
 
-from mobiledets_tf.cli import app, strategy_flags, weight_flags
+from mobiledets_tf.cli import app, space_flags, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search_space import SPACES
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_enum("search_space", "ibn_fused_tucker", SPACES, "Which blocks are offered.", flag_values=FLAGS)
-flags.DEFINE_list("kernel_sizes", ["3", "5"], "Of the space; 3 alone is the DSP variant.", flag_values=FLAGS)
+space_flags.define(FLAGS)
 flags.DEFINE_string("train_data", None, "Converted folder, or a pattern of TFRecords.", flag_values=FLAGS)
 flags.DEFINE_multi_string(
     "latency_model", None, "Model of mobiledets-latency, for the space; once for each device.",
@@ -79,7 +77,6 @@ flags.DEFINE_enum(
 flags.DEFINE_float("finalist_learning_rate", 0.1, "Of these trainings.", 0, flag_values=FLAGS)
 flags.DEFINE_integer("steps", None, "Search steps (480, 50000).", 1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 16, "Training images of a replica and step.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "rl_batch_multiplier", None, "Images of one batch that quality is taken on, in training batches (2, 4).",
@@ -307,13 +304,9 @@ def _check_flags() -> None:
 
 
 def _latency_models() -> list:
-    from mobiledets_tf import latency, search_space
+    from mobiledets_tf import latency
 
-    try:
-        kernels = tuple(int(size) for size in FLAGS.kernel_sizes)
-    except ValueError as error:
-        raise InputError(f"--kernel_sizes={','.join(FLAGS.kernel_sizes)}: allowed are 3, 5 or 3,5") from error
-    space = search_space.get_space(FLAGS.search_space, kernels, FLAGS.depth_multiplier)
+    space = space_flags.space(FLAGS)
     models = []
     for path in FLAGS.latency_model:
         model = latency.load(path)
