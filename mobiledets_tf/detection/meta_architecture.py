@@ -225,9 +225,10 @@ def build_detection_model(
     # Imported here because only this function needs tfmot.
     from mobiledets_tf.models.quantized import quantize_detector
 
-    quantized = quantize_detector(build_network(network_settings.read(config.ssd)))
+    settings = network_settings.read(config.ssd)
+    quantized = quantize_detector(build_network(settings))
     return _build_mobiledet(
-        config.ssd, is_training, False, quantized.network, quantized.named_weights, quantized.ranges
+        config.ssd, is_training, False, quantized.network, quantized.named_weights, quantized.ranges, settings
     )
 
 
@@ -238,9 +239,9 @@ def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool):
 
 
 def _build_mobiledet(
-    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None
+    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None, settings=None
 ) -> MobileDetMetaArch:
-    settings = network_settings.read(ssd)
+    settings = settings or network_settings.read(ssd)
     ssd = copy.deepcopy(ssd)
     ssd.feature_extractor.type = _ANY
     # Only the builder's reference is replaced, for this call: the stock class refers to itself by

@@ -116,9 +116,10 @@ class _Run:
         self._replicas = Replicas(strategy)
         self._config = model_dir.load(folder)
         self._train = self._config.train_config
+        self._network = network_settings.read(self._config.model.ssd)
         self._check_checkpoints()
         paths = list(self._config.train_input_reader.tf_record_input_reader.input_path)
-        side = max(network_settings.read(self._config.model.ssd).image_size)
+        side = max(self._network.image_size)
         # Twice the input size, so that a random crop is still about as large as the input.
         cache_side = 2 * side if options.cache else None
         self.records = Records(paths, options.max_damaged_records, cache_side)
@@ -144,8 +145,7 @@ class _Run:
             if options.initial is not None:
                 imported_weights.assign(options.initial, self._model.named_weights)
             elif not self._train.fine_tune_checkpoint:
-                network = network_settings.read(self._config.model.ssd)
-                zero_residual_scales(network.architecture, self._model.named_weights)
+                zero_residual_scales(self._network.architecture, self._model.named_weights)
             self._save()
 
     def _check_checkpoints(self) -> None:
@@ -154,7 +154,7 @@ class _Run:
         fine_tune = self._train.fine_tune_checkpoint
         if latest is None and not fine_tune:
             return
-        network = meta_architecture.build_network(network_settings.read(self._config.model.ssd))
+        network = meta_architecture.build_network(self._network)
         weights = {weight.name: weight for weight in network.weights}
         if latest is not None:
             checkpoints.check(weights, latest)
