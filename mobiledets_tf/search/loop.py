@@ -358,24 +358,33 @@ class _Run:
         # Evolution measures a population in place of the networks that were trained.
         if measured is not networks:
             costs = objective.latency.predict(measured)
-        predicted = {objective.device: costs} | {
-            other.device: other.latency.predict(measured)
-            for other in self.search.objectives
-            if other is not objective
-        }
         good = np.flatnonzero(np.isfinite(qualities))
         worth = [objective.worth(qualities[i], costs[i]) for i in good]
         row |= {"quality": float(np.mean(qualities[good])), "reward": float(np.mean(worth))}
         row |= {"best_quality": float(np.max(qualities[good])), "measured": len(measured)}
-        for other in self.search.objectives:
-            for i in good:
-                cost, quality = float(predicted[other.device][i]), float(qualities[i])
-                self.archives[other.device].add(
-                    Candidate(
-                        row["step"], tuple(measured[i].tolist()), quality, cost, other.worth(quality, cost)
-                    )
-                )
+        self._archive(row["step"], measured[good], qualities[good], {objective.device: costs[good]})
         return None
+
+    def _archive(
+        self, step: int, networks: np.ndarray, qualities: np.ndarray, known: dict[str, np.ndarray]
+    ) -> None:
+        """Adds measured networks to the archives of all devices.
+
+        Args:
+          step: number of the step, counted from 1.
+          networks: int32 [networks, decisions].
+          qualities: their qualities, all finite; [networks].
+          known: device -> costs that are predicted already; the others are predicted here.
+        """
+        for objective in self.search.objectives:
+            costs = known.get(objective.device)
+            if costs is None:
+                costs = objective.latency.predict(networks)
+            for decisions, quality, cost in zip(
+                networks.tolist(), qualities.tolist(), costs.tolist(), strict=True
+            ):
+                candidate = Candidate(step, tuple(decisions), quality, cost, objective.worth(quality, cost))
+                self.archives[objective.device].add(candidate)
 
     def _drop(self, fault: str, ids: list[str], networks: np.ndarray) -> None:
         """Counts and reports a dropped step, which changed nothing; fails after too many of them."""
