@@ -9,10 +9,12 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from mobiledets_tf.errors import InputError, unknown_name
 from mobiledets_tf.latency import LatencyModel, samples
@@ -255,3 +257,26 @@ def check(
     before = model.info.get("versions", {})
     changed = {k: (before.get(k), now.get(k)) for k in before | now if before.get(k) != now.get(k)}
     return Check(figures(predicted, measured), len(rows) - len(good), bound_pct, changed)
+
+
+def finalist_times(model: LatencyModel, networks: Sequence[np.ndarray]) -> list[float | str] | None:
+    """Measures the finalists of a search on the device of a latency model, with a progress bar.
+
+    An unreachable device is reported on stderr and is no error: the result of the search does not depend
+    on it.
+
+    Returns:
+      For each network its time in ms, or the reason why it could not be measured; None if networks
+      cannot be timed on the device or if it is unreachable.
+    """
+    if model.device not in devices.TIMING:
+        return None
+    title = f"finalists on {model.title}"
+    try:
+        rows = tqdm(
+            measured_beside_predicted(model, networks), total=len(networks), unit="network", desc=title
+        )
+        return [row.get("measured", row.get("failed")) for row in rows]
+    except InputError as error:
+        print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
+        return None
