@@ -1,6 +1,5 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
-import functools
 import sys
 from pathlib import Path
 
@@ -179,27 +178,13 @@ def _initial(config, label_map: str):
     """
     if FLAGS.init_from is None:
         return None
-    from mobiledets_tf.data import records
-    from mobiledets_tf.detection import meta_architecture, network_settings
-    from mobiledets_tf.weights import checkpoints, imported_weights
+    from mobiledets_tf.detection import initial_weights
+    from mobiledets_tf.weights import checkpoints
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training resumes from its own checkpoint.
-    from mobiledets_tf.data import preprocessing
-    from mobiledets_tf.weights import fitting, readers
-
-    settings = network_settings.read(config.model.ssd)
-    target = imported_weights.Target(
-        settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
-    )
     path = weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
-    source = readers.read_for(path, target, records.read_label_map(label_map))
-    drawn = None
-    if fitting.needs_images(source, target):
-        files = list(config.train_input_reader.tf_record_input_reader.input_path)
-        drawn = preprocessing.batches(files, settings.image_size, seed=FLAGS.seed)
-    build = functools.partial(meta_architecture.build_network, settings)
-    account = fitting.fit(source, target, drawn, build, FLAGS.seed)
+    account = initial_weights.read(path, config, label_map, FLAGS.seed)
     print("\n".join(account.summary()), flush=True)
     return account
 
