@@ -178,7 +178,7 @@ def _sampling_text() -> str:
 def _elsewhere(folder: str) -> None:
     from tqdm import tqdm
 
-    from tflite_export.devices import phone
+    from tflite_export.devices import measuring, phone
     from tflite_export.graphs import Settings
 
     if FLAGS.results:
@@ -191,12 +191,9 @@ def _elsewhere(folder: str) -> None:
         return
     space, count = space_flags.space(FLAGS), FLAGS.networks or 200
     settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)
-    header = {
-        "device": FLAGS.device, "variant": FLAGS.variant or "", "kind": "measured", "versions": {},
-        "search_space": space.options() | {"hash": space.hash}, "image_size": list(settings.image_size),
-        "num_classes": settings.num_classes, "head": settings.head, "seed": FLAGS.seed or 0,
-        "sampling": _sampling_text(), "measured_with": {"runs": FLAGS.runs, "threads": FLAGS.threads},
-    }  # fmt: skip
+    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads))
+    target = measuring.Target(FLAGS.device, FLAGS.variant or "", space, settings, options)
+    header = measuring.make_header(target, "measured", {}, FLAGS.seed or 0, _sampling_text())
     networks = _proposals(space)
     phone.write(
         folder, header, space, settings, (next(networks) for _ in range(count)), FLAGS.device == "adb",
@@ -216,7 +213,7 @@ def _fit() -> None:
     measured = _read_samples()
     header, space = measured[0].header, samples.space_of(measured[0].header)
     if FLAGS.refine:
-        measured.append(_refined(header, space, output))
+        measured.append(_refined(header, output))
     fitted = fit.fit(header, space, *samples.joined(measured), _band())
     command = shlex.join(["mobiledets-latency", *_arguments()])
     model = fit_report.described(fitted, measured, command)
@@ -257,20 +254,15 @@ def _read_samples() -> list[samples.Samples]:
     return found
 
 
-def _refined(header: dict, space: SearchSpace, output: str) -> samples.Samples:
+def _refined(header: dict, output: str) -> samples.Samples:
     """Measures the networks of a search's report, into a file of samples beside the output."""
     from tqdm import tqdm
 
     from tflite_export.devices import measuring
 
-    networks = samples.given(FLAGS.refine, space)
     path = Path(output).with_name(f"{Path(output).stem}_refined.jsonl")
-    target = measuring.Target.of_header(header, space)
-    ours = target.header(0, f"given by {Path(FLAGS.refine).name}")
-    with measuring.Process(target, FLAGS.timeout_s) as measure:
-        samples.collect(path, ours, iter(networks), len(networks), measure, tqdm)
-    found = samples.load(path, space)
-    print(f"{path}: {len(found.times)} of {len(networks)} networks of {FLAGS.refine} measured")
+    found, count = measuring.refine(header, FLAGS.refine, path, FLAGS.timeout_s, tqdm)
+    print(f"{path}: {len(found.times)} of {count} networks of {FLAGS.refine} measured")
     return found
 
 

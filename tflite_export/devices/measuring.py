@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,18 +78,31 @@ class Target:
         module = devices.load(self.device)
         if self.variant not in module.VARIANTS:
             raise unknown_name(f"variant of {self.device}", self.variant, module.VARIANTS)
-        return {
-            "device": self.device, "variant": self.variant, "kind": module.KIND,
-            "versions": module.versions(self.variant),
-            "search_space": self.space.options() | {"hash": self.space.hash},
-            "image_size": list(self.settings.image_size), "num_classes": self.settings.num_classes,
-            "head": self.settings.head, "seed": seed, "sampling": sampling,
-        } | ({"measured_with": dict(self.options)} if self.options else {})  # fmt: skip
+        return make_header(self, module.KIND, module.versions(self.variant), seed, sampling)
 
     def measure(self, decisions: np.ndarray) -> float:
         """Measures one network in this process; returns milliseconds."""
         graph = network_graph(decode(self.space, decisions), self.settings)
         return devices.load(self.device).measure_graph(graph, self.variant, **dict(self.options)).median_ms
+
+
+def make_header(
+    target: Target, kind: str, versions: dict[str, str], seed: int, sampling: str
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the first line of a samples file: what was measured, on what, and how networks were drawn.
+
+    Args:
+      target: the device and the networks' settings.
+      kind: one of `latency.kinds.KINDS`.
+      versions: versions of everything that the times depend on.
+      seed, sampling: how the networks were drawn; see `latency.samples`.
+    """
+    return {
+        "device": target.device, "variant": target.variant, "kind": kind, "versions": versions,
+        "search_space": target.space.options() | {"hash": target.space.hash},
+        "image_size": list(target.settings.image_size), "num_classes": target.settings.num_classes,
+        "head": target.settings.head, "seed": seed, "sampling": sampling,
+    } | ({"measured_with": dict(target.options)} if target.options else {})  # fmt: skip
 
 
 class Process:
@@ -198,6 +212,34 @@ def measured_beside_predicted(
                 yield row | {"failed": " ".join(str(error).split())[:300]}
                 continue
             yield row | {"measured": measured, "error_pct": 100 * (predicted / measured - 1)}
+
+
+def refine(
+    header: dict[str, Any], report: str | os.PathLike, path: str | os.PathLike, timeout_s: float = TIMEOUT_S,
+    progress: Callable = lambda items, **_: items,
+) -> tuple[samples.Samples, int]:  # fmt: skip
+    """Measures the networks of a search's report as other samples were measured.
+
+    Args:
+      header: header of the other samples.
+      report: `search_report.json` of a search in the same space.
+      path: the file of samples to write; an existing file is completed.
+      timeout_s: time limit for each network.
+      progress: wraps the networks, such as tqdm.
+
+    Returns:
+      The content of the file, and the number of networks in the report.
+
+    Raises:
+      InputError: the report is damaged or of another space, or the device cannot be reached.
+    """
+    space = samples.space_of(header)
+    networks = samples.given(report, space)
+    target = Target.of_header(header, space)
+    ours = target.header(0, f"given by {Path(report).name}")
+    with Process(target, timeout_s) as measure:
+        samples.collect(path, ours, iter(networks), len(networks), measure, progress)
+    return samples.load(path, space), len(networks)
 
 
 @dataclasses.dataclass(frozen=True)
