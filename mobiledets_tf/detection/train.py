@@ -124,9 +124,7 @@ class _Run:
         cache_side = 2 * side if options.cache else None
         self.records = Records(paths, options.max_damaged_records, cache_side)
         latest = tf.train.latest_checkpoint(folder)
-        start = checkpoints.step(latest) if latest else 0
-        # The start step is added so that a resumed run does not repeat the same augmentations.
-        keras.utils.set_random_seed((options.seed + start) % 2**32)
+        keras.utils.set_random_seed(options.seed % 2**32)
         with strategy.scope(), _policy(self._train.use_bfloat16):
             self._build()
         self._manager = tf.train.CheckpointManager(
