@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags, logging
 
@@ -68,6 +69,25 @@ def command(
             raise
 
     return run
+
+
+def note(text: str) -> None:
+    """Prints a line for the user to stderr."""
+    print(text, file=sys.stderr)
+
+
+def needed(flag_values: flags.FlagValues, name: str) -> Any:
+    """Returns the value of a flag that the chosen --mode needs; raises InputError if it is not given."""
+    value = flag_values[name].value
+    if not value:
+        raise InputError(f"--mode={flag_values.mode} needs --{name}")
+    return value
+
+
+def check_output_dir(path: str) -> None:
+    """Raises InputError if --output_dir is a file."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(f"--output_dir={path} is a file; a folder is needed")
 
 
 def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:

@@ -78,7 +78,7 @@ def _sample() -> None:
     # Imported inside the function, as below, so that an invalid flag is reported before slow imports.
     from mobiledets_tf.data import sample
 
-    output_dir = _required("output_dir")
+    output_dir = app.needed(FLAGS, "output_dir")
     size = FLAGS.image_size or 160
     sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, size, FLAGS.seed)
     print(f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
@@ -130,7 +130,7 @@ def _augmented(checked, side: int) -> list:
 def _convert() -> None:
     from mobiledets_tf.data import convert, statistics
 
-    output_dir = _required("output_dir")
+    output_dir = app.needed(FLAGS, "output_dir")
     parts = _divided(_checked())
     for each in parts:
         _warn([each], statistics.measure(each.dataset, FLAGS.image_size or 320))
@@ -173,7 +173,7 @@ def _checked() -> list:
     """
     from mobiledets_tf.data import check, formats
 
-    name, splits = formats.read(_required("images"), FLAGS.annotations, FLAGS.format)
+    name, splits = formats.read(app.needed(FLAGS, "images"), FLAGS.annotations, FLAGS.format)
     if name != "coco" or FLAGS.format:
         print(f"{FLAGS.images}: read as {name}, splits {', '.join(split.name for split in splits)}")
     checked = check.check(splits, FLAGS.exif_turn)
@@ -189,13 +189,6 @@ def _checked() -> list:
         _warn(checked)
         raise CheckFailed(f"{faults} faults in {FLAGS.images!r}")
     return checked
-
-
-def _required(flag: str) -> str:
-    value = FLAGS[flag].value
-    if not value:
-        raise InputError(f"--mode={FLAGS.mode} needs --{flag}")
-    return value
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

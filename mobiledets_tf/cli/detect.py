@@ -7,7 +7,7 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.errors import CheckFailed
 from mobiledets_tf.interrupts import StopRequest
 
 FLAGS = flags.FlagValues()
@@ -60,15 +60,15 @@ def main() -> None:
     from tflite_export.detector import detect, footage
     from tflite_export.detector.coco_results import Truth
 
-    _check()
+    app.check_output_dir(FLAGS.output_dir)
     truth = None if FLAGS.annotations is None else Truth.load(FLAGS.annotations)
     if truth and truth.faults:
-        _say(f"{truth.faults} entries of the annotations are faulty and left out; "
+        app.note(f"{truth.faults} entries of the annotations are faulty and left out; "
              "mobiledets-data --mode=check names them")  # fmt: skip
     source = footage.open_source(FLAGS.images)
     detector = _detector(scored=truth is not None)
     if not detector.labels:
-        _say("the model has no labels: classes are shown as numbers; --labels names them")
+        app.note("the model has no labels: classes are shown as numbers; --labels names them")
     drawn = FLAGS.score_threshold if FLAGS.draw else None
     run = detect.Run(detector, source, FLAGS.output_dir, truth, drawn, _settings(detect))
     with StopRequest() as stop:
@@ -81,11 +81,6 @@ def main() -> None:
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
     if summary.fault:
         raise CheckFailed(summary.fault)
-
-
-def _check() -> None:
-    if os.path.exists(FLAGS.output_dir) and not os.path.isdir(FLAGS.output_dir):
-        raise InputError(f"--output_dir={FLAGS.output_dir} is a file; a folder is needed")
 
 
 def _detector(scored: bool):
@@ -128,10 +123,6 @@ def _progress(items, total):
     from tqdm import tqdm
 
     return tqdm(items, total=total, desc="detect", unit="image", file=sys.stderr)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -111,20 +111,20 @@ def main() -> None:
     from tflite_export.tflite import labels as label_files
 
     if settings.source.checkpoint is None:
-        _say(f"no --checkpoint_dir: {exporter.FRESH_WEIGHTS}")
+        app.note(f"no --checkpoint_dir: {exporter.FRESH_WEIGHTS}")
     if settings.is_int8 and not settings.calibration_files:
-        _say("no --calibration_data: calibrating on noise")
+        app.note("no --calibration_data: calibrating on noise")
     if FLAGS.nms == "regular" and FLAGS.postprocess == "tflite":
         from tflite_export.tflite.suppression import THREADS_NOTE
 
-        _say(f"--nms=regular: {THREADS_NOTE}")
+        app.note(f"--nms=regular: {THREADS_NOTE}")
     if settings.options.input_type == "int8" and settings.options.postprocess == "tflite":
         from tflite_export.export.bundle import INT8_REFUSED
 
-        _say(f"--input_type=int8: {INT8_REFUSED}")
+        app.note(f"--input_type=int8: {INT8_REFUSED}")
     report = exporter.export(settings, FLAGS.output_dir, _progress)
     if odd := label_files.misread(settings.source.labels):
-        _say(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
+        app.note(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
              f"{label_files.PLAIN}; give them {label_files.INDEXED}")
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
 
@@ -141,7 +141,7 @@ def _settings():
     input_type = FLAGS.input_type or ("float" if FLAGS.quantization == "float" else "uint8")
     _check_flags(input_type, calibration, evaluation)
     _check_data(network, evaluation)
-    _check_output(FLAGS.output_dir)
+    app.check_output_dir(FLAGS.output_dir)
 
     from tflite_export.export import convert, exporter
     from tflite_export.tflite.suppression import Suppression
@@ -197,11 +197,6 @@ def _check_data(network, evaluation: tuple[str, ...]) -> None:
         trained_network.check_categories(network.labels, records.label_map_path(evaluation))
 
 
-def _check_output(output_dir: str) -> None:
-    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-        raise InputError(f"--output_dir={output_dir} is a file; a folder is needed")
-
-
 def summary_lines(report: dict, output_dir: str) -> list[str]:
     """Formats the result of an export as lines of text."""
     lines = []
@@ -237,10 +232,6 @@ def _progress(iterable, total, what, stream=None):
     from tqdm import tqdm
 
     return tqdm(iterable, total=total, desc=what, file=stream or sys.stderr)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -97,13 +97,6 @@ def main() -> None:
     modes[FLAGS.mode]()
 
 
-def _required(name: str) -> str:
-    value = FLAGS[name].value
-    if not value:
-        raise InputError(f"--mode={FLAGS.mode} needs --{name}")
-    return value
-
-
 def _band() -> tuple[float, float] | None:
     if FLAGS.band is None:
         return None
@@ -117,7 +110,7 @@ def _band() -> tuple[float, float] | None:
 
 
 def _measure() -> None:
-    output = _required("output")
+    output = app.needed(FLAGS, "output")
     if FLAGS.device == "madds":
         raise InputError(f"--mode=measure needs --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
     if FLAGS.device in ELSEWHERE:
@@ -164,7 +157,7 @@ def _proposals(space: SearchSpace):
 
 
 def _band_required() -> tuple[float, float]:
-    _required("band")
+    app.needed(FLAGS, "band")
     return _band()
 
 
@@ -204,7 +197,7 @@ def _elsewhere(folder: str) -> None:
 
 
 def _fit() -> None:
-    output = _required("output")
+    output = app.needed(FLAGS, "output")
     if not FLAGS.samples:
         _fit_madds(output)
         return
@@ -267,7 +260,7 @@ def _refined(header: dict, output: str) -> samples.Samples:
 
 
 def _one_model() -> latency.LatencyModel:
-    paths = _required("model")
+    paths = app.needed(FLAGS, "model")
     if len(paths) != 1:
         raise InputError(f"--model is given {len(paths)} times; allowed: once")
     return latency.load(paths[0])
@@ -299,7 +292,8 @@ def _check() -> None:
 def _show() -> None:
     from mobiledets_tf.latency import show
 
-    models = [latency.load(path) for path in FLAGS.model or latency.shipped_paths() or _required("model")]
+    paths = FLAGS.model or latency.shipped_paths() or app.needed(FLAGS, "model")
+    models = [latency.load(path) for path in paths]
     if not FLAGS.architecture:
         print(show.published(models))
         return

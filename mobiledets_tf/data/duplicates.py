@@ -50,19 +50,29 @@ def groups(prints: Sequence[Fingerprint]) -> list[list[int]]:
 
     A group is a connected component, so the first and last frame of a video may differ more.
     """
-    parents = list(range(len(prints)))
+    return [members for members in components(len(prints), _pairs(prints)) if len(members) > 1]
+
+
+def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Returns the connected components of a graph, each in ascending order.
+
+    Args:
+      count: number of nodes, which are numbered from 0.
+      pairs: the edges.
+    """
+    parents = list(range(count))
 
     def root(index: int) -> int:
         while parents[index] != index:
             parents[index] = index = parents[parents[index]]
         return index
 
-    for one, other in _pairs(prints):
+    for one, other in pairs:
         parents[root(other)] = root(one)
     found = defaultdict(list)
-    for index in range(len(prints)):
+    for index in range(count):
         found[root(index)].append(index)
-    return [members for members in found.values() if len(members) > 1]
+    return list(found.values())
 
 
 def equal_files(prints: Iterable[Fingerprint]) -> dict[bytes, list[int]]:

@@ -53,20 +53,11 @@ def _together(checked: Checked) -> list[list[coco.Image]]:
     """Groups the images that have to stay on the same side; most groups have one image."""
     images = checked.dataset.images
     place = {image.id: index for index, image in enumerate(images)}
-    parents = list(range(len(images)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = index = parents[parents[index]]
-        return index
-
-    for members in _joined(checked):
-        for other in members[1:]:
-            parents[root(place[other])] = root(place[members[0]])
-    found: dict[int, list[coco.Image]] = {}
-    for index, image in enumerate(images):
-        found.setdefault(root(index), []).append(image)
-    return list(found.values())
+    pairs = (
+        (place[members[0]], place[other]) for members in _joined(checked) for other in members[1:]
+    )
+    found = duplicates.components(len(images), pairs)
+    return [[images[index] for index in members] for members in found]
 
 
 def _joined(checked: Checked) -> Iterator[list[int]]:
