@@ -36,11 +36,13 @@ class ConvOp:
 
     @property
     def kernel_params(self) -> int:
+        """Number of weights of the kernel."""
         outputs = 1 if self.depthwise else self.out_channels
         return self.kernel_size**2 * self.in_channels * outputs
 
     @property
     def trainable_params(self) -> int:
+        """Number of trainable parameters."""
         return self.kernel_params + self.out_channels * (2 if self.batch_norm else 1)
 
     @property
@@ -49,6 +51,7 @@ class ConvOp:
         return self.kernel_params + self.out_channels * (4 if self.batch_norm else 1)
 
     def madds(self, out_height: int, out_width: int) -> int:
+        """Multiply-adds."""
         return out_height * out_width * self.kernel_params
 
 
@@ -73,10 +76,12 @@ class SqueezeExciteOp:
 
     @property
     def trainable_params(self) -> int:
+        """Number of trainable parameters."""
         return 2 * self.channels * self.hidden + self.hidden + self.channels
 
     @property
     def params(self) -> int:
+        """Number of parameters."""
         return self.trainable_params
 
     def madds(self, out_height: int, out_width: int) -> int:
@@ -200,6 +205,7 @@ class PlacedOp:
 
     @property
     def madds(self) -> int:
+        """Multiply-adds."""
         return self.op.madds(*self.out_size)
 
 

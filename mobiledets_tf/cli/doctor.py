@@ -115,10 +115,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether all modules of the core can be imported."""
         return all(item.ok for item in self.imports)
 
     @property
     def verdict(self) -> str:
+        """One line that says whether the core works and which devices can be reached."""
         broken = [item.module for item in self.imports if not item.ok]
         if broken:
             return f"the core does not work: {', '.join(broken)} cannot be imported; run: {_REINSTALL}"

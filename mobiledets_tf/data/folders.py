@@ -44,6 +44,7 @@ def staging_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def is_empty_folder(path: Path) -> bool:
+    """Returns whether a path is a folder with nothing in it."""
     return path.is_dir() and not any(path.iterdir())
 
 

@@ -51,6 +51,7 @@ class Example:
 
 
 def shard_name(split: str, index: int, count: int) -> str:
+    """Returns the file name of a shard of a split."""
     return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
 
 

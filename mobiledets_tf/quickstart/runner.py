@@ -32,6 +32,7 @@ class Stage:
 
     @property
     def arguments(self) -> list[str]:
+        """The command of the stage with its flags."""
         return [sys.executable, "-m", f"mobiledets_tf.cli.{self.command}", *self.flags]
 
 

@@ -249,4 +249,5 @@ _AGENTS: dict[str, type[Agent]] = {"evolution": EvolutionAgent, "tunas": TunasAg
 
 
 def make_agent(search: Search, objective: Objective, centres: Sequence[Known]) -> Agent:
+    """Returns the agent of the search's algorithm for one device."""
     return _AGENTS[search.algorithm](search, objective, centres)

@@ -71,5 +71,6 @@ class DebiasedAverage:
         return self.biased / self.weight if self.weight else 0.0
 
     def update(self, value: float) -> None:
+        """Adds a value to the average."""
         self.biased = self.momentum * self.biased + (1 - self.momentum) * value
         self.weight = self.momentum * self.weight + (1 - self.momentum)

@@ -47,9 +47,11 @@ class Schedule:
                 )
 
     def op_warmup_probability(self, step: int) -> float:
+        """Returns the probability with which an op decision is replaced by the mix of all options."""
         return self._falling(step, self.op_warmup)
 
     def filter_warmup_probability(self, step: int) -> float:
+        """Returns the probability with which a width is replaced by the largest one."""
         return self._falling(step, self.filter_warmup)
 
     def _falling(self, step: int, share: float) -> float:
@@ -68,6 +70,7 @@ class Schedule:
         return self.controller_rate * 10 ** ((step - start) / max(1.0, self.steps - start))
 
     def weight_learning_rate(self, step: int) -> float:
+        """Returns the learning rate of the shared weights: linear warm-up, then cosine decay."""
         warmup = max(1.0, 0.05 * self.steps)
         if step < warmup:
             return self.weight_rate * (step + 1) / warmup

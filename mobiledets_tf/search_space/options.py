@@ -40,14 +40,17 @@ SKIP = LayerOption("skip", 0)
 
 
 def separable(kernels: tuple[int, ...]) -> tuple[LayerOption, ...]:
+    """Returns a depthwise-separable convolution of each kernel size."""
     return tuple(LayerOption("dwsep_no_expansion", k) for k in kernels)
 
 
 def bottlenecks(op: str, kernels: tuple[int, ...], expansions: tuple[int, ...]) -> tuple[LayerOption, ...]:
+    """Returns an inverted bottleneck, or a fused one, of each kernel size and expansion."""
     return tuple(LayerOption(op, k, e) for k in kernels for e in expansions)
 
 
 def tuckers(kernels: tuple[int, ...], ratios: tuple[float, ...]) -> tuple[LayerOption, ...]:
+    """Returns a Tucker convolution of each kernel size and each pair of ratios."""
     return tuple(
         LayerOption("tucker", k, in_ratio=i, out_ratio=o) for k in kernels for i in ratios for o in ratios
     )

@@ -59,6 +59,7 @@ class Node:
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no convolution follows."""
         return not self.children
 
     def fits(self, conv: Convolution) -> bool:

@@ -35,6 +35,7 @@ class OperatorRow:
 
     @property
     def is_mapped(self) -> bool:
+        """Whether the Edge TPU runs the operations."""
         return self.status == MAPPED
 
 

@@ -260,6 +260,7 @@ class Check:
 
     @property
     def holds(self) -> bool:
+        """Whether the mean error is at most the allowed one."""
         return self.figures.mean_abs_pct_error <= self.bound_pct
 
 

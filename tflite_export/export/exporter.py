@@ -77,6 +77,7 @@ class Settings:
 
     @property
     def is_int8(self) -> bool:
+        """Whether the file is int8, quantised during or after training."""
         return self.options.quantization != "float"
 
     @property

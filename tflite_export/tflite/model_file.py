@@ -61,10 +61,12 @@ class Tensor:
 
     @property
     def is_constant(self) -> bool:
+        """Whether the file stores the values of the tensor."""
         return self.size > 0
 
     @property
     def is_float(self) -> bool:
+        """Whether the tensor has a floating-point type."""
         return self.dtype in _FLOAT_TYPES
 
 

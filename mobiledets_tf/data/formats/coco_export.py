@@ -16,6 +16,7 @@ NAME, LOOKS_LIKE = "coco", "instances_*.json"
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return any(map(is_one, files_below(place, ".json")))
 
 
@@ -28,6 +29,7 @@ def is_one(path: Path) -> bool:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     return read_files(folder, place, [path for path in files_below(place, ".json") if is_one(path)])
 
 

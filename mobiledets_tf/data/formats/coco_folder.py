@@ -8,6 +8,7 @@ NAME, LOOKS_LIKE = "coco", "instances_*.json"
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     if place.is_file():
         return coco.is_split_file(place)
     found = (path for path in place.iterdir() if coco.is_split_file(path))
@@ -15,4 +16,5 @@ def recognises(place: Path) -> bool:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     return coco.find_splits(folder, None if place == folder else place)

@@ -23,10 +23,12 @@ _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return any(xml_files.root_tag(path) == "annotations" for path in files_below(place, ".xml"))
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     collector = Collector(NAME, place, Images(folder))
     classes: dict[str, None] = {}
     for path in files_below(place, ".xml"):

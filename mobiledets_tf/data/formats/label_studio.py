@@ -24,6 +24,7 @@ _PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return any(map(_is_one, files_below(place, ".json")))
 
 
@@ -35,6 +36,7 @@ def _is_one(path: Path) -> bool:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     collector = Collector(NAME, place, Images(folder))
     for path in files_below(place, ".json"):
         if not _is_one(path) and path != place:

@@ -20,6 +20,7 @@ NAME, LOOKS_LIKE = "labelme", "JSON files with shapes and imagePath"
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return any(map(_is_one, files_below(place, ".json")))
 
 
@@ -28,6 +29,7 @@ def _is_one(path: Path) -> bool:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     collector = Collector(NAME, place, Images(folder))
     for path in files_below(place, ".json"):
         split = split_of(path, place if place.is_dir() else None) or TRAIN

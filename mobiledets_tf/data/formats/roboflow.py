@@ -14,8 +14,10 @@ def _files(place: Path) -> list[Path]:
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return bool(_files(place))
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     return coco_export.read_files(folder, place, _files(place))

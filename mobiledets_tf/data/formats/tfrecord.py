@@ -25,6 +25,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return bool(_files(place))
 
 
@@ -50,6 +51,7 @@ class Pictures:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     by_split: dict[str, list[Path]] = defaultdict(list)
     for path in _files(place):
         by_split[split_of(path, place if place.is_dir() else None) or TRAIN].append(path)

@@ -27,10 +27,12 @@ _LISTS = ("train", "val", "test")
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     return any(xml_files.root_tag(path) == "annotation" for path in files_below(place, ".xml"))
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     collector = Collector(NAME, place, Images(folder))
     lists = _lists(place)
     for path in files_below(place, ".xml"):

@@ -33,6 +33,7 @@ _ROUNDING = 1e-4
 
 
 def recognises(place: Path) -> bool:
+    """Returns whether a file or folder holds annotations of this format."""
     if not place.is_dir():
         return False
     return _yaml(place) is not None or bool(_name_files(place)) and _has_label_files(place)
@@ -45,6 +46,7 @@ def _has_label_files(place: Path) -> bool:
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
+    """Reads the splits of a file or folder; `folder` is the one with the images."""
     names, settings = _names(place if _has_names(place) else folder)
     images = Images(folder)
     collector = Collector(NAME, place, images)
