@@ -21,7 +21,7 @@ FLOORS = (
     ("detection", "devices"),
     ("search", "detector"),
     ("export",),
-    ("quickstart",),
+    ("quickstart", "doctor"),
     ("cli",),
 )  # fmt: skip
 

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from mobiledets_tf.cli import doctor
+from mobiledets_tf import doctor
+from mobiledets_tf.cli import doctor as command
 
 
 def test_report_of_this_machine(capsys):
-    assert doctor.run(["mobiledets-doctor", "--format=json"]) == 0
+    assert command.run(["mobiledets-doctor", "--format=json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] and report["verdict"].startswith("the core works")
     assert {"tensorflow", "tf_keras"} <= {item["package"] for item in report["versions"]}
@@ -25,7 +26,7 @@ def test_report_of_this_machine(capsys):
 def test_a_core_that_fails_is_exit_1(monkeypatch, capsys):
     broken = [doctor.Import("object_detection", False, "ImportError: no such thing")]
     monkeypatch.setattr(doctor, "_import_core", lambda: ([], broken))
-    assert doctor.run(["mobiledets-doctor"]) == 1
+    assert command.run(["mobiledets-doctor"]) == 1
     text = capsys.readouterr().out
     assert "--  object_detection: ImportError: no such thing" in text
     assert "the core does not work: object_detection cannot be imported; run: make setup" in text
@@ -43,7 +44,7 @@ def test_pins():
 
 def test_text_gives_each_fix():
     report = doctor.Report("3.11", [], [], [], [doctor.Device("gpu", False, "none", "do this")])
-    assert "fix: do this" in doctor._as_text(report)
+    assert "fix: do this" in doctor.as_text(report)
     assert dataclasses.replace(report, devices=[]).verdict == "the core works; devices reached: none"
 
 
