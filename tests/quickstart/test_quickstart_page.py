@@ -14,9 +14,8 @@ from PIL import Image
 
 from mobiledets_tf import architecture
 from mobiledets_tf.architecture import drawing
-from mobiledets_tf.cli import quickstart
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.quickstart import quickstart_page
+from mobiledets_tf.quickstart import pipeline, quickstart_page
 
 HOSTILE = "<script>alert('x')</script>&\"né"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -147,12 +146,11 @@ def test_a_browser_shows_it(work, tmp_path, width):
     assert pixels.shape[1] == width and pixels.std() > 10
 
 
-def test_the_quickstart_ends_with_its_figures_and_the_page(work, capsys):
+def test_the_quickstart_ends_with_its_figures_and_the_page(work):
     (work / "summary.json").unlink()
     (work / "export" / "detector.tflite").write_bytes(b"1234")
-    assert quickstart._summary(work, 5) == 0
-    shown = capsys.readouterr().out
+    shown = pipeline.summarise(work, 5)
     summary = json.loads((work / "summary.json").read_text())
     assert (summary["file_bytes"], summary["host_ms"], summary["int8_AP50"]) == (4, 4.56, 0.79)
-    assert str(work / "index.html") in shown and "0.790" in shown
+    assert shown["page"] == str(work / "index.html") and shown["int8_AP50"] == 0.79
     assert "4.6 ms" in _Reader((work / "index.html").read_text(encoding="utf-8")).text
