@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 import object_detection_configs
-from mobiledets_tf import architecture, files
+from mobiledets_tf import architecture
 from mobiledets_tf.cli import app, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
 
@@ -114,79 +114,24 @@ def _evaluate() -> None:
 
 
 def _train() -> None:
-    from mobiledets_tf.detection import best, evaluate, model_dir, train, training_config
-    from mobiledets_tf.interrupts import StopRequest
-    from mobiledets_tf.replicas import Replicas
-    from mobiledets_tf.weights import imported_weights
+    from mobiledets_tf.detection import training_run
 
     strategy = strategy_flags.strategy(FLAGS)
-    workers = Replicas(strategy)
-    config, label_map = training_config.train_config(_job())
-    workers.check_batch(config.train_config.batch_size)
-    _warn_of_mirrors(config, label_map)
-    initial = _initial(config, label_map)
-    if FLAGS.preset:
-        from google.protobuf import text_format
-
-        print(text_format.MessageToString(config), flush=True)
-    # Every worker writes these files: writing the same content twice is harmless, whereas a worker that
-    # relied on the chief's files could read them too early.
-    model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
-    if initial is not None and workers.is_chief:
-        files.write_artefact(Path(FLAGS.model_dir) / imported_weights.ACCOUNT, initial.to_dict())
-    with StopRequest() as stop:
-        watch = None
-        if FLAGS.mode == "train_and_eval":
-            # A chief must not abandon its evaluation while other workers wait for it.
-            end = (lambda: _end_if(stop)) if workers.alone else (lambda: None)
-            watch = best.Watch(FLAGS.model_dir, FLAGS.early_stop, end)
-        options = train.Options(FLAGS.seed, initial, FLAGS.max_damaged_records, FLAGS.cache, watch)
-        step = train.train(FLAGS.model_dir, options, strategy, stop)
-    print(f"trained to step {step}: {FLAGS.model_dir}")
-    if watch is None or not workers.is_chief:
-        return
-    for row in evaluate.read_metrics(FLAGS.model_dir):
+    options = training_run.Options(
+        FLAGS.seed, FLAGS.mode == "train_and_eval", FLAGS.early_stop, FLAGS.cache
+    )
+    result = training_run.run(_job(), options, strategy, None if FLAGS.init_from is None else _initial_path)
+    print(f"trained to step {result.step}: {FLAGS.model_dir}")
+    for row in result.metrics:
         print(_ROW.format(**row))
-    if watch.last is not None:
-        print("\n".join(watch.last.table()))
-    for prefix in best.find(FLAGS.model_dir):
-        print(f"best by AP: {prefix}")
+    if result.table:
+        print("\n".join(result.table))
+    if result.best is not None:
+        print(f"best by AP: {result.best}")
 
 
-def _warn_of_mirrors(config, label_map: str) -> None:
-    from mobiledets_tf.data import classes, records
-    from mobiledets_tf.detection import pipeline_config
-
-    names = records.read_label_map(label_map).values()
-    found = classes.told_by_side(names) if pipeline_config.mirrors(config) else []
-    if found:
-        what = classes.mirror_warning(found, len(names))
-        print(f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
-              file=sys.stderr)  # fmt: skip
-
-
-def _end_if(stop) -> None:
-    """Interrupts an evaluation if a stop was requested; the training has been saved before it."""
-    if stop.requested:
-        raise KeyboardInterrupt
-
-
-def _initial(config, label_map: str):
-    """Returns the weights of --init_from, fitted to the network of a config.
-
-    Returns None without the flag, or if the training resumes from a checkpoint of its own.
-    """
-    if FLAGS.init_from is None:
-        return None
-    from mobiledets_tf.detection import initial_weights
-    from mobiledets_tf.weights import checkpoints
-
-    if checkpoints.kept(FLAGS.model_dir):
-        return None  # The training resumes from its own checkpoint.
-    path = weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
-    account = initial_weights.read(path, config, label_map, FLAGS.seed)
-    print("\n".join(account.summary()), flush=True)
-    return account
+def _initial_path() -> str:
+    return weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
 
 
 def _check_flags() -> None:
