@@ -126,7 +126,8 @@ def test_figures_of_published_networks():
     ids=lambda path: path.name,
 )  # fmt: skip
 def test_links_lead_somewhere(path):
-    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         target, _, anchor = link.partition("#")
         if target.startswith("https:"):
             continue
