@@ -2,9 +2,9 @@
 
 Every module of this project imports `tf` and `keras` from here. This module selects legacy
 Keras (Keras 2, package `tf_keras`), which the Object Detection API and the model
-optimisation toolkit require, turns oneDNN's kernels on where TensorFlow has them, and restores what the Object Detection API of 2022 no longer
-finds in today's packages. Each repair is applied only if a check shows that it is needed;
-it changes modules in memory, never installed files.
+optimisation toolkit require, turns oneDNN's kernels on, and restores what the Object Detection
+API of 2022 no longer finds in today's packages. Each repair is applied only if a check shows
+that it is needed; it changes modules in memory, never installed files.
 """
 
 import ast

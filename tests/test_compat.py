@@ -59,9 +59,7 @@ def test_keras_3_is_refused_with_the_remedy():
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for x86 CPUs")
-@pytest.mark.parametrize(
-    ("variables", "enabled"), [({}, "True"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "False")], ids=["default", "off"]
-)
+@pytest.mark.parametrize(("variables", "enabled"), [({}, "True"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "False")])
 def test_onednn_is_on_unless_the_environment_turns_it_off(variables, enabled):
     ran = run(
         "import mobiledets_tf.compat; from tensorflow.python.framework import test_util;"
