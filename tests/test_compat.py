@@ -1,6 +1,7 @@
 """The gate: imports in a fresh process, repairs only where needed, a clear refusal of Keras 3."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,12 @@ print(",".join(repair.name for repair in first))
 """
 
 
-def run(code: str) -> subprocess.CompletedProcess:
+def run(code: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent.parent,
-        env=environment,
+        env=environment | variables,
         capture_output=True,
         text=True,
         timeout=300,
@@ -55,6 +56,17 @@ def test_keras_3_is_refused_with_the_remedy():
     assert ran.returncode == 1
     assert ran.stderr.strip().splitlines()[-1].startswith("ImportError: TensorFlow was imported with Keras 3")
     assert "TF_USE_LEGACY_KERAS=1" in ran.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for x86 CPUs")
+@pytest.mark.parametrize(("variables", "enabled"), [({}, "True"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "False")])
+def test_onednn_is_on_unless_the_environment_turns_it_off(variables, enabled):
+    ran = run(
+        "import mobiledets_tf.compat; from tensorflow.python.framework import test_util;"
+        "print(test_util.IsMklEnabled())",
+        **variables,
+    )
+    assert ran.stdout.strip() == enabled, ran.stderr
 
 
 def test_a_repair_is_applied_only_where_needed():

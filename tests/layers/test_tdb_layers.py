@@ -74,6 +74,28 @@ def _difference(a, b) -> float:
     return float(np.abs(np.asarray(a) - np.asarray(b)).max())
 
 
+def test_gradients_equal_those_in_float64(case):
+    # oneDNN has no kernels for float64, so TensorFlow's own compute the gradients to compare with.
+    gradients = {}
+    inputs, weights = _inputs().numpy(), None
+    for dtype in ("float32", "float64"):
+        layer = _make(case, dtype=dtype)
+        x = tf.constant(inputs, dtype)
+        layer(x)
+        if weights is None:
+            _randomise(layer.weights)
+            weights = layer.get_weights()
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            # A plain mean would have no gradient behind a normalisation.
+            loss = tf.reduce_mean(y * tf.cast(tf.reshape(tf.range(tf.size(y)), y.shape) % 7 - 3, dtype))
+        gradients[dtype] = tape.gradient(loss, [x, *layer.trainable_weights])
+    for single, double in zip(*gradients.values(), strict=True):
+        assert _difference(single, double) < 1e-5 * max(np.abs(double).max(), 1e-3)
+
+
 def test_every_spec_has_its_layer_in_the_battery():
     assert set(layers.registry.LAYERS) == set(specs.LAYER_SPECS.values())
     assert set(layers.registry.LAYERS.values()) == {CASES[name][0] for name in TDB_CASES}
