@@ -35,7 +35,7 @@ class Setting:
     batch_size: int
 
 
-SETTINGS = {"narrow": Setting(0.35, 160, 16), "full": Setting(1.0, 320, 4), "tiny": Setting(0.35, 64, 2)}
+SETTINGS = {"narrow": Setting(0.35, 160, 16), "full": Setting(1.0, 320, 4), "tiny": Setting(0.35, 96, 2)}
 
 flags.DEFINE_list("settings", ["narrow", "full"], f"Of {', '.join(SETTINGS)}.")
 flags.DEFINE_list("threads", ["1"], "Numbers of threads, which are numbers of cores as well.")
