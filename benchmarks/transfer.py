@@ -26,6 +26,7 @@ import dataclasses
 import json
 import multiprocessing
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -176,6 +177,8 @@ def last_metrics(folder: str) -> dict:
 
 def main() -> None:
     options = parse()
+    # A stopped benchmark must not leave a training behind, which would hold its folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     found = networks(options)
     arms = [arm for name in found for arm in (name, f"scratch@{name}")]
     wanted = options.arms.split(",") if options.arms else arms
