@@ -90,6 +90,21 @@ def test_sides_are_apart_and_epochs_differ(stream):
     assert _ids(stream(1, "train", seed=4).batches(0), len(first)) != first
 
 
+@pytest.mark.parametrize("images", [5, 20, 32, 60])
+def test_few_images_leave_no_side_without(images):
+    """Ids as they are: numbers from 1; numbers apart; names."""
+    wanted = max(1, min(4, images // 20))
+    names = [f"raccoon-{number}.jpg" for number in range(images)]
+    for ids in (range(1, images + 1), range(139, 139 + 7 * images, 7), names):
+        ids = np.array([str(each).encode() for each in ids], dtype=object)
+        salt, counts = data._fair_salt(ids)
+        assert sum(counts) == images and min(counts) >= wanted
+        assert data._sides(tf.constant(ids), salt).numpy().tolist().count(2) == counts[2]
+        # Where the plain hash is fair it stays: searches that were begun before go on with the same sides.
+        plain = np.bincount(data._sides(tf.constant(ids), "").numpy(), minlength=3)
+        assert (salt == "") == (plain.min() >= wanted)
+
+
 @pytest.mark.parametrize(("number", "replica", "replicas"), [(11, 0, 1), (3, 1, 2)])
 def test_what_is_recorded_is_what_would_be_read(stream, number, replica, replicas):
     """Three batches of four from the 11th on lie over the end of an epoch of some 50 images."""
