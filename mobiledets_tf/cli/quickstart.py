@@ -16,7 +16,10 @@ from tflite_export.devices import TIMING
 FLAGS = flags.FlagValues()
 
 flags.DEFINE_string("work_dir", "quickstart", "Folder for everything that is written.", flag_values=FLAGS)
-flags.DEFINE_string("data", None, "Data folder (COCO format); default: built-in sample.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data", None, "Data folder: COCO, Pascal VOC, YOLO, TFRecords of others or another format that "
+    "mobiledets-data reads; default: built-in sample.", flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum(
     "device", "madds", ["madds", *TIMING], "What the network shall be fast on: multiply-adds, or a device "
     "whose latency model is made first, of networks measured, simulated or estimated here.",
@@ -41,6 +44,8 @@ SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
 # Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
 # training continues from the weights of the best finalist.
 SEARCH_STEPS, FINALIST_STEPS = 240, 160
+# On a user's data the training takes 30 epochs, within these numbers of steps; the search at least the last.
+LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
 
 
 def main() -> int:
@@ -109,8 +114,8 @@ def _target(model: Path) -> float:
 
 def _learn(work: Path, images: int) -> list[Stage]:
     epochs = 30 * images // BATCH
-    steps = min(1200, max(200, epochs)) if FLAGS.data else SAMPLE_STEPS
-    search_steps = min(SEARCH_STEPS, max(60, epochs)) if FLAGS.data else SEARCH_STEPS
+    steps = min(MOST_STEPS, max(LEAST_STEPS, epochs)) if FLAGS.data else SAMPLE_STEPS
+    search_steps = min(SEARCH_STEPS, max(LEAST_SEARCH_STEPS, epochs)) if FLAGS.data else SEARCH_STEPS
     finalist_steps = FINALIST_STEPS * search_steps // SEARCH_STEPS
     model, records = work / "latency_model.json", f"--train_data={work / 'records'}"
     seed, batch = f"--seed={FLAGS.seed}", f"--batch_size={BATCH}"
