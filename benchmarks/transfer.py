@@ -169,9 +169,10 @@ def train(options: argparse.Namespace, training: Training, network: Path) -> dic
 
 def last_metrics(folder: str) -> dict:
     """Returns the COCO metrics and losses of the last checkpoint of a model folder."""
-    from mobiledets_tf.detection import checkpoints, evaluate, jobs
+    from mobiledets_tf.detection import evaluate, training_config
+    from mobiledets_tf.weights import checkpoints
 
-    evaluator = evaluate.Evaluator(jobs.eval_config(folder), folder)
+    evaluator = evaluate.Evaluator(training_config.eval_config(folder), folder)
     return evaluator.evaluate(checkpoints.find(folder)).metrics
 
 

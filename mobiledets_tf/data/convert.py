@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mobiledets_tf import files
-from mobiledets_tf.data import coco, folders, pictures, records
+from mobiledets_tf.data import coco, folders, image_files, records
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.errors import CheckFailed, InputError
 
@@ -165,8 +165,8 @@ def _encoded(checked: Checked, image: coco.Image) -> bytes:
         data = split.read_picture(image.file_name)
         same = seen is not None and hashlib.sha256(data).digest() == seen.checksum
         decodes = image.id not in checked.repaired if same else None
-        return pictures.as_jpeg(data, (image.width, image.height), image.as_stored, decodes)
-    except pictures.PictureError as error:  # The image was valid when it was checked.
+        return image_files.as_jpeg(data, (image.width, image.height), image.as_stored, decodes)
+    except image_files.PictureError as error:  # The image was valid when it was checked.
         raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
 
 

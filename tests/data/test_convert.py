@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobiledets_tf.cli import data as command
 from mobiledets_tf.compat import enable_object_detection, tf
-from mobiledets_tf.data import check, coco, convert, pictures, records
+from mobiledets_tf.data import check, coco, convert, image_files, records
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.version import WRITTEN_BY
@@ -251,8 +251,8 @@ def test_another_label_map_is_refused_with_the_difference(data, edit, tmp_path):
 def test_only_images_that_changed_since_the_check_are_decoded_again(data, tmp_path, monkeypatch):
     """Decoding takes longest; equal bytes were decoded by the check."""
     checked = check.check(coco.find_splits(data))
-    decoded, reads = [], pictures._model_reads
-    monkeypatch.setattr(pictures, "_model_reads", lambda jpeg: decoded.append(jpeg) or reads(jpeg))
+    decoded, reads = [], image_files._model_reads
+    monkeypatch.setattr(image_files, "_model_reads", lambda jpeg: decoded.append(jpeg) or reads(jpeg))
     convert.convert(checked, tmp_path / "same")
     assert not decoded
     image = checked[0].dataset.images[0]
