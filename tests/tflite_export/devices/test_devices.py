@@ -84,7 +84,7 @@ def test_the_list_of_operations_is_the_tables(shared):
 
 
 def test_each_row_of_the_table_has_a_source_and_is_documented_with_it():
-    page = (Path(__file__).parents[2] / "docs" / "edgetpu_operations.md").read_text()
+    page = (Path(edgetpu_ops.__file__).parents[2] / "docs" / "edgetpu_operations.md").read_text()
     assert edgetpu_ops.COMPILER in page
     for letter, text in edgetpu_ops.SOURCES.items():
         assert f"- **{letter}**: {text}." in page
