@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -63,8 +64,8 @@ class Batch:
 class Split:
     """A training set split into three sides by the hash of image ids; see `SIDES`.
 
-    In a set of a few dozen images the hash may leave a side with next to none. The ids are then hashed
-    together with the first number that gives each side at least half of its share.
+    In a set of a few dozen images the hash may leave a side empty. The ids are then hashed together with the
+    first number that gives each side at least half of its share.
 
     Args:
       files: paths of TFRecord shards.
@@ -123,16 +124,22 @@ def _sides(source_ids: tf.Tensor, salt: str) -> tf.Tensor:
 
 
 def _fair_salt(source_ids: np.ndarray) -> tuple[str, list[int]]:
-    """Returns what ids are hashed with, '' if possible, and the number of images of each side."""
-    wanted = max(1, min(_LEAST_IN_BATCH, len(source_ids) // (2 * BUCKETS)))
-    plain: list[int] = []
-    for number in range(_SALTS):
-        salt = f"+{number}" if number else ""
-        counts = np.bincount(_sides(tf.constant(source_ids), salt).numpy(), minlength=len(SIDES)).tolist()
+    """Returns what ids are hashed with, '' unless that leaves a side empty, and the images of each side."""
+    images = len(source_ids)
+    wanted = min(_LEAST_IN_BATCH, math.ceil(images / (2 * BUCKETS)))
+    plain = _counts(source_ids, "")
+    if min(plain) > 0:
+        return "", plain
+    for number in range(_SALTS if images else 0):
+        counts = _counts(source_ids, salt := f"+{number}")
         if min(counts) >= wanted:
             return salt, counts
-        plain = plain or counts
     return "", plain
+
+
+def _counts(source_ids: np.ndarray, salt: str) -> list[int]:
+    sides = _sides(tf.constant(source_ids, tf.string), salt).numpy()
+    return np.bincount(sides, minlength=len(SIDES)).tolist()
 
 
 class Stream:
