@@ -20,9 +20,10 @@ again. Prints one JSON object.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from commands import run
 
 BAND, RATE = 0.03, 0.15
 
@@ -43,12 +44,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scratch_learning_rate", type=float, default=0.1)
     parser.add_argument("--depth_multiplier", type=float, default=1.0, help="of every network; for trials")
     return parser.parse_args()
-
-
-def run(name: str, *arguments: str) -> None:
-    line = [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-    print(" ".join(line[2:]), file=sys.stderr, flush=True)
-    subprocess.run(line, check=True, stdout=sys.stderr)
 
 
 def networks(options: argparse.Namespace) -> dict[str, Path]:

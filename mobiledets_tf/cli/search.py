@@ -126,7 +126,8 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_bool(
-    "measure_finalists", True, "Measure the finalists on the models' devices, where they can be reached.",
+    "measure_finalists", True, "Measure the final population on the models' devices, where they can be "
+    "reached, and take the finalists inside the latency band by these times.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("checkpoint_every", 50, "Steps between saved states.", 1, flag_values=FLAGS)
@@ -278,12 +279,12 @@ def _times(model, networks: list) -> list | None:
         rows = list(
             tqdm(
                 measured_beside_predicted(model, networks), total=len(networks), unit="network",
-                desc=f"finalists on {model.title}",
+                desc=f"final population on {model.title}",
             )
         )  # fmt: skip
     except InputError as error:
         # The result of the search does not depend on it, so an unreachable device is reported, not fatal.
-        print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
+        print(f"final population not measured on {model.title}: {error}", file=sys.stderr)
         return None
     return [row.get("measured", row.get("failed")) for row in rows]
 
