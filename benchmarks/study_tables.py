@@ -52,12 +52,8 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        more = "more" if self.figure["mean"] >= 0 else "less"
         claim = "expects more" if self.expected else "does not expect more"
-        return (
-            f"{self.subject} {more} AP by {shown(self.figure, absolute=True)}, {self.figure['n']} pairs; "
-            f"the claim {claim}."
-        )
+        return f"{self.subject} AP {shown(self.figure, '+.3f')}, {self.figure['n']} pairs; the claim {claim}."
 
 
 class Figures:
@@ -133,15 +129,14 @@ class Figures:
         return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def shown(figure: dict[str, Any] | None, absolute: bool = False) -> str:
-    """Returns a mean with its interval as text; `absolute` leaves out the sign of the mean."""
+def shown(figure: dict[str, Any] | None, form: str = ".3f") -> str:
+    """Returns a mean with its interval as text, each number in a format."""
     if figure is None:
         return "-"
-    value = abs(figure["mean"]) if absolute else figure["mean"]
     if figure["interval"] is None:
-        return f"{value:.3f} (one value)"
+        return f"{figure['mean']:{form}} (one value)"
     low, high = figure["interval"]
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{figure['mean']:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def networks(figures: Figures) -> Table:
@@ -192,7 +187,7 @@ def gains(figures: Figures) -> tuple[Table, list[Finding]]:
                 pooled = intervals.mean(means)
                 rows.append((data, figures.titled(cost), space, "all", "", shown(pooled),
                              f"{len(means)} targets and searches"))  # fmt: skip
-                subject = f"{data}, {figures.titled(cost)}: networks of `{space}` had, against `{FEWEST}`,"
+                subject = f"{data}, {figures.titled(cost)}: networks of `{space}` against `{FEWEST}`:"
                 findings.append(Finding(subject, pooled, cost not in ("madds", "host_cpu")))
     table = Table(
         f"AP of spaces with full convolutions minus AP of `{FEWEST}`, at equal targets",
@@ -225,8 +220,8 @@ def transfer(figures: Figures) -> tuple[Table, list[Finding]]:
                 rows.append((data, *both, f"{ratio:.2f}", shown(pooled), compared))
                 if pooled:
                     subject = (
-                        f"{data}: on {figures.titled(ours)}, networks found for it had, against those "
-                        f"found for {theirs} and not faster,"
+                        f"{data}, {figures.titled(ours)}: networks found for it against those found for "
+                        f"{theirs} that are not faster on it:"
                     )
                     findings.append(Finding(subject, pooled, True))
     table = Table(

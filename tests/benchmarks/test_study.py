@@ -218,7 +218,7 @@ def test_gains_are_paired_and_have_their_interval(units, finished):
     assert rows["drawn", "hexagon (simulated)", "ibn_fused", "all"][5] == f"0.054 [{low:.3f}, {high:.3f}]"
     (finding,) = [f for f in findings if f.subject.startswith("drawn, hexagon") and "tucker" in f.subject]
     assert finding.is_decided and finding.expected and finding.figure["mean"] == pytest.approx(0.10875)
-    assert finding.sentence.count("more AP by 0.109 [") == 1 and finding.sentence.endswith("expects more.")
+    assert ": AP +0.109 [+0.093, +0.125], 2 pairs; the claim expects more." in finding.sentence
     others = [f for f in findings if "hexagon" not in f.subject]
     assert others and all(f.figure["mean"] == 0 and not f.is_decided and not f.expected for f in others)
 
