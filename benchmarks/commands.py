@@ -18,5 +18,6 @@ def call(*arguments: str) -> float:
     """Runs this Python with arguments as `run` does."""
     print(" ".join(arguments), file=sys.stderr, flush=True)
     start = time.monotonic()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=sys.stderr)
+    # Inheritable locks of the caller stay locked until the command has ended, even if the caller is killed.
+    subprocess.run([sys.executable, *arguments], check=True, stdout=sys.stderr, close_fds=False)
     return time.monotonic() - start

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -187,7 +188,10 @@ class Results:
 
     @contextlib.contextmanager
     def lock(self, unit: str) -> Iterator[bool]:
-        """Locks a unit; yields False if another process runs it. A lock ends with its process."""
+        """Locks a unit; yields False if another process runs it.
+
+        The lock ends with its process and the commands that this has started: they may outlive it.
+        """
         path = self.work_dir / "locks" / f"{unit.replace('/', '__')}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab") as file:
@@ -196,6 +200,7 @@ class Results:
             except BlockingIOError:
                 yield False
                 return
+            os.set_inheritable(file.fileno(), True)
             yield True
 
 

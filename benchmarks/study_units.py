@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,21 +30,18 @@ class Runner:
         """Runs a unit.
 
         Returns:
-          Its result. If the commands cannot do what is asked (exit code 2), it is `failed`, a reason: running
-          them again would not change it.
+          Its result. It is `failed`, a reason, if running it again would not change that.
 
         Raises:
-          subprocess.CalledProcessError: a command failed otherwise or was stopped.
+          subprocess.CalledProcessError: a command failed or was stopped.
+          InputError: a file of another unit cannot be read.
         """
-        try:
-            return getattr(self, f"_{unit.kind}")(unit.settings, self._results.folder(unit.id))
-        except subprocess.CalledProcessError as error:
-            if error.returncode != 2:
-                raise
-            return {"failed": "the command refused its input: " + shlex.join(error.cmd[1:])}
+        return getattr(self, f"_{unit.kind}")(unit.settings, self._results.folder(unit.id))
 
     def _data(self, about: dict[str, Any], folder: Path) -> dict[str, Any]:
         scale, images = self._scale, about["source"]
+        # The commands refuse a folder that a killed one left half full; data takes a minute to make again.
+        shutil.rmtree(folder, ignore_errors=True)
         if not images:
             images = folder / "images"
             run(
@@ -80,11 +78,14 @@ class Runner:
         scale, cost = self._scale, about["cost"]
         reference = self._results.read(f"time/published-edgetpu/{cost}")["result"]["cost"]
         model = self._results.read(f"model/{cost}-{about['space']}")["result"]["model"]
+        target = about["target"] * reference
+        if reason := _out_of_reach(model, target):
+            return {"failed": reason}
         # A time that is measured while other units run says nothing; the networks are timed at the end.
         quiet = ("--nomeasure_finalists",) if cost in QUIET else ()
         taken = run(
             "search", *self._shape(about["space"]), f"--train_data={self._records('drawn')}",
-            f"--latency_model={model}", f"--latency_target={about['target'] * reference}",
+            f"--latency_model={model}", f"--latency_target={target}",
             f"--latency_band={BAND}",
             f"--model_dir={folder}", f"--batch_size={scale.batch_size}", f"--steps={scale.steps}",
             f"--finalists={scale.finalists}", f"--finalist_steps={scale.finalist_steps}",
@@ -126,7 +127,9 @@ class Runner:
             sys.executable, str(_HERE / "study.py"), f"--scale={self._scale_name}", "--measure",
             about["cost"], network,
         ]  # fmt: skip
-        measured = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
+        measured = subprocess.run(
+            line, check=True, stdout=subprocess.PIPE, text=True, close_fds=False
+        ).stdout  # fmt: skip
         return json.loads(measured.splitlines()[-1])
 
     def _shape(self, space: str) -> tuple[str, ...]:
@@ -143,6 +146,20 @@ class Runner:
         """Returns the architecture file of a network; None if its search found none."""
         maker = f"published/{name}" if name.startswith("published-") else f"search/{name}"
         return self._results.read(maker)["result"].get("architecture")
+
+
+def _out_of_reach(model: str, target: float) -> str | None:
+    """Returns why no network of a latency model's space costs nearly `target`; None if one does."""
+    from mobiledets_tf import latency
+    from mobiledets_tf.errors import InputError
+    from mobiledets_tf.search.band import Band
+
+    loaded = latency.load(model)
+    try:
+        Band(loaded, target, BAND)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def measure(cost: str, network: str, scale: Scale) -> dict[str, Any]:

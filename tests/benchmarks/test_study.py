@@ -177,25 +177,58 @@ def test_a_failure_holds_up_only_what_needs_it(study_plan, units, tmp_path):
 def test_a_search_without_a_network_is_finished_and_said(study_plan, tmp_path, monkeypatch):
     import study_units
 
+    from mobiledets_tf import latency, search_space
+
     results, scale = study_plan.Results(tmp_path), study_plan.SCALES["small"]
-    runner = study_units.Runner(results, scale, "small")
-    lines = []
+    space = search_space.get_space("ibn", depth_multiplier=scale.depth_multiplier)
+    latency.save(latency.madds_model(space, scale.image_size, 10), tmp_path / "model.json")
+    runner, lines = study_units.Runner(results, scale, "small"), []
 
-    def refused(*arguments):
+    def stopped(*arguments):
         lines.append(arguments)
-        raise subprocess.CalledProcessError(2, ["python", "-m", "mobiledets_tf.cli.search"])
+        raise subprocess.CalledProcessError(130, ["search"])
 
-    monkeypatch.setattr(study_units, "run", refused)
+    monkeypatch.setattr(study_units, "run", stopped)
     units = study_plan.plan(scale, ("madds",), ("ibn",), {})
     planted, first = Planted(tmp_path), ("published", "model", "time/published", "data")
+    monkeypatch.setattr(planted, "_model", lambda **_: {"model": str(tmp_path / "model.json")})
     assert study_plan.work(units, results, planted.run, first) == {}
-    (search, *_) = [unit for unit in units if unit.kind == "search"]
+    (search, other) = [unit for unit in units if unit.kind == "search"]
+    # A planted `edgetpu` costs 12 multiply-adds.
     result = runner.run(search)
-    assert "refused" in result["failed"]
-    assert "--latency_target=9.0" in lines[0] and f"--latency_band={study_plan.BAND}" in lines[0]
+    assert "no network of space 'ibn' costs 9 madds" in result["failed"] and not lines
     results.write(search, result)
     (train, *_) = [unit for unit in units if unit.kind == "train" and search.id in unit.needs]
-    assert runner.run(train) == {"failed": "there is no such network"} and len(lines) == 1
+    assert runner.run(train) == {"failed": "there is no such network"}
+
+    (reference,) = [unit for unit in units if unit.id == "time/published-edgetpu/madds"]
+    results.write(reference, {"cost": 6e7})
+    with pytest.raises(subprocess.CalledProcessError):
+        runner.run(other)
+    assert "--latency_target=60000000.0" in lines[0] and f"--latency_band={study_plan.BAND}" in lines[0]
+
+
+def test_a_lock_outlives_a_killed_study_with_its_command(study_plan, tmp_path):
+    """The command that a killed study leaves behind still writes into the unit's folder."""
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import commands, study_plan, os\n"
+        "with study_plan.Results(sys.argv[2]).lock('search/a'):\n"
+        "    line = 'import sys, time; print(1, file=sys.stderr, flush=True); sys.stdin.read()'\n"
+        "    commands.call('-c', line)\n"
+    )
+    line = [sys.executable, "-c", code, str(BENCHMARKS), str(tmp_path)]
+    study = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while study.stderr.readline() != "1\n":
+        assert study.poll() is None
+    study.kill()
+    study.wait()
+    results = study_plan.Results(tmp_path)
+    with results.lock("search/a") as mine:
+        assert not mine
+    study.stdin.close()
+    assert study.stderr.read() is not None  # Ends when the command has.
+    with results.lock("search/a") as mine:
+        assert mine
 
 
 @pytest.fixture
