@@ -33,14 +33,17 @@ import json
 import sys
 from typing import NoReturn
 
-from study_plan import ALONE_S, COSTS, SCALES, SHARED_S, SPACES, Results, Scale, plan, seconds, work
+import study_plan
+from study_plan import COSTS, SCALES, SPACES, Results, Scale, plan, work
 
 
 def parse() -> argparse.Namespace:
     small = SCALES["small"]
     units = (plan(small, COSTS, SPACES, data) for data in ({}, {"more": ""}))
-    hours, with_data = (seconds(found, small) / 3600 for found in units)
-    words = __doc__.format(small=hours, more=with_data - hours, alone=ALONE_S, shared=SHARED_S)
+    hours, with_data = (study_plan.seconds(found, small) / 3600 for found in units)
+    words = __doc__.format(
+        small=hours, more=with_data - hours, alone=study_plan.ALONE_S, shared=study_plan.SHARED_S
+    )  # fmt: skip
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work_dir", default="study")
     parser.add_argument("--scale", choices=SCALES, default="small")
@@ -114,4 +117,8 @@ def keep_settings(results: Results, name: str, scale: Scale) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(study_plan.INTERRUPTED)

@@ -16,6 +16,8 @@ COSTS = ("madds", "hexagon", "ethos_u", "host_cpu")
 # Costs that are measured, and wrong where other work runs at the same time.
 QUIET = ("host_cpu",)
 BAND = 0.03
+# Exit code of a command that was interrupted and has saved its state.
+INTERRUPTED = 130
 _WAIT_S = 10.0
 
 
@@ -219,6 +221,9 @@ def work(
 
     Returns:
       What kept units from being finished, by id; empty if all are.
+
+    Raises:
+      KeyboardInterrupt: a command was interrupted.
     """
     from mobiledets_tf.errors import InputError
 
@@ -237,6 +242,8 @@ def work(
                     result = run(unit)
                     results.write(unit, {"seconds": time.monotonic() - start} | result)
                 except (subprocess.CalledProcessError, InputError, OSError) as error:
+                    if getattr(error, "returncode", None) == INTERRUPTED:
+                        raise KeyboardInterrupt from error
                     failed[unit.id] = str(error)
                     print(f"{unit.id} failed: {error}", file=sys.stderr, flush=True)
             break

@@ -156,6 +156,14 @@ def test_a_study_resumes_and_runs_nothing_twice(study_plan, units, tmp_path):
     assert row["cost"] == "hexagon" and row["result"]["target"] == 7.5 and row["result"]["seconds"] >= 0
 
 
+def test_an_interrupted_command_ends_the_study(study_plan, units, tmp_path):
+    def interrupted(unit):
+        raise subprocess.CalledProcessError(130, ["search"])
+
+    with pytest.raises(KeyboardInterrupt):
+        study_plan.work(units, study_plan.Results(tmp_path), interrupted)
+
+
 def test_a_failure_holds_up_only_what_needs_it(study_plan, units, tmp_path):
     results, runner = study_plan.Results(tmp_path), Planted(tmp_path)
     broken = "search/found-hexagon-ibn-0.75-0"
