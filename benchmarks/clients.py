@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from absl import app, flags
 
-from tflite_export import footage, labels, metadata, pixels, runtime
-from tflite_export.coco_results import Truth, to_coco
-from tflite_export.file_detector import Detections, PostprocessedFile
+from tflite_export.detector import footage
+from tflite_export.detector.coco_results import Truth, to_coco
+from tflite_export.detector.file_detector import Detections, PostprocessedFile
+from tflite_export.tflite import labels, metadata, pixels, runtime
 
 _FILES = flags.DEFINE_multi_string("files", None, "Exported detectors.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of images.", required=True)

@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(folder: Path, *stages) -> None:
-    from mobiledets_tf.quickstart import run_stages
+    from mobiledets_tf.quickstart.runner import run_stages
 
     with contextlib.redirect_stdout(sys.stderr):
         code = run_stages(folder, stages, [], _quietly)
@@ -56,7 +56,7 @@ def shape(options: argparse.Namespace) -> tuple[str, ...]:
 
 def latency_model(folder: Path, device: str, options: argparse.Namespace) -> list:
     """Returns the stages that make `latency_model.json`."""
-    from mobiledets_tf.quickstart import Stage
+    from mobiledets_tf.quickstart.runner import Stage
 
     samples, model = folder / "latency.jsonl", folder / "latency_model.json"
     measure = (
@@ -86,7 +86,7 @@ def target(costs, multiplier: float) -> float:
 def search(work: Path, names: list[str], records: Path, options: argparse.Namespace):
     """Returns the stage that searches with the latency models of all devices."""
     from mobiledets_tf import latency
-    from mobiledets_tf.quickstart import Stage
+    from mobiledets_tf.quickstart.runner import Stage
 
     models = [work / name / "latency_model.json" for name in names]
     flags = [f"--latency_model={path}" for path in models]
@@ -98,7 +98,7 @@ def search(work: Path, names: list[str], records: Path, options: argparse.Namesp
 
 def train(folder: Path, network: Path, records: Path, options: argparse.Namespace):
     """Returns the stage that trains a network alone, in the subfolder `train` of a folder."""
-    from mobiledets_tf.quickstart import Stage
+    from mobiledets_tf.quickstart.runner import Stage
 
     flags = (
         f"--architecture={network}", f"--train_data={records}", f"--model_dir={folder / 'train'}",
@@ -113,7 +113,7 @@ def main() -> None:
     options = parse()
     from mobiledets_tf import architecture
     from mobiledets_tf.files import read_json
-    from mobiledets_tf.quickstart import Stage
+    from mobiledets_tf.quickstart.runner import Stage
     from tflite_export import devices
     from tflite_export.graphs import Settings, network_graph
 

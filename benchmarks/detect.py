@@ -17,8 +17,9 @@ import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite_export import flatbuffer, footage, pixels, suppression
-from tflite_export.detector import Detector
+from tflite_export.detector import footage
+from tflite_export.detector.detector import Detector
+from tflite_export.tflite import flatbuffer, pixels, suppression
 
 _MODEL = flags.DEFINE_string("model", None, "A .tflite detector.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of images.", required=True)

@@ -21,8 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def plain(settings, detector) -> float:
     """Returns the seconds of a TFLiteConverter call as in TensorFlow's guide."""
     from mobiledets_tf.compat import tf
-    from tflite_export import quantize
-    from tflite_export.native_output import held_back
+    from mobiledets_tf.native_output import held_back
+    from tflite_export.export import quantize
 
     calibration = quantize.from_records(
         list(settings.calibration_files), settings.source.image_size, settings.calibration_images, 0
@@ -40,10 +40,10 @@ def plain(settings, detector) -> float:
 
 def verified(settings, folder: Path) -> float:
     """Returns the seconds of an export with all its checks."""
-    from tflite_export import export
+    from tflite_export.export import exporter
 
     start = time.perf_counter()
-    export.export(settings, folder)
+    exporter.export(settings, folder)
     return time.perf_counter() - start
 
 
@@ -76,8 +76,8 @@ def main() -> None:
     flags = parser.parse_args()
     from mobiledets_tf import compat  # noqa: F401  (legacy Keras, before TensorFlow loads)
     from mobiledets_tf.cli import data
-    from mobiledets_tf.detection import checkpoints
-    from tflite_export import export, source
+    from mobiledets_tf.weights import checkpoints, trained_network
+    from tflite_export.export import exporter
 
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
         sample, records = Path(folder) / "sample", Path(folder) / "records"
@@ -85,12 +85,12 @@ def main() -> None:
         data.run(["data", "--mode=sample", f"--output_dir={sample}", *counts])
         data.run(["data", "--mode=convert", f"--images={sample}", f"--output_dir={records}"])
         train, val = (tuple(map(str, sorted(records.glob(f"{split}-*")))) for split in ("train", "val"))
-        network = source.resolve(flags.architecture, None, None, flags.image_size, None, train)
-        detector = export.load_detector(network)
+        network = trained_network.resolve(flags.architecture, None, None, flags.image_size, None, train)
+        detector = trained_network.load_detector(network)
         weights = {weight.name: weight for weight in detector.weights}
         path = checkpoints.save(weights, Path(folder) / "train", 1)
-        network = source.resolve(flags.architecture, path, None, flags.image_size, None, train)
-        settings = export.Settings(
+        network = trained_network.resolve(flags.architecture, path, None, flags.image_size, None, train)
+        settings = exporter.Settings(
             network, calibration_files=train, eval_files=val, calibration_images=flags.calibration_images,
         )  # fmt: skip
         pairs = []

@@ -48,7 +48,7 @@ def prepare(folder: Path) -> list[str]:
 
 def last_step(folder: Path) -> int:
     """Returns the step of the latest checkpoint, or 0 if there is none."""
-    from mobiledets_tf.detection import checkpoints
+    from mobiledets_tf.weights import checkpoints
 
     kept = checkpoints.kept(folder)
     return checkpoints.step(kept[-1]) if kept else 0

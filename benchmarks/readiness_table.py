@@ -36,7 +36,8 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
     """Converts one network and runs every check on the file."""
     from mobiledets_tf.models import build_detector, postprocess
     from mobiledets_tf.models.quantized import quantize_detector
-    from tflite_export import convert, inspect, quantize, report, simulated
+    from tflite_export.export import convert, export_report, quantization_aware, quantize
+    from tflite_export.tflite import model_file
 
     network = architecture(name)
     detector = build_detector(network, num_classes, image_size, class_bias=-30.0)
@@ -44,7 +45,7 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
     start = time.perf_counter()
     if quantization == "qat":
         quantized = quantize_detector(detector)
-        simulated.observe_ranges(quantized, calibration)
+        quantization_aware.observe_ranges(quantized, calibration)
         detector = quantized.network
     options = convert.Options(quantization)
     content = convert.convert(detector, postprocess.anchors(network, image_size), options, calibration)
@@ -52,8 +53,8 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder:
         path = Path(folder) / "detector.tflite"
         path.write_bytes(content)
-        model = inspect.read(path)
-        verdicts = report.readiness(model, path)
+        model = model_file.read(path)
+        verdicts = export_report.readiness(model, path)
     for verdict in verdicts.values():
         verdict["findings"] = [f"{f['op']} in {f['block']}: {f['reason']}" for f in verdict["findings"]]
     return {

@@ -208,9 +208,10 @@ class Seed:
 
 def evaluate(folder: Path, records: str) -> None:
     """Writes the COCO metrics of the last checkpoint of a training."""
-    from mobiledets_tf.detection import checkpoints, evaluate, jobs
+    from mobiledets_tf.detection import evaluate, training_config
+    from mobiledets_tf.weights import checkpoints
 
-    config = jobs.eval_config(folder, records)
+    config = training_config.eval_config(folder, records)
     found = evaluate.Evaluator(config, folder).evaluate(checkpoints.find(folder))
     (folder / "final_metrics.json").write_text(json.dumps(found.metrics))
 

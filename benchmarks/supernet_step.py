@@ -70,7 +70,7 @@ def _supernet_step(space, execution: str):
 
 def _batch():
     from mobiledets_tf.compat import tf
-    from mobiledets_tf.search.data import MAX_BOXES, Batch, Labels
+    from mobiledets_tf.search.input_pipeline import MAX_BOXES, Batch, Labels
 
     size, count = FLAGS.image_size, FLAGS.batch_size
     images = tf.random.stateless_uniform([count, size, size, 3], [0, 1], -1.0, 1.0)

@@ -52,15 +52,15 @@ def _sample(folder: Path) -> str:
 
 
 def _config():
-    from mobiledets_tf.detection import jobs, pipeline_config
+    from mobiledets_tf.detection import pipeline_config, training_config
 
     overrides = pipeline_config.Overrides(
         architecture="edgetpu", image_size=(FLAGS.image_size, FLAGS.image_size), random_crop=True,
         batch_size=FLAGS.batch_size,
     )  # fmt: skip
     # Nothing is written to the folder.
-    job = jobs.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
-    return jobs.train_config(job)[0]
+    job = training_config.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
+    return training_config.train_config(job)[0]
 
 
 def _batches(config, model):

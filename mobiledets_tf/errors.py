@@ -32,3 +32,13 @@ def unknown_name(what: str, given: str, allowed: Iterable[str]) -> InputError:
     allowed = [name for name in allowed if name]
     names = ", ".join(allowed) or "none"
     return InputError(f"unknown {what} {given!r}{nearest(given, allowed)}; allowed: {names}")
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the error's class if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def missing_extra(extra: str, package: str) -> InputError:
+    """Returns the error for a missing optional dependency, with the command that installs it."""
+    return InputError(f"{package} is not installed; run: pip install 'mobiledets-tf[{extra}]'")

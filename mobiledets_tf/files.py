@@ -60,6 +60,25 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | os.PathLike, what: str = "file", encoding: str = "utf-8") -> str:
+    """Reads a text file.
+
+    Args:
+      path: path of the file.
+      what: kind of file, for error messages.
+      encoding: `utf-8`, or `utf-8-sig` for files that may begin with a byte order mark.
+
+    Raises:
+      InputError: the file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except OSError as error:
+        raise InputError(f"cannot read {what} {str(path)!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {str(path)!r}: not UTF-8 text: {error.reason}") from error
+
+
 def read_json(path: str | os.PathLike, what: str = "file") -> Any:
     """Reads a JSON file.
 
@@ -70,12 +89,7 @@ def read_json(path: str | os.PathLike, what: str = "file") -> Any:
     Raises:
       InputError: the file is missing, unreadable, not UTF-8 or not JSON.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {what} {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what} {str(path)!r} is not UTF-8 text: {error.reason}") from error
+    text = read_text(path, what)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -39,11 +39,12 @@ compiled figures are called so.
 
 def main() -> None:
     """Measures the latency of a file and prints it to stdout."""
-    from tflite_export import devices, inspect
+    from tflite_export import devices
+    from tflite_export.tflite import model_file
 
-    model = inspect.read(FLAGS.model)
+    model = model_file.read(FLAGS.model)
     if FLAGS.device != "coral":
-        inspect.refuse_compiled(model, FLAGS.model, "--device=coral measures one for the Edge TPU; "
+        model_file.refuse_compiled(model, FLAGS.model, "--device=coral measures one for the Edge TPU; "
                                 "for others give the file it was made from")  # fmt: skip
     device = devices.load(FLAGS.device)
     variant = FLAGS.variant or device.DEFAULT_VARIANT
@@ -77,7 +78,7 @@ def _blocks(device, variant: str) -> dict[str, float]:
 def _warn_of_threads() -> None:
     from pathlib import Path
 
-    from tflite_export import flatbuffer, suppression
+    from tflite_export.tflite import flatbuffer, suppression
 
     settings = suppression.of_file(flatbuffer.unpack(Path(FLAGS.model).read_bytes()))
     if settings is not None and settings.nms == "regular":

@@ -7,12 +7,11 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import InputError, unknown_name
+from mobiledets_tf.errors import InputError
 from tflite_export.devices import COMPILING
 
 FLAGS = flags.FlagValues()
 _SHOWN = 20
-_EMULATED_IMAGES = 4
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
 flags.DEFINE_enum("target", "edgetpu", COMPILING, "The accelerator.", flag_values=FLAGS)
@@ -44,65 +43,15 @@ Exit code 0 when the file is ready, 1 when it is not.
 
 def main() -> int:
     """Prints the verdict and returns the exit code: 0 if the file is ready, otherwise 1."""
-    from tflite_export import devices, inspect
+    eval_files = _eval_files()
+    from tflite_export.export import readiness
 
-    images = _eval_files()
-    device = devices.load(FLAGS.target)
-    variant = _variant(device)
-    model = inspect.read(FLAGS.model)
-    inspect.refuse_compiled(model, FLAGS.model, "give the file it was made from")
     output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
-    path = FLAGS.model if FLAGS.labels is None else _labelled(output_dir)
-    # Compile even if the check found faults: the compiler may still map a part of the file.
-    compilation = device.compile_model(path, output_dir, *variant)
-    ready, findings = devices.judged(device.check(model), compilation)
-    verdict = {
-        "model": path,
-        "target": FLAGS.target,
-        "ready": ready,
-        "findings": [finding.to_dict() for finding in findings],
-        "operations": model.histogram(),
-    }
-    if FLAGS.target == "edgetpu":
-        verdict |= {"parameters": device.parameters(model), "coverage": device.coverage(model)}
-    verdict["compiler"] = compilation.to_dict()
-    if images:
-        verdict["emulation"] = _emulation(device, model, images)
+    verdict = readiness.judge(
+        FLAGS.model, FLAGS.target, output_dir, FLAGS.variant, FLAGS.labels, eval_files
+    )
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
     return 0 if verdict["ready"] else 1
-
-
-def _labelled(output_dir: str) -> str:
-    """Writes a copy of the detector with labels and metadata, and returns its path."""
-    from pathlib import Path
-
-    from mobiledets_tf import files
-    from mobiledets_tf.version import __version__
-    from tflite_export import flatbuffer, labels, metadata, suppression
-
-    data = Path(FLAGS.model).read_bytes()
-    unpacked = flatbuffer.unpack(data)
-    settings = suppression.of_file(unpacked)
-    if settings is None:
-        raise InputError(f"--labels with model {FLAGS.model!r}, which has no TFLite_Detection_PostProcess")
-    names = labels.read(FLAGS.labels, suppression.options_of(unpacked)["num_classes"])
-    stem = Path(FLAGS.model).stem
-    data = metadata.add(data, names, stem, settings.score_threshold, __version__)
-    path = Path(output_dir) / f"{stem}_labels.tflite"
-    with files.atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-    print(f"labels and metadata: {path}", file=sys.stderr)
-    return str(path)
-
-
-def _variant(device) -> tuple[str, ...]:
-    if FLAGS.variant is None:
-        return ()
-    if not device.COMPILE_VARIANTS:
-        raise InputError(f"--variant={FLAGS.variant} with --target={FLAGS.target}, which has none")
-    if FLAGS.variant not in device.COMPILE_VARIANTS:
-        raise unknown_name(f"variant of {FLAGS.target}", FLAGS.variant, device.COMPILE_VARIANTS)
-    return (FLAGS.variant,)
 
 
 def _eval_files() -> list[str]:
@@ -113,21 +62,6 @@ def _eval_files() -> list[str]:
     from mobiledets_tf.data import records
 
     return records.resolve(FLAGS.eval_data, "val")
-
-
-def _emulation(device, model, files: list[str]) -> dict:
-    """Returns the largest difference of the emulated chip from LiteRT, or why it cannot be measured."""
-    from tflite_export import quantize
-    from tflite_export.layout import INPUT
-
-    shape = model.inputs[0].shape if model.inputs else ()
-    if len(shape) != 4:
-        return {"reason": f"the input is of shape {shape}; allowed: one image"}
-    samples = quantize.from_records(files, shape[1:3], _EMULATED_IMAGES, seed=0).samples()
-    try:
-        return device.emulation_difference(FLAGS.model, (sample[INPUT] for sample in samples))
-    except (InputError, RuntimeError) as error:
-        return {"reason": " ".join(str(error).split())[:300]}
 
 
 def as_text(verdict: dict) -> str:
@@ -183,7 +117,7 @@ def _compiler_lines(result: dict) -> list[str]:
 
 
 def _block_lines(layers: list[dict]) -> list[str]:
-    from tflite_export.report import block_cycles
+    from tflite_export.export.export_report import block_cycles
 
     return [f"    {name:<18} {count:12,} cycles" for name, count in block_cycles(layers).items()]
 

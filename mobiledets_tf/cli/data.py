@@ -112,7 +112,7 @@ def _augmented(checked, side: int) -> list:
     """Returns samples of one split, augmented by the steps of --augmentation."""
     import numpy as np
 
-    from mobiledets_tf.data import check_page, classes, pictures
+    from mobiledets_tf.data import check_page, classes, image_files
     from mobiledets_tf.detection import augmentation
 
     names = [category.name for category in checked.dataset.categories]
@@ -121,7 +121,7 @@ def _augmented(checked, side: int) -> list:
     by_image, images, boxes = checked.dataset.by_image(), [], []
     for image in check_page.chosen(checked)[:_SAMPLES]:
         data, size = checked.split.read_picture(image.file_name), (image.width, image.height)
-        images.append(np.asarray(pictures.decode(data, size, image.as_stored).convert("RGB")))
+        images.append(np.asarray(image_files.decode(data, size, image.as_stored).convert("RGB")))
         corners = [(y, x, y + h, x + w) for x, y, w, h in (box.bbox for box in by_image[image.id])]
         boxes.append(np.reshape(corners, (-1, 4)) / ([image.height, image.width] * 2))
     return augmentation.samples(images, boxes, FLAGS.augmentation, side, FLAGS.seed)
@@ -151,7 +151,7 @@ def _divided(checked: list) -> list:
 
     A single split is divided if --val_share is given or if it is the only one of a data folder.
     """
-    from mobiledets_tf.data import divide
+    from mobiledets_tf.data import train_val_split
 
     share = FLAGS.val_share
     if share is not None and len(checked) != 1:
@@ -159,7 +159,7 @@ def _divided(checked: list) -> list:
     named = FLAGS.annotations is not None and checked[0].split.content is None
     if share is None and (len(checked) != 1 or named):
         return checked
-    parts = divide.divide(checked[0], divide.DEFAULT_SHARE if share is None else share)
+    parts = train_val_split.divide(checked[0], train_val_split.DEFAULT_SHARE if share is None else share)
     sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
     print(f"one split is given: made {sizes} images of it")
     return parts

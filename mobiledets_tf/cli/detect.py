@@ -57,8 +57,8 @@ are given. A camera runs until Ctrl-C.
 
 def main() -> None:
     """Runs the detector, writes its results and prints a summary."""
-    from tflite_export import detect, footage
-    from tflite_export.coco_results import Truth
+    from tflite_export.detector import detect, footage
+    from tflite_export.detector.coco_results import Truth
 
     _check()
     truth = None if FLAGS.annotations is None else Truth.load(FLAGS.annotations)
@@ -95,8 +95,8 @@ def _detector(scored: bool):
       scored: whether AP is measured. If so, the detector keeps all detections that the evaluation needs,
         rather than those above --score_threshold.
     """
-    from tflite_export.detector import Detector
-    from tflite_export.suppression import Suppression
+    from tflite_export.detector.detector import Detector
+    from tflite_export.tflite.suppression import Suppression
 
     measured = Suppression()
     threshold = measured.score_threshold if scored else FLAGS.score_threshold

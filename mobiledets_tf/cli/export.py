@@ -7,7 +7,7 @@ from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
-from tflite_export.suppression import NMS, SHIPPED
+from tflite_export.tflite.suppression import NMS, SHIPPED
 
 FLAGS = flags.FlagValues()
 
@@ -107,22 +107,22 @@ operations, host latency, readiness for accelerators.
 def main() -> None:
     """Exports a detector and prints the result in a few lines."""
     settings = _settings()
-    from tflite_export import export
-    from tflite_export import labels as label_files
+    from tflite_export.export import exporter
+    from tflite_export.tflite import labels as label_files
 
     if settings.source.checkpoint is None:
-        _say(f"no --checkpoint_dir: {export.FRESH_WEIGHTS}")
+        _say(f"no --checkpoint_dir: {exporter.FRESH_WEIGHTS}")
     if settings.is_int8 and not settings.calibration_files:
         _say("no --calibration_data: calibrating on noise")
     if FLAGS.nms == "regular" and FLAGS.postprocess == "tflite":
-        from tflite_export.suppression import THREADS_NOTE
+        from tflite_export.tflite.suppression import THREADS_NOTE
 
         _say(f"--nms=regular: {THREADS_NOTE}")
     if settings.options.input_type == "int8" and settings.options.postprocess == "tflite":
-        from tflite_export.bundle import INT8_REFUSED
+        from tflite_export.export.bundle import INT8_REFUSED
 
         _say(f"--input_type=int8: {INT8_REFUSED}")
-    report = export.export(settings, FLAGS.output_dir, _progress)
+    report = exporter.export(settings, FLAGS.output_dir, _progress)
     if odd := label_files.misread(settings.source.labels):
         _say(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
              f"{label_files.PLAIN}; give them {label_files.INDEXED}")
@@ -131,10 +131,10 @@ def main() -> None:
 
 def _settings():
     """Returns the settings of the export; everything that needs no TensorFlow is checked first."""
-    from tflite_export import source
+    from mobiledets_tf.weights import trained_network
 
     calibration, evaluation = _files("calibration_data", "train"), _files("eval_data", "val")
-    network = source.resolve(
+    network = trained_network.resolve(
         FLAGS.architecture, FLAGS.checkpoint_dir, FLAGS.num_classes, FLAGS.image_size, FLAGS.depth_multiplier,
         evaluation or calibration,
     )  # fmt: skip
@@ -143,13 +143,13 @@ def _settings():
     _check_data(network, evaluation)
     _check_output(FLAGS.output_dir)
 
-    from tflite_export import convert, export
-    from tflite_export.suppression import Suppression
+    from tflite_export.export import convert, exporter
+    from tflite_export.tflite.suppression import Suppression
 
     # A file without post-processing is evaluated with regular suppression, as in training.
     nms = FLAGS.nms if FLAGS.postprocess == "tflite" else "regular"
     suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=nms)
-    return export.Settings(
+    return exporter.Settings(
         source=network,
         options=convert.Options(
             FLAGS.quantization, input_type, FLAGS.postprocess, suppression, FLAGS.per_tensor
@@ -191,10 +191,10 @@ def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tupl
 
 def _check_data(network, evaluation: tuple[str, ...]) -> None:
     from mobiledets_tf.data import records
-    from tflite_export import source
+    from mobiledets_tf.weights import trained_network
 
     if evaluation:
-        source.check_categories(network.labels, records.label_map_path(evaluation))
+        trained_network.check_categories(network.labels, records.label_map_path(evaluation))
 
 
 def _check_output(output_dir: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -55,16 +56,14 @@ Writes a checkpoint, its network and import.json, the account of every tensor.
 
 def main() -> None:
     """Imports the weights, writes the folder and prints an account of what was imported."""
-    _check_flags()
+    wanted = _wanted()
     # TensorFlow is needed from here on.
-    from mobiledets_tf.data import folders
-    from mobiledets_tf.detection import imported
-    from mobiledets_tf.weights import fitting
+    from mobiledets_tf.weights import importing
 
-    account, target = _read()
-    account = fitting.fit(account, target, _images(target.image_size))
-    with folders.new_folder(FLAGS.output_dir) as staging:
-        imported.write(account, staging)
+    path = weight_flags.local(FLAGS.weights, FLAGS.weights_cache)
+    account = importing.import_weights(
+        path, FLAGS.output_dir, importing.Wanted(**wanted), FLAGS.calibration_data
+    )
     if FLAGS.format == "json":
         print(json.dumps(account.to_dict(), indent=1))
         return
@@ -72,82 +71,14 @@ def main() -> None:
     print(f"{FLAGS.output_dir}: {account.target.architecture.name}, {account.target.num_classes} classes")
 
 
-def _read():
-    """Returns the imported weights and the requested detector."""
-    from mobiledets_tf.detection import initial_weights
-    from tflite_export import foreign_weights
-
-    path = weight_flags.local(FLAGS.weights, FLAGS.weights_cache)
-    size = None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size)
-    if initial_weights.is_own(path):
-        theirs = initial_weights.described(path, size)
-        if theirs is None:
-            raise InputError(f"--weights={path}: no architecture.json and settings.json beside it")
-        target = _asked(theirs)
-        return foreign_weights.read_for(path, target), target
-    network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
-    account = _read_foreign(path, network, size)
-    return account, _asked(account.target)
-
-
-def _read_foreign(path: str, network, size: tuple[int, int] | None):
-    """Reads weights that are not of this project.
-
-    The weights are read as those of `network`. If that fails, they are read as those of a published
-    network, from which they can be remapped.
-
-    Args:
-      path: path of the weights.
-      network: the requested network, or None for a published one.
-      size: (height, width) in pixels, or None for the default.
-
-    Raises:
-      InputError: the weights fit neither; the message is about the requested network.
-    """
-    from tflite_export import foreign_weights
-
-    try:
-        return foreign_weights.read(path, network, FLAGS.num_classes, size, FLAGS.depth_multiplier)
-    except InputError as error:
-        if network is None:
-            raise
-        first = error
-    try:
-        return foreign_weights.read(path, None, None, size, FLAGS.depth_multiplier)
-    except InputError:
-        raise first from None
-
-
-def _asked(theirs):
-    """Returns the requested detector; properties that no flag sets are those of the weights."""
-    import dataclasses
-
-    network = architecture.load(FLAGS.architecture) if FLAGS.architecture else None
-    asked = {
-        "architecture": network,
+def _wanted() -> dict[str, Any]:
+    """Checks the flags without TensorFlow; returns the attributes of `importing.Wanted`."""
+    wanted = {
+        "architecture": None if FLAGS.architecture is None else architecture.load(FLAGS.architecture),
         "num_classes": FLAGS.num_classes,
-        "image_size": FLAGS.image_size and architecture.image_hw(FLAGS.image_size),
-        # The widths of a searched network are final.
-        "depth_multiplier": 1.0 if network and network.origin else None,
+        "image_size": None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size),
+        "depth_multiplier": FLAGS.depth_multiplier,
     }
-    return dataclasses.replace(theirs, **{name: value for name, value in asked.items() if value})
-
-
-def _images(image_size: tuple[int, int]) -> list | None:
-    """Returns batches of the images of --calibration_data, or None without the flag."""
-    if FLAGS.calibration_data is None:
-        return None
-    from mobiledets_tf.data import records
-    from tflite_export import images
-
-    return images.batches(records.resolve(FLAGS.calibration_data, "train"), image_size)
-
-
-def _check_flags() -> None:
-    if FLAGS.architecture is not None:
-        architecture.load(FLAGS.architecture)
-    if FLAGS.image_size is not None:
-        architecture.image_hw(FLAGS.image_size)
     if not 0 < FLAGS.depth_multiplier <= 100:
         raise InputError(f"--depth_multiplier={FLAGS.depth_multiplier}: allowed are above 0, at most 100")
     weight_flags.check("weights", FLAGS.weights)
@@ -155,6 +86,7 @@ def _check_flags() -> None:
         from mobiledets_tf.data import records
 
         records.resolve(FLAGS.calibration_data, "train")
+    return wanted
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -7,10 +7,10 @@ from pathlib import Path
 from absl import flags
 
 from mobiledets_tf import architecture, latency
-from mobiledets_tf.cli import app
+from mobiledets_tf.cli import app, space_flags
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
-from mobiledets_tf.search_space import SPACES, SearchSpace, encode, get_space
+from mobiledets_tf.search_space import SearchSpace, encode
 from tflite_export.devices import RUNNING, TIMING
 
 FLAGS = flags.FlagValues()
@@ -26,9 +26,7 @@ flags.DEFINE_string(
     "variant", None, "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv "
     "and adb.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_enum("search_space", "ibn_fused_tucker", SPACES, "measure, fit: space.", flag_values=FLAGS)
-flags.DEFINE_list("kernel_sizes", ["3", "5"], "measure, fit: of the space.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "measure, fit, show: scales all widths.", flag_values=FLAGS)
+space_flags.define(FLAGS)
 flags.DEFINE_string(
     "output", None, "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
     "picture (.png) beside it. show: a picture (.png).", flag_values=FLAGS,
@@ -106,14 +104,6 @@ def _required(name: str) -> str:
     return value
 
 
-def _space() -> SearchSpace:
-    try:
-        kernels = tuple(int(size) for size in FLAGS.kernel_sizes)
-    except ValueError as error:
-        raise InputError(f"--kernel_sizes={','.join(FLAGS.kernel_sizes)}: allowed are 3, 5 or 3,5") from error
-    return get_space(FLAGS.search_space, kernels, FLAGS.depth_multiplier)
-
-
 def _band() -> tuple[float, float] | None:
     if FLAGS.band is None:
         return None
@@ -135,7 +125,7 @@ def _measure() -> None:
         return
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
     target = _target()
     header = target.header(FLAGS.seed or 0, _sampling_text())
@@ -152,7 +142,8 @@ def _measure() -> None:
 
 
 def _target():
-    from tflite_export import devices, measuring
+    from tflite_export import devices
+    from tflite_export.devices import measuring
     from tflite_export.graphs import Settings
 
     module = devices.load(FLAGS.device)
@@ -160,7 +151,7 @@ def _target():
     size = architecture.image_hw(FLAGS.image_size)
     settings = Settings(size, FLAGS.num_classes, FLAGS.head)
     variant = module.DEFAULT_VARIANT if FLAGS.variant is None else FLAGS.variant
-    return measuring.Target(FLAGS.device, variant, _space(), settings, options)
+    return measuring.Target(FLAGS.device, variant, space_flags.space(FLAGS), settings, options)
 
 
 def _proposals(space: SearchSpace):
@@ -187,7 +178,7 @@ def _sampling_text() -> str:
 def _elsewhere(folder: str) -> None:
     from tqdm import tqdm
 
-    from tflite_export import phone
+    from tflite_export.devices import measuring, phone
     from tflite_export.graphs import Settings
 
     if FLAGS.results:
@@ -198,14 +189,11 @@ def _elsewhere(folder: str) -> None:
         if not results and (strange := phone.logs_not_understood(folder)):
             print(f"logs not understood: {len(strange)} ({strange[0]})", file=sys.stderr)
         return
-    space, count = _space(), FLAGS.networks or 200
+    space, count = space_flags.space(FLAGS), FLAGS.networks or 200
     settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)
-    header = {
-        "device": FLAGS.device, "variant": FLAGS.variant or "", "kind": "measured", "versions": {},
-        "search_space": space.options() | {"hash": space.hash}, "image_size": list(settings.image_size),
-        "num_classes": settings.num_classes, "head": settings.head, "seed": FLAGS.seed or 0,
-        "sampling": _sampling_text(), "measured_with": {"runs": FLAGS.runs, "threads": FLAGS.threads},
-    }  # fmt: skip
+    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads))
+    target = measuring.Target(FLAGS.device, FLAGS.variant or "", space, settings, options)
+    header = measuring.make_header(target, "measured", {}, FLAGS.seed or 0, _sampling_text())
     networks = _proposals(space)
     phone.write(
         folder, header, space, settings, (next(networks) for _ in range(count)), FLAGS.device == "adb",
@@ -220,21 +208,18 @@ def _fit() -> None:
     if not FLAGS.samples:
         _fit_madds(output)
         return
-    from mobiledets_tf.latency import fit, report
+    from mobiledets_tf.latency import fit, fit_report
 
-    headers, counts, decisions, times, failed = _read_samples()
-    space = samples.space_of(headers[0])
+    measured = _read_samples()
+    header, space = measured[0].header, samples.space_of(measured[0].header)
     if FLAGS.refine:
-        header, more, their_times, their_failed = _refined(headers[0], space, output)
-        headers, failed = [*headers, header], failed + their_failed
-        counts.append(len(their_times) + their_failed)
-        decisions, times = samples.joined([(decisions, times), (more, their_times)])
-    fitted = fit.fit(headers[0], space, decisions, times, _band())
+        measured.append(_refined(header, output))
+    fitted = fit.fit(header, space, *samples.joined(measured), _band())
     command = shlex.join(["mobiledets-latency", *_arguments()])
-    model = report.described(fitted, headers, counts, failed, command)
+    model = fit_report.described(fitted, measured, command)
     latency.save(model, output)
-    report.draw(model, fitted, Path(output).with_suffix(".png"))
-    print(report.as_text(model, fitted))
+    fit_report.draw(model, fitted, Path(output).with_suffix(".png"))
+    print(fit_report.as_text(model, fitted))
 
 
 def _arguments() -> list[str]:
@@ -252,58 +237,33 @@ def _values(name: str) -> list[str]:
 def _fit_madds(output: str) -> None:
     if FLAGS.device != "madds":
         raise InputError(f"--mode=fit --device={FLAGS.device} needs --samples, what --mode=measure wrote")
-    model = latency.madds_model(_space(), FLAGS.image_size, FLAGS.num_classes)
+    model = latency.madds_model(space_flags.space(FLAGS), FLAGS.image_size, FLAGS.num_classes)
     latency.save(model, output)
     count = model.coefficients.size
     print(f"{output}: device {model.device}, space {model.space.name}, {count} coefficients")
 
 
-def _read_samples():
-    """Reads all files of --samples.
-
-    Returns:
-      The header and the number of networks of each file, the merged decisions, int32 [networks, decisions],
-      the times in ms, float64 [networks], and the number of networks that failed, over all files.
-    """
-    headers, counts, parts, failed = [], [], [], 0
-    for path in FLAGS.samples:
-        space = samples.space_of(samples.read(path)[0])
-        header, decisions, times = samples.table(space, path)
-        samples.require_same(headers, header, path)
-        headers.append(header)
-        parts.append((decisions, times))
-        rows = samples.read(path)[1]
-        counts.append(len(rows))
-        failed += sum("error" in row for row in rows)
-    given = {"device": FLAGS.device, "search_space": FLAGS.search_space}
-    for name, value in given.items():
-        theirs = headers[0]["search_space"]["name"] if name == "search_space" else headers[0][name]
-        if FLAGS[name].present and theirs != value:
-            raise InputError(f"--{name}={value}: samples {FLAGS.samples[0]!r} are of {theirs!r}")
-    return headers, counts, *samples.joined(parts), failed
+def _read_samples() -> list[samples.Samples]:
+    """Reads all files of samples, and checks them against the flags that were given."""
+    found = samples.load_all(FLAGS.samples)
+    header = found[0].header
+    theirs = {"device": header["device"], "search_space": header["search_space"]["name"]}
+    for name, value in theirs.items():
+        if FLAGS[name].present and FLAGS[name].value != value:
+            raise InputError(f"--{name}={FLAGS[name].value}: samples {FLAGS.samples[0]!r} are of {value!r}")
+    return found
 
 
-def _refined(header: dict, space: SearchSpace, output: str):
-    """Measures the networks of --refine into the file MODEL_refined.jsonl beside the model.
-
-    Returns:
-      The header of the file, the decisions, int32 [networks, decisions], the times in ms, float64
-      [networks], and the number of networks that failed.
-    """
+def _refined(header: dict, output: str) -> samples.Samples:
+    """Measures the networks of a search's report, into a file of samples beside the output."""
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
-    networks = samples.given(FLAGS.refine, space)
     path = Path(output).with_name(f"{Path(output).stem}_refined.jsonl")
-    target = measuring.Target.of_header(header, space)
-    ours = target.header(0, f"given by {Path(FLAGS.refine).name}")
-    with measuring.Process(target, FLAGS.timeout_s) as measure:
-        samples.collect(path, ours, iter(networks), len(networks), measure, tqdm)
-    header, decisions, times = samples.table(space, path)
-    failed = sum("error" in row for row in samples.read(path)[1])
-    print(f"{path}: {len(times)} of {len(networks)} networks of {FLAGS.refine} measured")
-    return header, decisions, times, failed
+    found, count = measuring.refine(header, FLAGS.refine, path, FLAGS.timeout_s, tqdm)
+    print(f"{path}: {len(found.times)} of {count} networks of {FLAGS.refine} measured")
+    return found
 
 
 def _one_model() -> latency.LatencyModel:
@@ -319,7 +279,7 @@ def _check() -> None:
         return
     from tqdm import tqdm
 
-    from tflite_export import measuring
+    from tflite_export.devices import measuring
 
     model = _one_model()
     # The default seed differs from that of --mode=measure, so that the networks are fresh.
@@ -339,13 +299,14 @@ def _check_samples() -> None:
     from mobiledets_tf.latency import held_out
 
     model = _one_model()
-    headers, _, decisions, times, _ = _read_samples()
-    model.require_space(samples.space_of(headers[0]))
+    measured = _read_samples()
+    header, (decisions, times) = measured[0].header, samples.joined(measured)
+    model.require_space(samples.space_of(header))
     ours = {"device": model.device, "variant": model.variant, "kind": model.kind, "head": model.head,
             "image_size": list(model.image_size), "num_classes": model.num_classes}  # fmt: skip
     for name, value in ours.items():
-        if headers[0][name] != value:
-            raise InputError(f"samples have {name} {headers[0][name]!r}; the model has {value!r}")
+        if header[name] != value:
+            raise InputError(f"samples have {name} {header[name]!r}; the model has {value!r}")
     found = held_out.figures(model.predict(decisions), times, _band())
     if not found.n:
         raise InputError(f"no network of the samples takes {found.band[0]:g} to {found.band[1]:g} ms")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from absl import flags
 
-from mobiledets_tf import architecture, page, quickstart
+from mobiledets_tf import architecture
 from mobiledets_tf.architecture import drawing
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_artefact
-from mobiledets_tf.quickstart import Stage
+from mobiledets_tf.quickstart import quickstart_page, runner
+from mobiledets_tf.quickstart.runner import Stage
 from tflite_export.devices import TIMING
 
 FLAGS = flags.FlagValues()
@@ -49,18 +50,18 @@ def main() -> int:
     data = Path(FLAGS.data) if FLAGS.data else work / "data"
     if FLAGS.data and not data.is_dir():
         raise InputError(f"--data={FLAGS.data}: no such folder")
-    inputs = quickstart.signature(data) if FLAGS.data else []
+    inputs = runner.signature(data) if FLAGS.data else []
     stages = _prepare(work, data)
-    code = quickstart.run_stages(work, stages, inputs)
+    code = runner.run_stages(work, stages, inputs)
     if code:
         return code
     classes, images = _counts(work / "records")
     stages += _latency(work, classes)
-    code = quickstart.run_stages(work, stages, inputs)
+    code = runner.run_stages(work, stages, inputs)
     if code:
         return code
     stages += _learn(work, images)
-    return quickstart.run_stages(work, stages, inputs) or _summary(work, classes)
+    return runner.run_stages(work, stages, inputs) or _summary(work, classes)
 
 
 def _prepare(work: Path, data: Path) -> list[Stage]:
@@ -162,7 +163,7 @@ def _summary(work: Path, classes: int) -> int:
     }
     write_artefact(work / "summary.json", summary)
     drawing.draw([network], work / "architecture.png", IMAGE_SIZE, classes)
-    summary["page"] = str(page.write(work))
+    summary["page"] = str(quickstart_page.write(work))
     for name, value in summary.items():
         print(f"{name:<14} {_text(value)}")
     return 0

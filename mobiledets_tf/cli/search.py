@@ -4,14 +4,12 @@ import sys
 
 from absl import flags
 
-from mobiledets_tf.cli import app, strategy_flags, weight_flags
+from mobiledets_tf.cli import app, space_flags, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search_space import SPACES
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_enum("search_space", "ibn_fused_tucker", SPACES, "Which blocks are offered.", flag_values=FLAGS)
-flags.DEFINE_list("kernel_sizes", ["3", "5"], "Of the space; 3 alone is the DSP variant.", flag_values=FLAGS)
+space_flags.define(FLAGS)
 flags.DEFINE_string("train_data", None, "Converted folder, or a pattern of TFRecords.", flag_values=FLAGS)
 flags.DEFINE_multi_string(
     "latency_model", None, "Model of mobiledets-latency, for the space; once for each device.",
@@ -79,7 +77,6 @@ flags.DEFINE_enum(
 flags.DEFINE_float("finalist_learning_rate", 0.1, "Of these trainings.", 0, flag_values=FLAGS)
 flags.DEFINE_integer("steps", None, "Search steps (480, 50000).", 1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
-flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 16, "Training images of a replica and step.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "rl_batch_multiplier", None, "Images of one batch that quality is taken on, in training batches (2, 4).",
@@ -156,137 +153,69 @@ Several devices in one run, each with its own controller, best network and Paret
 """
 
 
+# Flags that are settings of a search under the same name.
+_SETTINGS = (
+    "train_data", "model_dir", "algorithm", "region", "published", "mutation_rate", "population", "children",
+    "rounds", "extraction", "finalists", "finalist_steps", "finalist_start", "batch_size",
+    "rl_batch_multiplier", "entropy_weight", "path_dropout", "quality_images", "judge_images",
+    "weight_update", "execution", "seed", "checkpoint_every",
+)  # fmt: skip
+
+
 def main() -> None:
     """Checks the flags, then runs the search."""
     from mobiledets_tf.search import presets
 
     _check_flags()
-    chosen = {
-        name: value if FLAGS[name].value is None else FLAGS[name].value
-        for name, value in presets.get_preset(FLAGS.preset).items()
-    }
+    values = {name: FLAGS[name].value for name in FLAGS}
+    preset = presets.get_preset(FLAGS.preset)
+    values |= {name: value for name, value in preset.items() if values[name] is None}
     models = _latency_models()
+    # TensorFlow is loaded from here on.
     from mobiledets_tf.compat import tf
-    from mobiledets_tf.search import loop, schedule, settings
+    from mobiledets_tf.search import loop
+    from tflite_export.devices import measuring
 
-    initial = _initial(models[0])
-    search = settings.Search(
-        train_data=FLAGS.train_data,
-        model_dir=FLAGS.model_dir,
-        objectives=tuple(
-            settings.Objective(model, target, chosen["reward"], FLAGS.beta, FLAGS.latency_band)
-            for model, target in zip(models, FLAGS.latency_target, strict=True)
-        ),
-        schedule=schedule.Schedule(
-            steps=chosen["steps"],
-            op_warmup=chosen["op_warmup_fraction"],
-            filter_warmup=chosen["filter_warmup_fraction"],
-            rl_delay=chosen["rl_delay_fraction"],
-            controller_rate=chosen["controller_learning_rate"],
-            weight_rate=FLAGS.learning_rate,
-        ),
-        steered_by=FLAGS.steer_by,
-        algorithm=chosen["algorithm"],
-        region=chosen["region"],
-        published=chosen["published"],
-        candidates=(*_candidates(), *_seed_network(initial)),
-        mutation_rate=FLAGS.mutation_rate,
-        population=FLAGS.population,
-        children=FLAGS.children,
-        rounds=FLAGS.rounds,
-        extraction=chosen["extraction"],
-        finalists=FLAGS.finalists,
-        finalist_steps=chosen["finalist_steps"],
-        finalist_start=FLAGS.finalist_start,
-        finalist_rate=FLAGS.finalist_learning_rate,
-        batch_size=FLAGS.batch_size,
-        rl_batch_multiplier=chosen["rl_batch_multiplier"],
-        entropy_weight=FLAGS.entropy_weight,
-        path_dropout=FLAGS.path_dropout,
-        quality_images=chosen["quality_images"],
-        judge_images=FLAGS.judge_images,
-        metric=chosen["quality"],
-        weight_update=FLAGS.weight_update,
-        execution=FLAGS.execution,
-        seed=FLAGS.seed,
-        checkpoint_every=FLAGS.checkpoint_every,
-        initial=initial,
-    )
+    search = _settings(values, models)
     if presets.changes(FLAGS.preset):
         print(f"preset {FLAGS.preset}: {presets.changes(FLAGS.preset)}", flush=True)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_flags.strategy(FLAGS)
-    found = loop.run(search, strategy, _times if FLAGS.measure_finalists else None)
+    found = loop.run(search, strategy, measuring.finalist_times if FLAGS.measure_finalists else None)
     print(f"searched to step {search.schedule.steps}: {FLAGS.model_dir}")
     for model, target in zip(models, FLAGS.latency_target, strict=True):
         cost = model.predict_one(found.origin.decisions)
         print(f"{model.device}: cost {cost:,.6g} {model.unit} ({model.kind}), target {target:,.6g}")
 
 
-def _candidates() -> tuple:
-    """Returns the networks of --candidates, named after their files."""
-    import dataclasses
-    from pathlib import Path
+def _settings(values: dict, models: list):
+    """Returns the settings of the search, from the values of all flags and the latency models."""
+    from mobiledets_tf.search import known, schedule, seeding, settings
 
-    from mobiledets_tf import architecture
-
-    return tuple(
-        dataclasses.replace(architecture.load(path), name=Path(path).stem) for path in FLAGS.candidates
+    initial = None
+    if FLAGS.init_from is not None:
+        initial = seeding.read(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), models[0])
+    return settings.Search(
+        **{name: values[name] for name in _SETTINGS},
+        objectives=tuple(
+            settings.Objective(model, target, values["reward"], FLAGS.beta, FLAGS.latency_band)
+            for model, target in zip(models, FLAGS.latency_target, strict=True)
+        ),
+        schedule=schedule.Schedule(
+            steps=values["steps"],
+            op_warmup=values["op_warmup_fraction"],
+            filter_warmup=values["filter_warmup_fraction"],
+            rl_delay=values["rl_delay_fraction"],
+            controller_rate=values["controller_learning_rate"],
+            weight_rate=FLAGS.learning_rate,
+        ),
+        steered_by=FLAGS.steer_by,
+        candidates=(*known.candidates(FLAGS.candidates), *seeding.candidates(initial)),
+        finalist_rate=FLAGS.finalist_learning_rate,
+        metric=values["quality"],
+        initial=initial,
     )
-
-
-def _initial(model):
-    """Returns the weights of --init_from with the network they belong to, or None without the flag."""
-    if FLAGS.init_from is None:
-        return None
-    from mobiledets_tf import architecture
-    from mobiledets_tf.detection.imported import Target
-    from tflite_export import foreign_weights
-
-    network, multiplier = architecture.load("edgetpu"), model.space.depth_multiplier
-    like = Target(network, model.num_classes, model.image_size, multiplier)
-    return foreign_weights.read_for(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), like)
-
-
-def _seed_network(initial) -> tuple:
-    """Returns the network of --init_from, with its final widths, as a tuple of at most one candidate."""
-    import dataclasses
-
-    from mobiledets_tf.search import seeding
-
-    if initial is None:
-        return ()
-    scaled = initial.target.architecture.scaled(initial.target.depth_multiplier)
-    return (dataclasses.replace(scaled, name=seeding.NAME),)
-
-
-def _times(model, networks: list) -> list | None:
-    """Measures networks on the device of a latency model.
-
-    Returns:
-      For each network its time in ms, or the reason why it could not be measured; None if networks
-      cannot be timed on the device or if it is unreachable.
-    """
-    from tqdm import tqdm
-
-    from tflite_export import devices
-    from tflite_export.measuring import measured_beside_predicted
-
-    if model.device not in devices.TIMING:
-        return None
-    try:
-        rows = list(
-            tqdm(
-                measured_beside_predicted(model, networks), total=len(networks), unit="network",
-                desc=f"final population on {model.title}",
-            )
-        )  # fmt: skip
-    except InputError as error:
-        # The result of the search does not depend on it, so an unreachable device is reported, not fatal.
-        print(f"final population not measured on {model.title}: {error}", file=sys.stderr)
-        return None
-    return [row.get("measured", row.get("failed")) for row in rows]
 
 
 def _check_flags() -> None:
@@ -308,13 +237,9 @@ def _check_flags() -> None:
 
 
 def _latency_models() -> list:
-    from mobiledets_tf import latency, search_space
+    from mobiledets_tf import latency
 
-    try:
-        kernels = tuple(int(size) for size in FLAGS.kernel_sizes)
-    except ValueError as error:
-        raise InputError(f"--kernel_sizes={','.join(FLAGS.kernel_sizes)}: allowed are 3, 5 or 3,5") from error
-    space = search_space.get_space(FLAGS.search_space, kernels, FLAGS.depth_multiplier)
+    space = space_flags.space(FLAGS)
     models = []
     for path in FLAGS.latency_model:
         model = latency.load(path)

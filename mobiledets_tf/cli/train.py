@@ -1,6 +1,5 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
-import functools
 import sys
 from pathlib import Path
 
@@ -105,9 +104,9 @@ def main() -> None:
 
 
 def _evaluate() -> None:
-    from mobiledets_tf.detection import evaluate, jobs
+    from mobiledets_tf.detection import evaluate, training_config
 
-    config = jobs.eval_config(FLAGS.model_dir, FLAGS.eval_data)
+    config = training_config.eval_config(FLAGS.model_dir, FLAGS.eval_data)
     evaluations = evaluate.evaluate_kept(FLAGS.model_dir, config)
     for evaluation in evaluations:
         print(_ROW.format(**evaluation.metrics))
@@ -115,13 +114,14 @@ def _evaluate() -> None:
 
 
 def _train() -> None:
-    from mobiledets_tf.detection import best, evaluate, imported, jobs, model_dir, train
+    from mobiledets_tf.detection import best, evaluate, model_dir, train, training_config
     from mobiledets_tf.interrupts import StopRequest
     from mobiledets_tf.replicas import Replicas
+    from mobiledets_tf.weights import imported_weights
 
     strategy = strategy_flags.strategy(FLAGS)
     workers = Replicas(strategy)
-    config, label_map = jobs.train_config(_job())
+    config, label_map = training_config.train_config(_job())
     workers.check_batch(config.train_config.batch_size)
     _warn_of_mirrors(config, label_map)
     initial = _initial(config, label_map)
@@ -133,7 +133,7 @@ def _train() -> None:
     # relied on the chief's files could read them too early.
     model_dir.start(FLAGS.model_dir, config, label_map, FLAGS.seed)
     if initial is not None and workers.is_chief:
-        files.write_artefact(Path(FLAGS.model_dir) / imported.ACCOUNT, initial.to_dict())
+        files.write_artefact(Path(FLAGS.model_dir) / imported_weights.ACCOUNT, initial.to_dict())
     with StopRequest() as stop:
         watch = None
         if FLAGS.mode == "train_and_eval":
@@ -178,26 +178,13 @@ def _initial(config, label_map: str):
     """
     if FLAGS.init_from is None:
         return None
-    from mobiledets_tf.data import records
-    from mobiledets_tf.detection import checkpoints, imported, meta_architecture, network_settings
+    from mobiledets_tf.detection import initial_weights
+    from mobiledets_tf.weights import checkpoints
 
     if checkpoints.kept(FLAGS.model_dir):
         return None  # The training resumes from its own checkpoint.
-    from mobiledets_tf.weights import fitting
-    from tflite_export import foreign_weights, images
-
-    settings = network_settings.read(config.model.ssd)
-    target = imported.Target(
-        settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
-    )
     path = weight_flags.local(FLAGS.init_from, FLAGS.weights_cache)
-    source = foreign_weights.read_for(path, target, records.read_label_map(label_map))
-    drawn = None
-    if fitting.needs_images(source, target):
-        files = list(config.train_input_reader.tf_record_input_reader.input_path)
-        drawn = images.batches(files, settings.image_size, seed=FLAGS.seed)
-    build = functools.partial(meta_architecture.build_network, settings)
-    account = fitting.fit(source, target, drawn, build, FLAGS.seed)
+    account = initial_weights.read(path, config, label_map, FLAGS.seed)
     print("\n".join(account.summary()), flush=True)
     return account
 
@@ -240,10 +227,12 @@ def _check_flags() -> None:
 
 def _initial_folder() -> Path | None:
     """Returns the folder of --init_from if it states the network of the weights, otherwise None."""
-    path = Path(FLAGS.init_from or "")
-    folder = path if path.is_dir() else path.parent
-    named = all((folder / name).exists() for name in ("architecture.json", "settings.json"))
-    return folder if FLAGS.init_from and named else None
+    if FLAGS.init_from is None:
+        return None
+    from mobiledets_tf.weights import trained_folder
+
+    folder = trained_folder.folder_of(FLAGS.init_from)
+    return folder if trained_folder.names_network(folder) else None
 
 
 def _zoo_network() -> str | None:
@@ -268,9 +257,11 @@ def _network() -> dict:
         return given
     if folder is None:
         return given | {"architecture": _zoo_network()}
-    settings = files.read_json(folder / "settings.json", "settings file")
+    from mobiledets_tf.weights import trained_folder
+
+    settings = trained_folder.settings(folder)
     found = {
-        "architecture": str(folder / "architecture.json"),
+        "architecture": str(folder / trained_folder.ARCHITECTURE),
         "image_size": tuple(settings["image_size"]),
         "depth_multiplier": settings["depth_multiplier"],
     }
@@ -278,10 +269,10 @@ def _network() -> dict:
 
 
 def _job():
-    from mobiledets_tf.detection import jobs, pipeline_config
+    from mobiledets_tf.detection import pipeline_config, training_config
 
     config = FLAGS.pipeline_config
-    return jobs.Job(
+    return training_config.Job(
         model_dir=FLAGS.model_dir,
         pipeline_config=config and object_detection_configs.find(config),
         train_data=FLAGS.train_data,

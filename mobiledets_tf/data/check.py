@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from mobiledets_tf.data import coco, duplicates, pictures, suspicious
+from mobiledets_tf.data import coco, duplicates, image_files, suspicious
 from mobiledets_tf.data.text import show
 
 EXIF_TURNS = ("auto", "upright", "stored")
@@ -122,24 +122,24 @@ def _each(
         pool.shutdown(cancel_futures=True)
 
 
-def _see(split: coco.Split, image: coco.Image) -> str | tuple[pictures.Look, duplicates.Fingerprint]:
+def _see(split: coco.Split, image: coco.Image) -> str | tuple[image_files.Look, duplicates.Fingerprint]:
     """Returns the look and fingerprint of an image, or the reason why it cannot be used."""
     try:
         data = split.read_picture(image.file_name)
-    except pictures.PictureError as error:
+    except image_files.PictureError as error:
         return str(error)
     except OSError as error:
         return f"file {show(image.file_name)} {error}"
     try:
-        look = pictures.look(data, (image.width, image.height), image.as_stored)
+        look = image_files.look(data, (image.width, image.height), image.as_stored)
         return look, duplicates.fingerprint(data)
-    except pictures.PictureError as error:
+    except image_files.PictureError as error:
         return f"file {show(image.file_name)} {error}"
 
 
 def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
     """Returns a warning if the folder contains images that no entry names."""
-    names = (split.pictures or pictures.Folder(split.images)).names()
+    names = (split.pictures or image_files.Folder(split.images)).names()
     known = {os.path.normpath(image.file_name) for image in data.images}
     left = sorted(name for name in names if os.path.normpath(name) not in known)
     if not left:
@@ -156,7 +156,7 @@ def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
 
 def _turned(
     split: coco.Split, data: coco.Dataset, faults: list[coco.Fault], exif_turn: str,
-    looks: dict[int, pictures.Look],
+    looks: dict[int, image_files.Look],
 ) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:  # fmt: skip
     """Decides whether boxes on images with an EXIF orientation refer to the upright or stored picture.
 
@@ -182,7 +182,7 @@ def _turned(
     if unclear and exif_turn != "stored":
         upright, upright_faults = coco.load(split, unclear)
         if exif_turn == "auto" and len(upright_faults) > len(faults):
-            # The sizes stay those of the stored picture, and `pictures.decode` follows them.
+            # The sizes stay those of the stored picture, and `image_files.decode` follows them.
             stored, why = set(unclear), "; only so do their boxes fit"
         else:
             if exif_turn == "auto" and len(upright_faults) == len(faults):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mobiledets_tf import html_parts
-from mobiledets_tf.data import coco, duplicates, pictures, statistics, suspicious
+from mobiledets_tf.data import coco, duplicates, image_files, statistics, suspicious
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.files import write_text
 
@@ -162,8 +162,8 @@ def _thumbnails(each: Checked) -> Iterable[str]:
     for image in chosen(each):
         try:
             data = each.split.read_picture(image.file_name)
-            picture = pictures.decode(data, (image.width, image.height), image.as_stored).convert("RGB")
-        except (pictures.PictureError, OSError):
+            picture = image_files.decode(data, (image.width, image.height), image.as_stored).convert("RGB")
+        except (image_files.PictureError, OSError):
             continue
         words = ", ".join(sorted({names[box.category_id] for box in boxes[image.id]})) or "no boxes"
         yield _png(_drawn(picture, boxes[image.id]), f"{image.file_name}: {words}")
@@ -205,7 +205,7 @@ def _drawn(picture: Image.Image, boxes: Sequence[coco.Annotation]) -> Image.Imag
 
 
 def _png(picture: Image.Image, words: str = "") -> str:
-    data = base64.b64encode(pictures.encode(picture, 80)).decode()
+    data = base64.b64encode(image_files.encode(picture, 80)).decode()
     title = html_parts.text(words)
     return f'<img alt="{title}" title="{title}" src="data:image/jpeg;base64,{data}">'
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledets_tf import files
-from mobiledets_tf.data.pictures import Folder
+from mobiledets_tf.data.image_files import Folder
 from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
@@ -62,7 +62,7 @@ class Split:
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def read_picture(self, file_name: str) -> bytes:
-        """Reads the bytes of an image file; raises as `pictures.Folder.read`."""
+        """Reads the bytes of an image file; raises as `image_files.Folder.read`."""
         return (self.pictures or Folder(self.images)).read(file_name)
 
 

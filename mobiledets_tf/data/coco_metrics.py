@@ -23,6 +23,37 @@ class Scores:
     per_class: dict[str, dict[str, float]]
 
 
+def coco_results(image_id: int, boxes: Any, category_ids: Sequence[int], scores: Any) -> list[dict[str, Any]]:
+    """Returns the detections of one image as COCO results.
+
+    Args:
+      image_id: the image's id.
+      boxes: [detections, 4] array of (x, y, width, height) in pixels of the image; see `pixel_boxes`.
+      category_ids: the category of each detection.
+      scores: [detections] array.
+    """
+    return [
+        {"image_id": image_id, "category_id": int(category_id), "bbox": box, "score": score}
+        for box, category_id, score in zip(boxes.tolist(), category_ids, scores.tolist(), strict=True)
+    ]
+
+
+def pixel_boxes(corners: Any, height: int, width: int) -> Any:
+    """Converts boxes (ymin, xmin, ymax, xmax), fractions of an image, to (x, y, width, height) in pixels.
+
+    Args:
+      corners: [boxes, 4] array.
+      height, width: size of the image in pixels.
+
+    Returns:
+      float64 [boxes, 4].
+    """
+    import numpy as np
+
+    top, left, bottom, right = (corners.astype(np.float64) * [height, width, height, width]).T
+    return np.stack([left, top, right - left, bottom - top], axis=1)
+
+
 def coco_metrics(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Returns only the `metrics` of `coco_scores`."""
     return coco_scores(ground_truth, detections).metrics

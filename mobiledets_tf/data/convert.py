@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mobiledets_tf import files
-from mobiledets_tf.data import coco, folders, pictures, records
+from mobiledets_tf.data import coco, folders, image_files, records
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.errors import CheckFailed, InputError
 
@@ -162,8 +162,8 @@ def _encoded(split: coco.Split, image: coco.Image) -> bytes:
     """Returns the content of an image's JPEG file."""
     try:
         data = split.read_picture(image.file_name)
-        return pictures.as_jpeg(data, (image.width, image.height), image.as_stored)
-    except pictures.PictureError as error:  # The image was valid when it was checked.
+        return image_files.as_jpeg(data, (image.width, image.height), image.as_stored)
+    except image_files.PictureError as error:  # The image was valid when it was checked.
         raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
 
 

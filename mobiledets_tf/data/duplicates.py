@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobiledets_tf.data import pictures
+from mobiledets_tf.data import image_files
 
 SIDE = 16
 _HASH_SIDE = 8
@@ -42,7 +42,7 @@ def fingerprint(data: bytes) -> Fingerprint:
     Raises:
       PictureError: the image cannot be decoded.
     """
-    return Fingerprint(hashlib.sha256(data).digest(), pictures.grey_thumbnail(data, SIDE))
+    return Fingerprint(hashlib.sha256(data).digest(), image_files.grey_thumbnail(data, SIDE))
 
 
 def groups(prints: Sequence[Fingerprint]) -> list[list[int]]:

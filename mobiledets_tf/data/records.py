@@ -381,11 +381,11 @@ def _glob_escape(folder: str) -> str:
 
 
 def _read_text(path: str) -> str:
+    if not _is_remote(path):
+        return text_files.read_text(path, "label map")
     try:
-        if _is_remote(path):
-            with _gfile().GFile(path) as file:
-                return file.read()
-        return Path(path).read_text(encoding="utf-8")
+        with _gfile().GFile(path) as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read label map {path!r}: {error}") from error
 

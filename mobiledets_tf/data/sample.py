@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mobiledets_tf import files
-from mobiledets_tf.data import folders, pictures
+from mobiledets_tf.data import folders, image_files
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -90,7 +90,7 @@ def _write_image(path: Path, split: str, size: int, seed: tuple[int, ...]) -> li
     canvas = _background(random, size)
     digits = _draw_digits(random, canvas, split)
     image = Image.fromarray(canvas.round().astype(np.uint8))
-    path.write_bytes(pictures.encode(image, _JPEG_QUALITY))
+    path.write_bytes(image_files.encode(image, _JPEG_QUALITY))
     return digits
 
 

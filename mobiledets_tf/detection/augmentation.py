@@ -1,11 +1,13 @@
 """Augmentation that is selected by flags and carried out by the Object Detection API's own steps."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
+from mobiledets_tf.detection import random_numbers
 from mobiledets_tf.detection.drawing import draw_boxes
 
 compat.enable_object_detection()
@@ -50,12 +52,19 @@ def samples(
     Returns:
       One uint8 array [side, side, 3] per image.
     """
-    tf.random.set_seed(seed)
     options = [preprocessor_builder.build(step(name)) for name in STEPS if name in names]
-    return [_sample(image, each, options, side) for image, each in zip(images, boxes, strict=True)]
+
+    def augmented(tensors: dict, place: tf.Tensor) -> dict:
+        with random_numbers.stateless(seed, place):
+            return inputs.augment_input_data(dict(tensors), options)
+
+    return [
+        _sample(functools.partial(augmented, place=tf.constant(place, tf.int64)), image, each, side)
+        for place, (image, each) in enumerate(zip(images, boxes, strict=True))
+    ]
 
 
-def _sample(image: np.ndarray, boxes: np.ndarray, options: list, side: int) -> np.ndarray:
+def _sample(augmented: Callable[[dict], dict], image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     tensors = {
         Keys.image: tf.constant(image, tf.float32),
         Keys.groundtruth_boxes: tf.reshape(tf.constant(boxes, tf.float32), (-1, 4)),
@@ -64,7 +73,7 @@ def _sample(image: np.ndarray, boxes: np.ndarray, options: list, side: int) -> n
     }
     # Run as a graph, because the API's steps are written for graph mode.
     with compat.quiet():
-        tensors = tf.function(lambda given: inputs.augment_input_data(dict(given), options))(tensors)
+        tensors = tf.function(augmented)(tensors)
     pixels = preprocessor.resize_image(tensors[Keys.image], new_height=side, new_width=side)[0].numpy()
     return draw_boxes(pixels * (2 / 255) - 1, tensors[Keys.groundtruth_boxes].numpy(), ())
 

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mobiledets_tf.detection import checkpoints, evaluate, model_dir
+from mobiledets_tf.detection import evaluate, model_dir
+from mobiledets_tf.weights import checkpoints
 
 _PREFIX = "best-"
 

@@ -15,12 +15,13 @@ from tqdm import tqdm
 from mobiledets_tf import compat, files
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data import records
-from mobiledets_tf.data.coco_metrics import coco_scores
+from mobiledets_tf.data.coco_metrics import coco_results, coco_scores, pixel_boxes
 from mobiledets_tf.data.confusion import confusion
-from mobiledets_tf.detection import checkpoints, curve, meta_architecture, model_dir, pipeline_config
+from mobiledets_tf.detection import curve, meta_architecture, model_dir, pipeline_config
 from mobiledets_tf.detection.drawing import draw_boxes
 from mobiledets_tf.detection.ordered_input import Records, file_order
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.weights import checkpoints
 
 compat.enable_object_detection()
 
@@ -238,23 +239,12 @@ def _ground_truth(examples: Records, names: dict[int, str]) -> tuple[dict[str, A
 
 
 def _coco_detections(found: dict[str, np.ndarray], row: int, image: dict[str, int]) -> list[dict[str, Any]]:
-    size = np.array([image["height"], image["width"]] * 2, np.float64)
     count = int(found["num_detections"][row])
-    return [
-        {
-            "image_id": image["id"],
-            # The API numbers classes from 0.
-            "category_id": int(class_index) + 1,
-            "bbox": [left, top, right - left, bottom - top],
-            "score": float(score),
-        }
-        for (top, left, bottom, right), score, class_index in zip(
-            (found["detection_boxes"][row, :count] * size).tolist(),
-            found["detection_scores"][row, :count],
-            found["detection_classes"][row, :count],
-            strict=True,
-        )
-    ]
+    parts = (found[f"detection_{name}"][row, :count] for name in ("boxes", "classes", "scores"))
+    boxes, classes, scores = parts
+    # The API numbers classes from 0.
+    ids = classes.astype(int) + 1
+    return coco_results(image["id"], pixel_boxes(boxes, image["height"], image["width"]), ids, scores)
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, float | int]]:

@@ -1,104 +1,35 @@
-"""Initial weights of a training run from a checkpoint of this project, with every weight accounted for."""
+"""Weights that a training starts from, fitted to the network of its pipeline config."""
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
+import functools
 
-from mobiledets_tf import architecture as architectures
-from mobiledets_tf import files
-from mobiledets_tf.data import classes, records
-from mobiledets_tf.detection import checkpoints
-from mobiledets_tf.detection.imported import Account, Target, is_folded
-from mobiledets_tf.detection.network_settings import NetworkSettings
-from mobiledets_tf.errors import InputError
+from mobiledets_tf.data import preprocessing, records
+from mobiledets_tf.detection import meta_architecture, network_settings
+from mobiledets_tf.detection.pipeline_config import PipelineConfig
+from mobiledets_tf.weights import fitting, readers
+from mobiledets_tf.weights.imported_weights import Account, Target
 
 
-def is_own(path: str | os.PathLike) -> bool:
-    """Whether a path is a checkpoint with canonical names, or a folder with such a checkpoint."""
-    try:
-        return bool(checkpoints.shapes(path))
-    except InputError:
-        return False
-
-
-def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None) -> Target | None:
-    """Returns the detector that a checkpoint's folder describes, or None if it describes none.
+def read(path: str, config: PipelineConfig, label_map: str, seed: int) -> Account:
+    """Reads weights of any origin and fits them to the network of a config.
 
     Args:
-      path: a folder, or the prefix of a checkpoint in it.
-      image_size: (height, width) of the wanted detector in pixels, which affects no weight; default:
-        that of the folder.
+      path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
+      config: the complete config of the training.
+      label_map: path of its label map; the class predictors of renamed classes start afresh.
+      seed: seed of the weights that are initialised anew, and of the sample of training images from which
+        missing batch normalisation is recovered.
 
     Raises:
-      InputError: a file of the description is damaged.
+      InputError: there are no weights, or they are damaged or belong to an unknown network.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    network, settings = folder / "architecture.json", folder / "settings.json"
-    if not network.exists() or not settings.exists():
-        return None
-    given = files.read_json(settings, "settings file")
-    try:
-        size = image_size or architectures.image_hw(tuple(given["image_size"]))
-        multiplier = float(given["depth_multiplier"])
-        return Target(architectures.load(network), int(given["num_classes"]), size, multiplier)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"settings file {str(settings)!r} says nothing of {error}") from error
-
-
-def read(
-    path: str | os.PathLike, settings: NetworkSettings | Target, names: Mapping[int, str] | None = None
-) -> Account:  # fmt: skip
-    """Reads the weights of a checkpoint of this project for a network.
-
-    The last convolutions of the class predictors keep their initial weights if the number of classes
-    differs or, where the checkpoint's folder has a label map, if the class names differ.
-
-    Args:
-      path: a checkpoint, or a folder whose latest checkpoint is read.
-      settings: settings of the network.
-      names: maps the ids of the network's classes to their names.
-
-    Raises:
-      InputError: a weight is missing or left over, or its shape differs for a reason other than the
-        classes; the message names both shapes.
-    """
-    prefix = checkpoints.find(path)
+    settings = network_settings.read(config.model.ssd)
     target = Target(
         settings.architecture, settings.num_classes, settings.image_size, settings.depth_multiplier
     )
-    account = Account(prefix, "checkpoint", target)
-    given, convolutions = checkpoints.values(prefix), target.convolutions()
-    renamed = _renamed(os.path.dirname(prefix), names)
-    for conv in convolutions:
-        missing = next((name for name in conv.weights if name not in given), None)
-        if missing:
-            raise InputError(f"checkpoint {prefix!r} is of another network: it has no {missing}")
-        width = conv.op.out_channels
-        if conv.depends_on_classes and given[conv.bias].shape != (width,):
-            slots = given[conv.bias].shape[0] * (settings.num_classes + 1) // width
-            why = f"it is for {slots - 1} classes, the network has {settings.num_classes}"
-            account.leave_fresh(list(conv.weights), list(conv.weights), why)
-            continue
-        if conv.depends_on_classes and renamed:
-            account.leave_fresh(list(conv.weights), list(conv.weights), renamed)
-            continue
-        for name, shape in conv.weights.items():
-            account.take(name, given[name], name, shape)
-    left = sorted(given.keys() - account.weights.keys() - account.fresh.keys())
-    if left:
-        raise InputError(f"checkpoint {prefix!r} is of another network: {left[0]} is not in the network")
-    account.folded_norm = is_folded(convolutions, account.weights)
-    return account
-
-
-def _renamed(folder: str, names: Mapping[int, str] | None) -> str:
-    """Explains how the classes of a checkpoint's folder differ from `names`; '' if they don't."""
-    path = os.path.join(folder, records.LABEL_MAP)
-    if names is None or not os.path.exists(path):
-        return ""
-    before = records.read_label_map(path)
-    different = classes.differences(names, before)
-    if not different:
-        return ""
-    number = different[0]
-    return f"class {number} was {before.get(number)!r} there, is {names.get(number)!r} here"
+    source = readers.read_for(path, target, records.read_label_map(label_map))
+    drawn = None
+    if fitting.needs_images(source, target):
+        files = list(config.train_input_reader.tf_record_input_reader.input_path)
+        drawn = preprocessing.batches(files, settings.image_size, seed=seed)
+    build = functools.partial(meta_architecture.build_network, settings)
+    return fitting.fit(source, target, drawn, build, seed)

@@ -16,6 +16,7 @@ import numpy as np
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat
 from mobiledets_tf.compat import keras, tf
+from mobiledets_tf.data.scaling import to_network_range
 from mobiledets_tf.detection import crowds, network_settings
 from mobiledets_tf.detection.network_settings import NetworkSettings
 from mobiledets_tf.models import build_detector
@@ -40,7 +41,7 @@ class MobileDetFeatureExtractor(ssd_meta_arch.SSDKerasFeatureExtractor):
 
     def preprocess(self, resized_inputs):
         """Maps pixels from [0, 255] to [-1, 1]; input and output are float32 [batch, height, width, 3]."""
-        return (2.0 / 255.0) * resized_inputs - 1.0
+        return to_network_range(resized_inputs)
 
     def _extract_features(self, preprocessed_inputs):
         raise NotImplementedError("features and predictions come from MobileDetMetaArch.network")
@@ -224,9 +225,10 @@ def build_detection_model(
     # Imported here because only this function needs tfmot.
     from mobiledets_tf.models.quantized import quantize_detector
 
-    quantized = quantize_detector(build_network(network_settings.read(config.ssd)))
+    settings = network_settings.read(config.ssd)
+    quantized = quantize_detector(build_network(settings))
     return _build_mobiledet(
-        config.ssd, is_training, False, quantized.network, quantized.named_weights, quantized.ranges
+        config.ssd, is_training, False, quantized.network, quantized.named_weights, quantized.ranges, settings
     )
 
 
@@ -237,9 +239,9 @@ def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool):
 
 
 def _build_mobiledet(
-    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None
+    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None, settings=None
 ) -> MobileDetMetaArch:
-    settings = network_settings.read(ssd)
+    settings = settings or network_settings.read(ssd)
     ssd = copy.deepcopy(ssd)
     ssd.feature_extractor.type = _ANY
     # Only the builder's reference is replaced, for this call: the stock class refers to itself by

@@ -16,16 +16,17 @@ from typing import Any
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
-from mobiledets_tf.detection import checkpoints, network_settings, pipeline_config
+from mobiledets_tf.detection import network_settings, pipeline_config
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights import checkpoints
+from mobiledets_tf.weights.trained_folder import ARCHITECTURE, LABEL_MAP, SETTINGS
 
 compat.enable_object_detection()
 
 from google.protobuf import json_format  # noqa: E402
 
 SCHEMA_VERSION = 1
-SETTINGS, CONFIG = "settings.json", "pipeline.config"
-ARCHITECTURE, LABEL_MAP = "architecture.json", "label_map.pbtxt"
+CONFIG = "pipeline.config"
 _SHOWN = 3
 
 

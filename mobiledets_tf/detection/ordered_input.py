@@ -2,7 +2,7 @@
 
 Epoch e visits all records in a permutation drawn from (seed, e); step s reads positions
 s * batch to (s + 1) * batch. A run resumed at step s therefore sees the same images as an
-uninterrupted one, and the images of any step can be named.
+uninterrupted one with the same augmentation, and the images of any step can be named.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import tf
-from mobiledets_tf.data.pictures import as_bitmap
+from mobiledets_tf.data.image_files import as_bitmap
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
-from mobiledets_tf.detection import crowds
+from mobiledets_tf.detection import crowds, random_numbers
 from mobiledets_tf.errors import InputError
 
 compat.enable_object_detection()
@@ -121,7 +121,10 @@ def training_order(records: Records, seed: int, start: int) -> Iterator[None]:
         # Infinite cardinality rules out a smaller last batch, so tf.distribute keeps the batch size static.
         return order.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-    with _built(positions, lambda position: records.read(records.at(int(position), seed)), whole=True):
+    def read(position: np.int64) -> bytes:
+        return records.read(records.at(int(position), seed))
+
+    with _built(positions, read, whole=True, seed=seed):
         yield
 
 
@@ -132,12 +135,12 @@ def file_order(records: Records) -> Iterator[None]:
     def positions(batch_size: int, workers: int, worker: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(len(records))
 
-    with _built(positions, lambda position: records.read(int(position)), whole=False):
+    with _built(positions, lambda position: records.read(int(position)), whole=False, seed=0):
         yield
 
 
 @contextlib.contextmanager
-def _built(positions, read, whole: bool) -> Iterator[None]:
+def _built(positions, read, whole: bool, seed: int) -> Iterator[None]:
     """In this context, the API's file reading is replaced; its decoding and transforms are kept."""
 
     def build(config, batch_size, transform_input_data_fn, input_context=None, reduce_to_frame_fn=None):
@@ -150,7 +153,8 @@ def _built(positions, read, whole: bool) -> Iterator[None]:
         def example(position):
             data = tf.numpy_function(read, [position], tf.string)
             data.set_shape(())
-            return transform_input_data_fn(crowds.without_weight(decoder.decode(data)))
+            with random_numbers.stateless(seed, position):
+                return transform_input_data_fn(crowds.without_weight(decoder.decode(data)))
 
         examples = positions(batch_size, workers, worker).map(example, tf.data.AUTOTUNE)
         return examples.batch(size, drop_remainder=whole).prefetch(2)

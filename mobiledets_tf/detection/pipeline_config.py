@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
@@ -172,13 +171,7 @@ def load(path: str | os.PathLike) -> PipelineConfig:
     Raises:
       InputError: the file is missing, unreadable or malformed.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read pipeline config {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"pipeline config {str(path)!r} is not UTF-8 text: {error.reason}") from error
-    return parse(text, f"pipeline config {str(path)!r}")
+    return parse(files.read_text(path, "pipeline config"), f"pipeline config {str(path)!r}")
 
 
 def save(config: PipelineConfig, path: str | os.PathLike) -> None:

@@ -19,8 +19,6 @@ from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data.records import require_decodable
 from mobiledets_tf.detection import (
     augmentation,
-    checkpoints,
-    imported,
     meta_architecture,
     model_dir,
     network_settings,
@@ -32,6 +30,7 @@ from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.models.fresh_start import zero_residual_scales
 from mobiledets_tf.replicas import Replicas, lost_workers
+from mobiledets_tf.weights import checkpoints, imported_weights
 
 compat.enable_object_detection()
 
@@ -62,7 +61,7 @@ class Options:
     """
 
     seed: int = 0
-    initial: imported.Account | None = None
+    initial: imported_weights.Account | None = None
     max_damaged_records: int = 0
     cache: bool = False
     on_checkpoint: Callable[[str], bool] | None = None
@@ -117,16 +116,15 @@ class _Run:
         self._replicas = Replicas(strategy)
         self._config = model_dir.load(folder)
         self._train = self._config.train_config
+        self._network = network_settings.read(self._config.model.ssd)
         self._check_checkpoints()
         paths = list(self._config.train_input_reader.tf_record_input_reader.input_path)
-        side = max(network_settings.read(self._config.model.ssd).image_size)
+        side = max(self._network.image_size)
         # Twice the input size, so that a random crop is still about as large as the input.
         cache_side = 2 * side if options.cache else None
         self.records = Records(paths, options.max_damaged_records, cache_side)
         latest = tf.train.latest_checkpoint(folder)
-        start = checkpoints.step(latest) if latest else 0
-        # The start step is added so that a resumed run does not repeat the same augmentations.
-        keras.utils.set_random_seed((options.seed + start) % 2**32)
+        keras.utils.set_random_seed(options.seed % 2**32)
         with strategy.scope(), _policy(self._train.use_bfloat16):
             self._build()
         self._manager = tf.train.CheckpointManager(
@@ -143,10 +141,9 @@ class _Run:
             self._restore(latest)
         else:
             if options.initial is not None:
-                imported.assign(options.initial, self._model.named_weights)
+                imported_weights.assign(options.initial, self._model.named_weights)
             elif not self._train.fine_tune_checkpoint:
-                network = network_settings.read(self._config.model.ssd)
-                zero_residual_scales(network.architecture, self._model.named_weights)
+                zero_residual_scales(self._network.architecture, self._model.named_weights)
             self._save()
 
     def _check_checkpoints(self) -> None:
@@ -155,7 +152,7 @@ class _Run:
         fine_tune = self._train.fine_tune_checkpoint
         if latest is None and not fine_tune:
             return
-        network = meta_architecture.build_network(network_settings.read(self._config.model.ssd))
+        network = meta_architecture.build_network(self._network)
         weights = {weight.name: weight for weight in network.weights}
         if latest is not None:
             checkpoints.check(weights, latest)

@@ -5,19 +5,20 @@ says what was measured: device, variant, kind, versions, space, image size, clas
 Each further line has `decisions` and either `ms` or `error`.
 """
 
+import dataclasses
 import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json
+from mobiledets_tf.files import read_json, read_text
 from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample, stored_space
 
 SCHEMA_VERSION = 1
@@ -225,13 +226,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]
         is named.
     """
     where = f"samples {os.fspath(path)!r}"
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {where}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} are not UTF-8 text") from error
-    lines = text.split("\n")[:-1]
+    lines = read_text(path, "samples").split("\n")[:-1]
     parsed = [_object(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
     if not parsed or parsed[0].get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{where}: the first line has no schema_version {SCHEMA_VERSION}")
@@ -251,39 +246,75 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return value
 
 
-def table(space: SearchSpace, path: str | os.PathLike) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Reads the successfully measured networks of a file of samples.
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The content of a file of samples.
+
+    Attributes:
+      header: the first line.
+      networks: number of networks, including those that failed.
+      failed: number of networks that failed.
+      decisions: the measured networks, each once; int32 [networks, decisions].
+      times: their times in ms; float64 [networks].
+    """
+
+    header: dict[str, Any]
+    networks: int
+    failed: int
+    decisions: np.ndarray
+    times: np.ndarray
+
+
+def load(path: str | os.PathLike, space: SearchSpace | None = None) -> Samples:
+    """Reads a file of samples.
 
     Args:
-      space: search space of the networks.
       path: path of the file.
-
-    Returns:
-      The header, the decisions, int32 [networks, decisions], and the times in ms, float64 [networks].
+      space: search space of the networks; default: that of the header.
 
     Raises:
       InputError: a network is not valid for the space, a time is not a positive number, or a network
         occurs twice with different times.
     """
     header, rows = read(path)
+    space = space_of(header) if space is None else space
     seen: dict[tuple[int, ...], float] = {}
     for number, row in enumerate(rows, 2):
-        if "error" in row:
-            continue
-        where = f"samples {os.fspath(path)!r}, line {number}"
-        milliseconds, decisions = row["ms"], row["decisions"]
-        is_number = isinstance(milliseconds, (int, float)) and not isinstance(milliseconds, bool)
-        if not is_number or not 0 < milliseconds < math.inf:
-            raise InputError(f"{where}: ms is {milliseconds!r}; allowed: numbers above 0")
-        if not all(isinstance(d, int) for d in decisions):
-            raise InputError(f"{where}: decisions are not integers")
-        try:
-            check_decisions(space, decisions)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-        if seen.setdefault(tuple(decisions), milliseconds) != milliseconds:
-            raise InputError(f"{where}: a network that is there already, with another time")
-    return header, np.array(list(seen), np.int32), np.array(list(seen.values()), np.float64)
+        if "error" not in row:
+            where = f"samples {os.fspath(path)!r}, line {number}"
+            decisions, milliseconds = _measured(row, space, where)
+            if seen.setdefault(decisions, milliseconds) != milliseconds:
+                raise InputError(f"{where}: a network that is there already, with another time")
+    networks, times = np.array(list(seen), np.int32), np.array(list(seen.values()), np.float64)
+    return Samples(header, len(rows), sum("error" in row for row in rows), networks, times)
+
+
+def _measured(row: dict[str, Any], space: SearchSpace, where: str) -> tuple[tuple[int, ...], float]:
+    """Checks the line of a measured network; returns its decisions and its time in ms."""
+    milliseconds, decisions = row["ms"], row["decisions"]
+    is_number = isinstance(milliseconds, (int, float)) and not isinstance(milliseconds, bool)
+    if not is_number or not 0 < milliseconds < math.inf:
+        raise InputError(f"{where}: ms is {milliseconds!r}; allowed: numbers above 0")
+    if not all(isinstance(d, int) for d in decisions):
+        raise InputError(f"{where}: decisions are not integers")
+    try:
+        check_decisions(space, decisions)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return tuple(decisions), milliseconds
+
+
+def load_all(paths: Sequence[str | os.PathLike]) -> list[Samples]:
+    """Reads several files of samples of one device and space.
+
+    Raises:
+      InputError: as `load` and `require_same`.
+    """
+    found: list[Samples] = []
+    for path in paths:
+        found.append(load(path))
+        require_same([samples.header for samples in found[:-1]], found[-1].header, path)
+    return found
 
 
 def space_of(header: dict[str, Any]) -> SearchSpace:
@@ -321,20 +352,18 @@ _HEADER_KEYS = (
 )  # fmt: skip
 
 
-def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def joined(files: Sequence[Samples]) -> tuple[np.ndarray, np.ndarray]:
     """Merges the networks of several files of samples.
 
     A network that several files contain is kept once, with its lowest time, because other work on a
     machine makes a measured time longer, never shorter.
 
-    Args:
-      parts: decisions, int [networks, decisions], and times in ms, float64 [networks], of each file.
-
     Returns:
       The decisions, int32 [networks, decisions], and the times in ms, float64 [networks].
     """
     times: dict[tuple[int, ...], float] = {}
-    for decisions, milliseconds in parts:
-        for network, value in zip(map(tuple, decisions.tolist()), milliseconds.tolist(), strict=True):
+    for samples in files:
+        rows = zip(map(tuple, samples.decisions.tolist()), samples.times.tolist(), strict=True)
+        for network, value in rows:
             times[network] = min(value, times.get(network, value))
     return np.array(list(times), np.int32), np.array(list(times.values()), np.float64)

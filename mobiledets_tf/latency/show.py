@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobiledets_tf import architecture as architectures
-from mobiledets_tf.latency import report
+from mobiledets_tf.latency import fit_report
 from mobiledets_tf.latency.model import LatencyModel
 
 
@@ -54,7 +54,7 @@ def published(models: Sequence[LatencyModel]) -> str:
 def draw(model: LatencyModel, networks: dict[str, np.ndarray], path: str | os.PathLike) -> None:
     """Writes a PNG with the predicted cost per block of networks as bars."""
     columns = {name: blocks(model, decisions) for name, decisions in networks.items()}
-    report.draw_parts(f"{model.title}, predicted", model.unit, columns, path)
+    fit_report.draw_parts(f"{model.title}, predicted", model.unit, columns, path)
 
 
 def _number(value: float) -> str:

@@ -15,10 +15,10 @@ import numpy as np
 
 from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.latency.features import Position
 from mobiledets_tf.layers import BatchNorm
 from mobiledets_tf.models.banks import Extent, SharedTensor
 from mobiledets_tf.search_space import SKIP, SearchLayer, SearchSpace
+from mobiledets_tf.search_space.positions import Position
 
 
 class SharedOp:

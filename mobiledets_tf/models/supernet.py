@@ -13,7 +13,6 @@ import numpy as np
 from mobiledets_tf.architecture import head, specs
 from mobiledets_tf.architecture.ops import ConvOp, lower, lower_extra_level, lower_predictor
 from mobiledets_tf.compat import keras, tf
-from mobiledets_tf.latency.features import Position, op_positions
 from mobiledets_tf.layers import BACKBONE_NORM, HEAD_NORM
 from mobiledets_tf.models import shared_op
 from mobiledets_tf.models.banks import Bank, Extent, corner, make_banks
@@ -24,6 +23,7 @@ from mobiledets_tf.models.shared_start import bn_scale, initializer, stem_initia
 from mobiledets_tf.models.shared_weights import LayerPlan, SharedOp, plan_layer, tensor_sizes
 from mobiledets_tf.search_space import SearchLayer, SearchSpace
 from mobiledets_tf.search_space.encoding import decode
+from mobiledets_tf.search_space.positions import Position, op_positions
 
 # Name of a shared operation -> its tensors in one network.
 NetworkWeights = dict[str, Tensors]

@@ -39,18 +39,20 @@ class Agent:
         raise NotImplementedError
 
     def learn(
-        self, step: int, trained: np.ndarray, measure: Measure, rng: np.random.Generator
+        self, step: int, trained: np.ndarray, costs: np.ndarray, measure: Measure, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Measures networks and learns from their qualities.
 
         Args:
           step: number of the step, counted from 0.
           trained: the networks that `propose` returned, int32 [networks, decisions].
+          costs: their predicted costs on the agent's device, float64 [networks].
           measure: function that measures qualities.
           rng: random number generator.
 
         Returns:
-          (the measured networks int32 [networks, decisions], their qualities float64 [networks]).
+          (the measured networks int32 [networks, decisions], their qualities float64 [networks]); the
+          networks are `trained` itself if nothing else was measured.
         """
         raise NotImplementedError
 
@@ -106,9 +108,8 @@ class TunasAgent(Agent):
     def measures_at(self, step: int) -> bool:
         return step >= self._search.schedule.first_paid_step
 
-    def learn(self, step, trained, measure, rng):
+    def learn(self, step, trained, costs, measure, rng):
         qualities = measure(trained)
-        costs = self.objective.latency.predict(trained)
         worth = np.array([self.objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
         # A batch without boxes yields no reward: its quality is NaN.
         paid = np.isfinite(worth)
@@ -184,7 +185,7 @@ class EvolutionAgent(Agent):
         turns = len(self._search.steering)
         return step >= first and any(end - turns < step <= end for end in ends)
 
-    def learn(self, step, trained, measure, rng):
+    def learn(self, step, trained, costs, measure, rng):
         wanted = self._search.population + self._search.children
         pool = {tuple(member): None for member in self.members}
         for centre in self.centres:
@@ -233,7 +234,7 @@ class RandomAgent(Agent):
     def measures_at(self, step: int) -> bool:
         return step >= self._search.schedule.first_paid_step
 
-    def learn(self, step, trained, measure, rng):
+    def learn(self, step, trained, costs, measure, rng):
         return trained, measure(trained)
 
     def best(self, rng, networks):

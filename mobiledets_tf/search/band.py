@@ -15,8 +15,8 @@ import numpy as np
 
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.latency import LatencyModel
-from mobiledets_tf.latency.features import op_positions
 from mobiledets_tf.search.proposals import Probabilities
+from mobiledets_tf.search_space.positions import op_positions
 
 # Number of rounded cost steps across the band, and the maximum number in total.
 _STEPS_IN_BAND, _MAX_STEPS = 32, 4096

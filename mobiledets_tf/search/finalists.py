@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.files import read_json, write_json
-from mobiledets_tf.search.data import Batch, Stream
+from mobiledets_tf.search.input_pipeline import Batch, Stream
 from mobiledets_tf.search.step import SharedStep
+from mobiledets_tf.weights import checkpoints
 
 STATE = "finalists.json"
 _RESAMPLES = 2000

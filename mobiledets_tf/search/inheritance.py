@@ -11,8 +11,8 @@ import numpy as np
 
 from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models.ssdlite import build_detector
+from mobiledets_tf.weights import checkpoints
 from mobiledets_tf.weights.norm import recover_norm
 
 # Number of training batches on which the statistics are measured.

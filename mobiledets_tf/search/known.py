@@ -7,6 +7,7 @@ starts from them and has to beat them, so they are scaled to its target cost.
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +41,11 @@ class Known:
     decisions: tuple[int, ...]
     scale: float
     changes: int
+
+
+def candidates(paths: Sequence[str]) -> tuple[Architecture, ...]:
+    """Returns the networks of architecture files, named after their files."""
+    return tuple(dataclasses.replace(architectures.load(path), name=Path(path).stem) for path in paths)
 
 
 def known_networks(

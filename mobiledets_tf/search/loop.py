@@ -21,7 +21,7 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras, quiet, tf
 from mobiledets_tf.data import classes as data_classes
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import imported, meta_architecture, network_settings, pipeline_config
+from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
@@ -29,10 +29,19 @@ from mobiledets_tf.interrupts import StopRequest
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas, lost_workers
-from mobiledets_tf.search import data, inheritance, pictures, reliability, report, seeding, state
+from mobiledets_tf.search import (
+    inheritance,
+    input_pipeline,
+    plots,
+    reliability,
+    search_report,
+    seeding,
+    state,
+)
 from mobiledets_tf.search.agent import Agent, make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist, Halving
+from mobiledets_tf.search.input_pipeline import Batch
 from mobiledets_tf.search.journal import Journal
 from mobiledets_tf.search.known import Known, known_networks
 from mobiledets_tf.search.schedule import warm_up
@@ -40,7 +49,7 @@ from mobiledets_tf.search.settings import Objective, Search, keep
 from mobiledets_tf.search.step import SharedStep
 from mobiledets_tf.search.summaries import Summaries
 from mobiledets_tf.search_space import SearchSpace, decode
-from mobiledets_tf.weights import fitting
+from mobiledets_tf.weights import fitting, imported_weights
 
 SETTINGS = "settings.json"
 # The search fails if a larger fraction of its steps is dropped.
@@ -165,17 +174,17 @@ class _Run:
         )  # fmt: skip
         self._network_settings = network_settings.read(model_config.ssd)
         self._main = self.shared.replicas.is_chief
-        split = data.Split(files)
+        split = input_pipeline.Split(files)
 
-        def stream(batch_size: int, side: str, seed: int = search.seed) -> data.Stream:
-            return data.Stream(
+        def stream(batch_size: int, side: str, seed: int = search.seed) -> input_pipeline.Stream:
+            return input_pipeline.Stream(
                 split, label_map, model_config, self.shared.preprocess, batch_size, side, seed
             )
 
         large = search.batch_size * search.rl_batch_multiplier
 
-        def fixed(side: str, images: int) -> list[data.Batch]:
-            return stream(data.fixed_batch_size(split.images[side], large), side).fixed(images)
+        def fixed(side: str, images: int) -> list[Batch]:
+            return stream(input_pipeline.fixed_batch_size(split.images[side], large), side).fixed(images)
 
         # The order differs from that of the search steps, so that training does not start with the images
         # that the shared weights saw last.
@@ -240,7 +249,7 @@ class _Run:
         """Returns the training batches that BN statistics are measured on."""
         return [batch.images for batch in itertools.islice(self._alone.batches(0), inheritance.BATCHES)]
 
-    def _iterators(self, stream: data.Stream, number: int) -> list:
+    def _iterators(self, stream: input_pipeline.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
         return [stream.batches(number, replica, replicas) for replica in self.shared.replicas.local]
 
@@ -302,7 +311,7 @@ class _Run:
             }
             row["loss"] = row.pop("total_loss")
             if measuring:
-                fault = self._learn(agent, networks, next_batches, rng, row)
+                fault = self._learn(agent, networks, costs, next_batches, rng, row)
         self.step += 1
         if fault is not None:
             ids = [i.decode() for batch in (*batches, *next_batches) for i in batch.ids.numpy()]
@@ -311,17 +320,25 @@ class _Run:
         self._log(row, agent)
         return row
 
-    def _next_quality_batches(self, step: int) -> list[data.Batch]:
+    def _next_quality_batches(self, step: int) -> list[Batch]:
         """Returns one batch per local replica; none during the delay or if quality uses fixed images."""
         if self._quality_batches is None or step < self.search.schedule.first_paid_step:
             return []
         return [next(iterator) for iterator in self._quality_batches]
 
     def _learn(
-        self, agent: Agent, networks: np.ndarray, batches: list[data.Batch], rng: np.random.Generator,
-        row: dict[str, Any],
+        self, agent: Agent, networks: np.ndarray, costs: np.ndarray, batches: list[Batch],
+        rng: np.random.Generator, row: dict[str, Any],
     ) -> str | None:  # fmt: skip
         """Lets the agent measure networks and learn from them; archives the measured networks.
+
+        Args:
+          agent: the agent that proposed the networks.
+          networks: the networks that were trained in this step; int32 [networks, decisions].
+          costs: their predicted costs on the agent's device; float64 [networks].
+          batches: the quality batches of the local replicas; none if quality uses fixed images.
+          rng: random number generator of the step.
+          row: the step's row of the journal, which gets the qualities.
 
         Returns:
           A description of what was wrong with the qualities, or None.
@@ -333,28 +350,43 @@ class _Run:
             mine = wanted[self.shared.replicas.local]
             return self.shared.replicas.share(self.shared.quality(batches, mine, self.search.metric))
 
-        measured, qualities = agent.learn(self.step, networks, measure, rng)
+        measured, qualities = agent.learn(self.step, networks, costs, measure, rng)
         seen = ~np.isnan(qualities)
         if not seen.any():
             return None
         if not np.isfinite(qualities[seen]).any():
             return f"quality is {qualities.tolist()}"
         objective = agent.objective
-        costs = objective.latency.predict(measured)
+        # Evolution measures a population in place of the networks that were trained.
+        if measured is not networks:
+            costs = objective.latency.predict(measured)
         good = np.flatnonzero(np.isfinite(qualities))
         worth = [objective.worth(qualities[i], costs[i]) for i in good]
         row |= {"quality": float(np.mean(qualities[good])), "reward": float(np.mean(worth))}
         row |= {"best_quality": float(np.max(qualities[good])), "measured": len(measured)}
-        for other in self.search.objectives:
-            for i in good:
-                cost = other.latency.predict_one(measured[i])
-                quality = float(qualities[i])
-                self.archives[other.device].add(
-                    Candidate(
-                        row["step"], tuple(measured[i].tolist()), quality, cost, other.worth(quality, cost)
-                    )
-                )
+        self._archive(row["step"], measured[good], qualities[good], {objective.device: costs[good]})
         return None
+
+    def _archive(
+        self, step: int, networks: np.ndarray, qualities: np.ndarray, known: dict[str, np.ndarray]
+    ) -> None:
+        """Adds measured networks to the archives of all devices.
+
+        Args:
+          step: number of the step, counted from 1.
+          networks: int32 [networks, decisions].
+          qualities: their qualities, all finite; [networks].
+          known: device -> costs that are predicted already; the others are predicted here.
+        """
+        for objective in self.search.objectives:
+            costs = known.get(objective.device)
+            if costs is None:
+                costs = objective.latency.predict(networks)
+            for decisions, quality, cost in zip(
+                networks.tolist(), qualities.tolist(), costs.tolist(), strict=True
+            ):
+                candidate = Candidate(step, tuple(decisions), quality, cost, objective.worth(quality, cost))
+                self.archives[objective.device].add(candidate)
 
     def _drop(self, fault: str, ids: list[str], networks: np.ndarray) -> None:
         """Counts and reports a dropped step, which changed nothing; fails after too many of them."""
@@ -430,11 +462,11 @@ class _Run:
             self._measure_front(objective)
         if not self._main:
             return decode(space, first.decisions)
-        summary = report.summarise(
+        summary = search_report.summarise(
             search, self.agents, self._known, self.archives, finalists, self._populations, reliable,
             self.history.rows, self.dropped,
         )  # fmt: skip
-        pictures.draw(
+        plots.draw(
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
         write_artefact(folder / "search_report.json", summary)
@@ -557,7 +589,7 @@ class _Run:
         settings = dataclasses.replace(self._network_settings, architecture=network)
         weights = meta_architecture.initial_weights(settings)
         if self.search.initial is not None:
-            target = imported.Target(network, settings.num_classes, settings.image_size)
+            target = imported_weights.Target(network, settings.num_classes, settings.image_size)
             build = functools.partial(meta_architecture.build_network, settings)
             account = fitting.fit(self.search.initial, target, self._norm_images(), build, self.search.seed)
             set_seed(self.search.seed)

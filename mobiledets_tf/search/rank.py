@@ -208,7 +208,7 @@ def shared_quality(
     Raises:
       InputError: weights or images of the search cannot be read, or no image has a box.
     """
-    from mobiledets_tf.search import data, loop, state
+    from mobiledets_tf.search import input_pipeline, loop, state
 
     loop.set_seed(settings["seed"])
     step, model_config = loop.build_step(
@@ -217,10 +217,10 @@ def shared_quality(
     state.restore(folder, state.checkpoint(step.supernet), _saved_step(folder))
     files = records.resolve(settings["train_data"], "train")
     large = settings["batch_size"] * settings["rl_batch_multiplier"]
-    split = data.Split(files)
-    stream = data.Stream(
+    split = input_pipeline.Split(files)
+    stream = input_pipeline.Stream(
         split, records.label_map_path(files), model_config, step.preprocess,
-        data.fixed_batch_size(split.images["steer"], large), "steer", settings["seed"],
+        input_pipeline.fixed_batch_size(split.images["steer"], large), "steer", settings["seed"],
     )  # fmt: skip
     batches = stream.fixed(settings["quality_images"] or 4 * large)
     bar = tqdm(networks, desc="shared weights", unit="network")

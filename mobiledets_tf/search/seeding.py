@@ -5,18 +5,45 @@ were trained in. Their channels are sorted by importance because narrower networ
 shared channels (as in once-for-all, arXiv 1908.09791).
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from mobiledets_tf.detection.imported import Account, Target
+from mobiledets_tf import architecture as architectures
+from mobiledets_tf.architecture import Architecture
+from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search.known import Known, nearest
 from mobiledets_tf.search_space import decode
-from mobiledets_tf.weights import fitting
+from mobiledets_tf.weights import fitting, readers
+from mobiledets_tf.weights.imported_weights import Account, Target
 
 # Name among the known networks of the network that the trained weights come from.
 NAME = "init_from"
+
+
+def read(path: str, latency: LatencyModel) -> Account:
+    """Reads the weights that a search starts from, with the network that they belong to.
+
+    Args:
+      path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
+      latency: a latency model of the search; weights that don't name their network are tried as those of
+        the published networks, with the model's classes, image size and depth multiplier.
+
+    Raises:
+      InputError: there are no weights, or they are damaged or belong to an unknown network.
+    """
+    network, multiplier = architectures.load("edgetpu"), latency.space.depth_multiplier
+    return readers.read_for(path, Target(network, latency.num_classes, latency.image_size, multiplier))
+
+
+def candidates(source: Account | None) -> tuple[Architecture, ...]:
+    """Returns the network of trained weights, with its final widths, as the candidate named `NAME`."""
+    if source is None:
+        return ()
+    scaled = source.target.architecture.scaled(source.target.depth_multiplier)
+    return (dataclasses.replace(scaled, name=NAME),)
 
 
 def seed(

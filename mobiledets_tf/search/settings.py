@@ -17,7 +17,7 @@ from mobiledets_tf.search.reward import QUALITIES, REWARDS
 from mobiledets_tf.search.schedule import Schedule
 
 if TYPE_CHECKING:  # This module imports TensorFlow, which settings do not need.
-    from mobiledets_tf.detection.imported import Account
+    from mobiledets_tf.weights.imported_weights import Account
 
 ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")

@@ -7,13 +7,14 @@ import numpy as np
 from mobiledets_tf import compat
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, load
 from mobiledets_tf.compat import tf
-from mobiledets_tf.data.coco_metrics import coco_metrics
+from mobiledets_tf.data.coco_metrics import coco_metrics, coco_results
+from mobiledets_tf.data.scaling import to_network_range
 from mobiledets_tf.detection import meta_architecture
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas
-from mobiledets_tf.search import data
-from mobiledets_tf.search.data import Batch
+from mobiledets_tf.search import input_pipeline
+from mobiledets_tf.search.input_pipeline import Batch
 from mobiledets_tf.search.optimizer import SharedMomentum
 
 compat.enable_object_detection()
@@ -72,7 +73,7 @@ class SharedStep:
           (the images, each image's shape [images, 3]); the API's transform scales boxes by the shapes.
         """
         shape = tf.shape(images)
-        return (2.0 / 255.0) * images - 1.0, tf.tile(shape[tf.newaxis, 1:], [shape[0], 1])
+        return to_network_range(images), tf.tile(shape[tf.newaxis, 1:], [shape[0], 1])
 
     def train(self, batches: Sequence[Batch], decisions: np.ndarray, learning_rate: float) -> list[Losses]:
         """Updates the shared weights with one network and one batch per replica.
@@ -161,7 +162,7 @@ class SharedStep:
                 [tf.constant(row, tf.int32) for row in decisions],
             )
         ]  # fmt: skip
-        empty = [not np.any(b.labels[data.Labels.num_groundtruth_boxes]) for b in batches]
+        empty = [not np.any(b.labels[input_pipeline.Labels.num_groundtruth_boxes]) for b in batches]
         if metric == "loss":
             losses = np.array([float(x) for x in self._local(self._loss(*args))])
             found = np.where(np.isfinite(losses), -losses, -np.inf)
@@ -180,7 +181,7 @@ class SharedStep:
 
     def _average_precision(self, batch: Batch, outputs: Sequence[tf.Tensor], metric: str) -> float:
         size = self.supernet.image_size
-        truth = data.ground_truth(batch.labels, size, self.supernet.num_classes)
+        truth = input_pipeline.ground_truth(batch.labels, size, self.supernet.num_classes)
         detections = _as_coco([tensor.numpy() for tensor in outputs], size)
         return max(0.0, coco_metrics(truth, detections)[metric])
 
@@ -207,19 +208,10 @@ def _as_coco(outputs: Sequence[np.ndarray], image_size: tuple[int, int]) -> list
     """Converts the detections of a batch to COCO results; images are numbered from 1."""
     boxes, scores, classes, counts = outputs
     height, width = image_size
-    return [
-        {
-            "image_id": image + 1,
-            "category_id": int(classes[image, row]),
-            "bbox": [
-                float(left * width),
-                float(top * height),
-                float((right - left) * width),
-                float((bottom - top) * height),
-            ],
-            "score": float(scores[image, row]),
-        }
-        for image, count in enumerate(counts)
-        for row in range(count)
-        for top, left, bottom, right in [boxes[image, row]]
-    ]
+    top, left, bottom, right = np.moveaxis(boxes, -1, 0)
+    pixels = np.stack([left * width, top * height, (right - left) * width, (bottom - top) * height], -1)
+    found = []
+    for image, count in enumerate(counts):
+        of_image = (values[image, :count] for values in (pixels, classes.astype(int), scores))
+        found += coco_results(image + 1, *of_image)
+    return found

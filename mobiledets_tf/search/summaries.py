@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.search import pictures
+from mobiledets_tf.search import plots
 from mobiledets_tf.search_space import SearchSpace
 
 FOLDER = "summaries"
@@ -29,7 +29,7 @@ class Summaries:
 
     def policy(self, step: int, device: str, space: SearchSpace, snapshots: list[dict[str, Any]]) -> None:
         """Writes the probabilities of all decisions over time as an image."""
-        image = tf.io.decode_png(pictures.policy_png(space, snapshots), channels=3)
+        image = tf.io.decode_png(plots.policy_png(space, snapshots), channels=3)
         with self._writer.as_default(step=step):
             tf.summary.image(f"policy/{device}", image[None])
         self._writer.flush()

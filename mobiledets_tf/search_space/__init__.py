@@ -3,6 +3,7 @@
 from mobiledets_tf.search_space.encoding import decode, encode
 from mobiledets_tf.search_space.one_of import OneOf, map_one_ofs, on_path, one_ofs, select, size
 from mobiledets_tf.search_space.options import SKIP, LayerOption
+from mobiledets_tf.search_space.positions import Position, op_positions
 from mobiledets_tf.search_space.sampling import check_decisions, sample
 from mobiledets_tf.search_space.spaces import (
     SPACES,
@@ -14,7 +15,7 @@ from mobiledets_tf.search_space.spaces import (
 )
 
 __all__ = [
-    "SKIP", "SPACES", "LayerOption", "OneOf", "SearchBlock", "SearchLayer", "SearchSpace", "check_decisions",
-    "decode", "encode", "get_space", "map_one_ofs", "on_path", "one_ofs", "sample", "select", "size",
-    "stored_space",
+    "SKIP", "SPACES", "LayerOption", "OneOf", "Position", "SearchBlock", "SearchLayer", "SearchSpace",
+    "check_decisions", "decode", "encode", "get_space", "map_one_ofs", "on_path", "one_ofs", "op_positions",
+    "sample", "select", "size", "stored_space",
 ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""Weight transfer: recovery of batch normalisation, remapping to another architecture, and the model zoo."""
+"""Weights of every origin: checkpoints, readers, remapping to another architecture, and the model zoo."""

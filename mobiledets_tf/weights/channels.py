@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mobiledets_tf.architecture.specs import ENDPOINTS
-from mobiledets_tf.detection.imported import Convolution, Target
+from mobiledets_tf.weights.imported_weights import Convolution, Target
 
 IMAGE = "image"
 

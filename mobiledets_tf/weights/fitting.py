@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from mobiledets_tf.compat import keras
-from mobiledets_tf.detection import imported
-from mobiledets_tf.detection.imported import Account, Target
 from mobiledets_tf.models import build_detector
+from mobiledets_tf.weights import imported_weights
+from mobiledets_tf.weights.imported_weights import Account, Target
 from mobiledets_tf.weights.norm import Images, NormStatistics, unfold_norm
 from mobiledets_tf.weights.remap import Remapped, remap, same_network
 
@@ -48,7 +48,7 @@ def fit(
     detector = build()
     remapped = remap(source, target, {w.name: w.numpy() for w in detector.weights}, by_worth)
     account = dataclasses.replace(remapped.account, folded_norm=source.folded_norm)
-    imported.assign(account, _named(detector))
+    imported_weights.assign(account, _named(detector))
     if images is not None:
         _correct(remapped, detector, images)
         # Newly initialised weights are included because the statistics were measured with them.
@@ -69,7 +69,7 @@ def _named(detector: keras.Model) -> dict:
 
 def _unfolded(source: Account, detector: keras.Model, images: Images) -> Account:
     """Returns the account with measured statistics in the batch normalisation of the same network."""
-    imported.assign(source, _named(detector))
+    imported_weights.assign(source, _named(detector))
     unfold_norm(detector, images)
     named = _named(detector)
     return dataclasses.replace(

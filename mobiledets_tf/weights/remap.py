@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mobiledets_tf.architecture import LayerSpec
-from mobiledets_tf.detection.imported import BN_WEIGHTS, Account, Convolution, Origin, Target
 from mobiledets_tf.models.fresh_start import residual_scales
-from mobiledets_tf.weights import layers
+from mobiledets_tf.weights import layer_conversion
 from mobiledets_tf.weights.channels import IMAGE, Choice, Folded, Place, importance, places
+from mobiledets_tf.weights.imported_weights import BN_WEIGHTS, Account, Convolution, Origin, Target
 from mobiledets_tf.weights.moments import through
 
 # sigmoid(3) is 0.95: a fresh squeeze-excite scales by nearly 1.
@@ -138,7 +138,7 @@ class _Remap:
         """Stores the kept part of a weight; new channels keep initial values, and zero weights read them."""
         fresh = np.asarray(self._fresh[name])
         if value.ndim == 4:
-            value = layers.middle(value, fresh.shape[0])
+            value = layer_conversion.middle(value, fresh.shape[0])
         placed = np.array(fresh)
         if value.ndim == 4 and not conv.op.depthwise:
             placed[:, :, value.shape[2] :] = 0.0
@@ -168,18 +168,18 @@ class _Remap:
     def _convert(self, layer: str, wanted: LayerSpec, given: LayerSpec, mine: list[Place]) -> None:
         theirs = [p for p in self._theirs.values() if p.conv.layer == layer and "_se_" not in p.conv.name]
         parts = {p.conv.op.name: Folded.of(p.conv, self._given) for p in theirs}
-        form = layers.fused_form(parts, self._activations[0], given.op)
+        form = layer_conversion.fused_form(parts, self._activations[0], given.op)
         convs = {p.conv.op.name: p.conv for p in mine if "_se_" not in p.conv.name}
         first, last = next(iter(convs.values())), next(reversed(convs.values()))
         reads, writes = theirs[0].reads, theirs[-1].writes
         rows = self._choose(reads, theirs[0].conv.op.in_channels, first.op.in_channels)
         columns = self._choose(writes, theirs[-1].conv.op.out_channels, last.op.out_channels)
         mean, std = (values[rows] for values in self._stats[reads])
-        size = layers.Wanted(
+        size = layer_conversion.Wanted(
             wanted.kernel_size, {role: conv.op.out_channels for role, conv in convs.items()},
             self._activations[1], mean, std,
         )  # fmt: skip
-        made = layers.MAKERS[wanted.op](form.some(rows, columns), size)
+        made = layer_conversion.MAKERS[wanted.op](form.some(rows, columns), size)
         sources = tuple(p.conv.kernel for p in theirs)
         for role, conv in convs.items():
             part = made.parts[role]

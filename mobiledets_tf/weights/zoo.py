@@ -251,7 +251,7 @@ def _check_member(member: tarfile.TarInfo, shown: str) -> None:
 def _check(folder: Path, shown: str, name: str) -> None:
     """Checks that the checkpoint contains all variables of the network with their shapes and values."""
     from mobiledets_tf import architecture
-    from mobiledets_tf.detection import tf1_checkpoint
+    from mobiledets_tf.weights import tf1_checkpoint
 
     try:
         tf1_checkpoint.read(folder / _CHECKPOINT, architecture.load(name))

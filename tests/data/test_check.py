@@ -261,7 +261,7 @@ def test_hostile_json_never_breaks_the_check(pristine, tmp_path):
 
 def test_damaged_jpegs_never_break_the_check(pristine, tmp_path):
     """Whatever bytes are in a file, decoding ends in a picture of the right size or a reason."""
-    from mobiledets_tf.data import pictures
+    from mobiledets_tf.data import image_files
 
     original = (pristine / "train" / "000000.jpg").read_bytes()
     png = io.BytesIO()
@@ -273,7 +273,8 @@ def test_damaged_jpegs_never_break_the_check(pristine, tmp_path):
         for _ in range(rng.randint(1, 6)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            assert pictures.decode(bytes(data[: rng.choice((len(data), rng.randrange(len(data))))]), (96, 96))
-        except pictures.PictureError:
+            cut = bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+            assert image_files.decode(cut, (96, 96))
+        except image_files.PictureError:
             refused += 1
     assert 200 < refused < 600

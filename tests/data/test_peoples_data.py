@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mobiledets_tf.cli import data as command
-from mobiledets_tf.data import check, coco, divide, pictures, statistics
+from mobiledets_tf.data import check, coco, image_files, statistics, train_val_split
 from mobiledets_tf.errors import InputError
 
 
@@ -38,26 +38,26 @@ def stored(orientation: int, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_picture_is_put_upright(orientation):
     data = stored(orientation)
-    assert np.array_equal(np.asarray(pictures.decode(data, (40, 24))), np.asarray(picture()))
-    jpeg = Image.open(io.BytesIO(pictures.as_jpeg(stored(orientation, "JPEG"), (40, 24))))
+    assert np.array_equal(np.asarray(image_files.decode(data, (40, 24))), np.asarray(picture()))
+    jpeg = Image.open(io.BytesIO(image_files.as_jpeg(stored(orientation, "JPEG"), (40, 24))))
     assert jpeg.size == (40, 24) and jpeg.getexif().get(0x0112, 1) == 1
     assert np.abs(np.asarray(jpeg).astype(int) - np.asarray(picture())).mean() < 12
 
 
 def test_boxes_on_the_stored_pixels_keep_them():
-    kept = pictures.decode(stored(6), (24, 40))
+    kept = image_files.decode(stored(6), (24, 40))
     assert np.array_equal(np.asarray(kept), np.asarray(picture().transpose(Image.Transpose.ROTATE_90)))
-    jpeg = Image.open(io.BytesIO(pictures.as_jpeg(stored(6, "JPEG"), (24, 40))))
+    jpeg = Image.open(io.BytesIO(image_files.as_jpeg(stored(6, "JPEG"), (24, 40))))
     assert jpeg.size == (24, 40) and jpeg.getexif().get(0x0112, 1) == 1
-    with pytest.raises(pictures.PictureError, match="is 24x40, the annotations say 24x41"):
-        pictures.decode(stored(6), (24, 41))
+    with pytest.raises(image_files.PictureError, match="is 24x40, the annotations say 24x41"):
+        image_files.decode(stored(6), (24, 41))
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG")])
 def test_other_pixels_become_rgb(mode, kind):
     buffer = io.BytesIO()
     picture().convert(mode).save(buffer, kind)
-    image = Image.open(io.BytesIO(pictures.as_jpeg(buffer.getvalue(), (40, 24))))
+    image = Image.open(io.BytesIO(image_files.as_jpeg(buffer.getvalue(), (40, 24))))
     assert (image.mode, image.format, image.size) == ("RGB", "JPEG", (40, 24))
 
 
@@ -67,14 +67,14 @@ def _checked(data, split: str = "train"):
 
 def test_one_split_becomes_two_that_share_nothing(data):
     whole = _checked(data)
-    train, val = divide.divide(whole, 0.25)
+    train, val = train_val_split.divide(whole, 0.25)
     sides = [{image.id for image in part.dataset.images} for part in (train, val)]
     assert not sides[0] & sides[1] and sides[0] | sides[1] == {image.id for image in whole.dataset.images}
     assert len(sides[1]) == round(0.25 * len(whole.dataset.images))
     assert len(train.dataset.annotations) + len(val.dataset.annotations) == len(whole.dataset.annotations)
     for part, ids in zip((train, val), sides, strict=True):
         assert {box.image_id for box in part.dataset.annotations} <= ids
-    assert [part.dataset for part in divide.divide(whole, 0.25)] == [train.dataset, val.dataset]
+    assert [part.dataset for part in train_val_split.divide(whole, 0.25)] == [train.dataset, val.dataset]
 
 
 def test_a_folder_with_one_split_is_converted_to_two(data, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_one_image_cannot_be_divided(data):
     first = dataclasses.replace(whole.dataset, images=whole.dataset.images[:1])
     one = dataclasses.replace(whole, dataset=first)
     with pytest.raises(InputError, match="two are needed"):
-        divide.divide(one)
+        train_val_split.divide(one)
 
 
 def _box(number, image_id, category_id, width, height, crowd=False):

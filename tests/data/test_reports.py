@@ -264,11 +264,11 @@ def test_names_of_both_sides_are_in_the_message():
     ],
 )  # fmt: skip
 def test_the_near_file_is_named(tmp_path, there, given):
-    from mobiledets_tf.data import pictures
+    from mobiledets_tf.data import image_files
 
     (tmp_path / there).touch()
-    with pytest.raises(pictures.PictureError) as caught:
-        pictures.locate(tmp_path, given)
+    with pytest.raises(image_files.PictureError) as caught:
+        image_files.locate(tmp_path, given)
     assert f"is missing (did you mean {there!r}" in str(caught.value)
     assert ("another Unicode form" in str(caught.value)) == (there == "grün.jpg")
 

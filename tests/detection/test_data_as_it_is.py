@@ -8,9 +8,10 @@ import pytest
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data import check, coco, convert, records, sample
-from mobiledets_tf.detection import crowds, initial_weights, jobs, model_dir, pipeline_config
+from mobiledets_tf.detection import crowds, model_dir, pipeline_config, training_config
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights import own_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def _converted(drawn, target, change=lambda value: None):
 
 def _job(data, folder, **changes):
     overrides = Overrides(architecture="edgetpu", image_size=(96, 96), depth_multiplier=0.25, steps=2)
-    return jobs.Job(str(folder), train_data=data, overrides=overrides, **changes)
+    return training_config.Job(str(folder), train_data=data, overrides=overrides, **changes)
 
 
 def _renamed(value):
@@ -95,10 +96,10 @@ def test_the_limit_of_boxes_follows_the_data(drawn, tmp_path):
         ]
 
     data = _converted(drawn, tmp_path, crowded)
-    config, _ = jobs.train_config(_job(data, tmp_path / "run"))
+    config, _ = training_config.train_config(_job(data, tmp_path / "run"))
     limits = [config.train_config, config.train_input_reader, config.eval_input_reader[0]]
     assert [part.max_number_of_boxes for part in limits] == [150] * 3
-    from mobiledets_tf.search.data import Split
+    from mobiledets_tf.search.input_pipeline import Split
 
     assert Split(records.resolve(data, "train")).max_boxes == 150
 
@@ -106,15 +107,15 @@ def test_the_limit_of_boxes_follows_the_data(drawn, tmp_path):
 def test_a_training_goes_on_with_the_same_classes_only(drawn, tmp_path):
     data, other = _converted(drawn, tmp_path / "a"), _converted(drawn, tmp_path / "b", _renamed)
     folder = tmp_path / "run"
-    config, label_map = jobs.train_config(_job(data, folder))
+    config, label_map = training_config.train_config(_job(data, folder))
     model_dir.start(folder, config, label_map, 0)
     with pytest.raises(InputError, match="class 5 is 'V' in .* and 'four' in the training in"):
-        jobs.train_config(_job(other, folder))
+        training_config.train_config(_job(other, folder))
     with pytest.raises(InputError, match="class 5 is 'V' in .* and 'four' in the training in"):
-        jobs.eval_config(folder, other)
-    assert jobs.eval_config(folder, data).eval_input_reader[0].max_number_of_boxes == 100
+        training_config.eval_config(folder, other)
+    assert training_config.eval_config(folder, data).eval_input_reader[0].max_number_of_boxes == 100
     with pytest.raises(InputError, match="classes differ: class 5 is 'V' in"):
-        jobs.train_config(_job(data, tmp_path / "new", eval_data=other))
+        training_config.train_config(_job(data, tmp_path / "new", eval_data=other))
 
 
 def test_records_that_call_a_class_otherwise_are_refused(drawn, tmp_path):
@@ -125,15 +126,15 @@ def test_records_that_call_a_class_otherwise_are_refused(drawn, tmp_path):
     )
     del other
     with pytest.raises(InputError, match="has class .* as '.*', label map .* has it as"):
-        jobs.train_config(_job(data, tmp_path / "run"))
+        training_config.train_config(_job(data, tmp_path / "run"))
 
 
 def test_predictors_of_other_classes_stay_fresh(tmp_path):
     records.write_label_map(tmp_path / "label_map.pbtxt", {1: "bolt", 2: "nut"})
-    assert initial_weights._renamed(str(tmp_path), {1: "bolt", 2: "nut"}) == ""
-    why = initial_weights._renamed(str(tmp_path), {1: "nut", 2: "bolt"})
+    assert own_checkpoint._renamed(str(tmp_path), {1: "bolt", 2: "nut"}) == ""
+    why = own_checkpoint._renamed(str(tmp_path), {1: "nut", 2: "bolt"})
     assert why == "class 1 was 'bolt' there, is 'nut' here"
-    assert initial_weights._renamed(str(tmp_path / "none"), {1: "nut"}) == ""
+    assert own_checkpoint._renamed(str(tmp_path / "none"), {1: "nut"}) == ""
 
 
 def test_augmentation_by_flag_is_the_steps_of_the_api():

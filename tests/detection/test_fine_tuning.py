@@ -8,17 +8,10 @@ import pytest
 from mobiledets_tf import architecture
 from mobiledets_tf.cli import train as command
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import (
-    checkpoints,
-    imported,
-    initial_weights,
-    meta_architecture,
-    network_settings,
-    pipeline_config,
-    presets,
-)
+from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config, presets
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights import checkpoints, imported_weights, own_checkpoint
 
 SIZE, DEPTH = 96, 0.25
 
@@ -28,35 +21,38 @@ def settings(num_classes: int, name: str = "edgetpu", depth: float = DEPTH):
     return network_settings.read(config.model.ssd)
 
 
+def target(num_classes, name="edgetpu", depth=DEPTH):
+    return imported_weights.Target(architecture.load(name), num_classes, (SIZE, SIZE), depth)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """An imported folder for five classes with weights that no initialiser draws."""
     folder = tmp_path_factory.mktemp("trained")
-    target = imported.Target(architecture.load("edgetpu"), 5, (SIZE, SIZE), DEPTH)
-    account = imported.Account("test", "checkpoint", target)
+    account = imported_weights.Account("test", "checkpoint", target(5))
     network = meta_architecture.build_network(settings(5))
     for number, weight in enumerate(network.weights):
         value = np.full(weight.shape, 0.001 * number, np.float32)
         account.take(weight.name, value, weight.name, tuple(weight.shape))
-    imported.write(account, folder)
+    imported_weights.write(account, folder)
     return folder
 
 
 def test_the_same_classes_take_every_weight(trained):
-    account = initial_weights.read(trained, settings(5))
+    account = own_checkpoint.read(trained, target(5))
     assert len(account.weights) == 429 and not account.fresh and not account.skipped
     assert account.summary() == ["429 tensors imported into 429 weights"]
 
 
 def test_another_class_count_leaves_the_last_convolutions_fresh_and_says_so(trained):
-    account = initial_weights.read(trained, settings(2))
+    account = own_checkpoint.read(trained, target(2))
     assert set(account.fresh) == {
         f"predictor{level}_class_conv/{part}:0" for level in range(6) for part in ("kernel", "bias")
     }
     assert "it is for 5 classes, the network has 2" in account.summary()[-1]
     network = meta_architecture.build_network(settings(2))
     named = {weight.name: weight for weight in network.weights}
-    imported.assign(account, named)
+    imported_weights.assign(account, named)
     given = checkpoints.values(trained)
     for name in account.weights:
         np.testing.assert_array_equal(named[name].numpy(), given[name])
@@ -66,13 +62,13 @@ def test_another_class_count_leaves_the_last_convolutions_fresh_and_says_so(trai
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (settings(5, "dsp"), "is of another network"),
-        (settings(5, depth=0.5), r"stem_conv/kernel:0 is \(3, 3, 3, 8\) and .* is \(3, 3, 3, 16\)"),
+        (target(5, "dsp"), "is of another network"),
+        (target(5, depth=0.5), r"stem_conv/kernel:0 is \(3, 3, 3, 8\) and .* is \(3, 3, 3, 16\)"),
     ],
 )
 def test_another_network_is_refused_with_both_shapes(trained, other, words):
     with pytest.raises(InputError, match=words):
-        initial_weights.read(trained, other)
+        own_checkpoint.read(trained, other)
 
 
 def test_presets_follow_the_size_of_the_data():

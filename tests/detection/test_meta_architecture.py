@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints, meta_architecture, network_settings, pipeline_config
+from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.weights import checkpoints
 
 from object_detection.builders import model_builder  # isort: skip
 from object_detection.meta_architectures import ssd_meta_arch  # isort: skip

@@ -1,4 +1,4 @@
-"""The order of a training's images depends on seed and position alone."""
+"""The order of a training's images and their augmentation depend on seed and position alone."""
 
 import collections
 
@@ -21,6 +21,7 @@ def config(tiny):
             "edgetpu", 2, (96, 96), 0.25, BATCH, train_files=[str(train_file(tiny))],
             eval_files=[str(tiny / "val-00000-of-00001.tfrecord")],
             label_map=str(tiny / "label_map.pbtxt"),
+            random_flip=True, random_crop=True,
         )
     )  # fmt: skip
 

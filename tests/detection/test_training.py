@@ -12,12 +12,13 @@ from mobiledets_tf import architecture
 from mobiledets_tf.cli import train as command
 from mobiledets_tf.compat import tf
 from mobiledets_tf.data.record_index import RecordIndex
-from mobiledets_tf.detection import best, checkpoints, evaluate, jobs, model_dir, pipeline_config, train
+from mobiledets_tf.detection import best, evaluate, model_dir, pipeline_config, train, training_config
 from mobiledets_tf.detection.ordered_input import Records
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.models.fresh_start import residual_scales
+from mobiledets_tf.weights import checkpoints
 
 SMALL = ("--architecture=edgetpu", "--image_size=96", "--depth_multiplier=0.25", "--batch_size=4")
 STEPS = 20
@@ -147,8 +148,10 @@ def test_a_training_stops_early_and_keeps_its_best(tmp_path, monkeypatch):
 @pytest.fixture
 def started(tiny, tmp_path):
     """A started training without a step, its config and its label map."""
-    config, label_map = jobs.train_config(
-        jobs.Job(str(tmp_path / "model"), train_data=str(tiny), overrides=Overrides("edgetpu", steps=100))
+    config, label_map = training_config.train_config(
+        training_config.Job(
+            str(tmp_path / "model"), train_data=str(tiny), overrides=Overrides("edgetpu", steps=100)
+        )
     )
     return model_dir.start(tmp_path / "model", config, label_map, seed=0), label_map, tmp_path / "model"
 

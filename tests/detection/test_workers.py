@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledets_tf.detection import checkpoints
+from mobiledets_tf.weights import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10

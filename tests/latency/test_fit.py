@@ -65,8 +65,8 @@ def test_sums_are_those_of_the_operations():
 
 
 def test_a_roofline_is_found_again_and_the_error_is_honest(path):
-    found, decisions, times = samples.table(SPACE, path)
-    fitted = fit.fit(found, SPACE, decisions, times)
+    found = samples.load(path, SPACE)
+    fitted = fit.fit(found.header, SPACE, found.decisions, found.times)
     assert fitted.whole.r2 > 0.99
     assert fitted.whole.spearman > 0.99
     fresh = np.stack(list(itertools.islice(samples.proposals(SPACE, 77, True), 60)))
@@ -87,9 +87,9 @@ def test_a_method_may_leave_out_the_numbers_of_operations():
 
 
 def test_noise_is_not_explained(path):
-    found, decisions, times = samples.table(SPACE, path)
-    shuffled = np.random.default_rng(0).permutation(times)
-    assert fit.fit(found, SPACE, decisions, shuffled).whole.r2 < 0.2
+    found = samples.load(path, SPACE)
+    shuffled = np.random.default_rng(0).permutation(found.times)
+    assert fit.fit(found.header, SPACE, found.decisions, shuffled).whole.r2 < 0.2
 
 
 def test_the_command_writes_a_model_that_the_search_reads(path, tmp_path, capsys):
@@ -154,8 +154,9 @@ def rewrite(path, data):
 
 def test_a_network_measured_twice_counts_with_its_lowest_time():
     """What else a machine does makes a time longer, never shorter."""
-    first = np.array([[0, 1], [2, 3]], np.int32), np.array([1.5, 2.0])
-    second = np.array([[2, 3], [0, 1], [4, 5]], np.int32), np.array([2.5, 1.0, 3.0])
+    first = samples.Samples({}, 2, 0, np.array([[0, 1], [2, 3]], np.int32), np.array([1.5, 2.0]))
+    more = np.array([[2, 3], [0, 1], [4, 5]], np.int32)
+    second = samples.Samples({}, 3, 0, more, np.array([2.5, 1.0, 3.0]))
     decisions, times = samples.joined([first, second])
     assert dict(zip(map(tuple, decisions.tolist()), times.tolist(), strict=True)) == {
         (0, 1): 1.0, (2, 3): 2.0, (4, 5): 3.0

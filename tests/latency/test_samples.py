@@ -45,7 +45,9 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path):
     _, rows = samples.read(killed)
     failed = [row for row in rows if "error" in row]
     assert failed and all(row["error"] == "does not fit" and row["decisions"][0] == 0 for row in failed)
-    _, decisions, times = samples.table(SPACE, killed)
+    read = samples.load(killed, SPACE)
+    decisions, times = read.decisions, read.times
+    assert (read.networks, read.failed) == (20, len(failed))
     assert len(decisions) == len({tuple(row["decisions"]) for row in rows if "ms" in row})
     np.testing.assert_array_equal(times, decisions.sum(axis=1) + 1)
 
@@ -87,4 +89,4 @@ ONES = [0] * len(SPACE.decisions)
 )
 def test_damaged_samples_name_their_line(tmp_path, rows, message):
     with pytest.raises(InputError, match=message):
-        samples.table(SPACE, _file(tmp_path / "s.jsonl", *rows))
+        samples.load(_file(tmp_path / "s.jsonl", *rows), SPACE)

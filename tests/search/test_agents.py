@@ -61,7 +61,8 @@ def _run(agent, search, quality, start=0, stop=None, replicas=1):
         rng = np.random.default_rng((0, step))
         proposed.append(agent.propose(rng, replicas))
         if agent.measures_at(step):
-            agent.learn(step, proposed[-1], quality, rng)
+            costs = agent.objective.latency.predict(proposed[-1])
+            agent.learn(step, proposed[-1], costs, quality, rng)
     return np.concatenate(proposed)
 
 
@@ -119,7 +120,7 @@ def test_evolution_puts_networks_without_a_quality_last(model, known):
     search = _search(model, population=3, children=2)
     agent = make_agent(search, search.objectives[0], known)
     values = np.array([np.nan, 0.1, -np.inf, 0.3, np.nan])
-    networks, qualities = agent.learn(63, None, lambda networks: values, np.random.default_rng(0))
+    networks, qualities = agent.learn(63, None, None, lambda networks: values, np.random.default_rng(0))
     np.testing.assert_array_equal(qualities, values)
     assert agent.members[:2] == networks[[3, 1]].tolist() and len(agent.members) == 3
 
@@ -132,7 +133,7 @@ def test_without_known_networks_evolution_starts_from_the_whole_space(model, kno
         for ours, even in zip(agent.probabilities(), proposals.even(model.space), strict=True):
             np.testing.assert_array_equal(ours, even)
         assert agent.objective.networks.contains(agent.propose(np.random.default_rng(0), 20)).all()
-        agent.learn(63, None, Planted(agent.objective), np.random.default_rng(0))
+        agent.learn(63, None, None, Planted(agent.objective), np.random.default_rng(0))
         assert len(agent.members) == search.population
         assert agent.entropy() < 0.9
 
@@ -216,10 +217,11 @@ def test_tunas_learns_nothing_from_batches_that_pay_nothing(model):
     agent = make_agent(search, search.objectives[0], [])
     rng, before = np.random.default_rng(0), agent.state()
     trained = agent.propose(rng, 2)
+    costs = agent.objective.latency.predict(trained)
     for nothing in (np.nan, -np.inf):
-        agent.learn(63, trained, lambda networks, v=nothing: np.full(len(networks), v), rng)
+        agent.learn(63, trained, costs, lambda networks, v=nothing: np.full(len(networks), v), rng)
     assert agent.state() == before
-    agent.learn(63, trained, lambda networks: np.array([np.nan, 1.0]), rng)
+    agent.learn(63, trained, costs, lambda networks: np.array([np.nan, 1.0]), rng)
     assert agent.baseline.value == pytest.approx(1.0)
 
 

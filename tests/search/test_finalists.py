@@ -11,7 +11,7 @@ import pytest
 from mobiledets_tf.compat import tf
 from mobiledets_tf.search.finalists import STATE, Finalist, Halving, certainty, rungs
 from mobiledets_tf.search.loop import _Run
-from mobiledets_tf.search.report import model_error
+from mobiledets_tf.search.search_report import model_error
 
 BATCHES = 8
 

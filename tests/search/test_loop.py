@@ -11,10 +11,10 @@ from mobiledets_tf import architecture
 from mobiledets_tf import latency as latencies
 from mobiledets_tf.cli import search
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.models import build_detector
 from mobiledets_tf.search.finalists import Finalist
+from mobiledets_tf.weights import checkpoints
 
 
 @pytest.fixture(scope="module")

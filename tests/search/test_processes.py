@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobiledets_tf.detection import checkpoints
+from mobiledets_tf.weights import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,9 +121,9 @@ os._exit(code)
 _SLOW_CHIEF = """
 import sys, time
 from mobiledets_tf.cli import search
-from mobiledets_tf.search import pictures
-draw = pictures.draw
-pictures.draw = lambda *arguments: time.sleep(10) or draw(*arguments)
+from mobiledets_tf.search import plots
+draw = plots.draw
+plots.draw = lambda *arguments: time.sleep(10) or draw(*arguments)
 sys.exit(search.run(["search", *sys.argv[1:]]))
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 from mobiledets_tf.cli import search
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.search import presets, report
+from mobiledets_tf.search import presets, search_report
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist
 from mobiledets_tf.search.journal import Journal
@@ -101,15 +101,15 @@ def test_the_network_found_is_compared_with_the_best_known_one_that_was_trained_
     found = _finalist(1, [3.0, 4.0, 5.0])
     known = [_finalist(2, [1.0, 2.0, 3.0], "published cpu"), _finalist(3, [2.0, 3.5, 4.0], "candidate mine")]
     better_but_shorter = _finalist(4, [9.0, 9.0, 9.0], "published gpu", steps=5)
-    against = report.against_known([found, *known, better_but_shorter])
+    against = search_report.against_known([found, *known, better_but_shorter])
     assert against == {"source": "candidate mine", "is_found": False, "found": 4.0,
                        "known": pytest.approx(9.5 / 3), "certainty": 1.0}  # fmt: skip
-    assert report.against_known([found, _finalist(2, [1.0], steps=5)]) is None
-    itself = report.against_known([known[0], found])
+    assert search_report.against_known([found, _finalist(2, [1.0], steps=5)]) is None
+    itself = search_report.against_known([known[0], found])
     assert itself["is_found"] and itself["certainty"] is None and itself["source"] == "published cpu"
     # Not trained alone: by shared weights.
     alone = [Finalist((1,), "policy", quality=0.3), Finalist((2,), "published dsp", quality=0.2)]
-    assert report.against_known(alone) == {
+    assert search_report.against_known(alone) == {
         "source": "published dsp", "is_found": False, "found": 0.3, "known": 0.2, "certainty": None
     }  # fmt: skip
 
@@ -125,14 +125,14 @@ def _summary(**changed):
 
 
 def test_a_search_says_how_it_stands_to_what_was_known():
-    assert report.lines(_summary()) == [
+    assert search_report.lines(_summary()) == [
         "madds: loss 1.2500 of the network found, 1.5000 of the published edgetpu at equal cost, "
         "each trained alone for 80 steps; better in 97% of 2,000 resamplings of the images"
     ]
-    (line,) = report.lines(_summary(metric="AP", found=0.25, known=0.2, certainty=None))
+    (line,) = search_report.lines(_summary(metric="AP", found=0.25, known=0.2, certainty=None))
     assert "AP 0.2500 of the network found, 0.2000 of" in line and "resamplings" not in line
-    (line,) = report.lines(_summary(is_found=True))
+    (line,) = search_report.lines(_summary(is_found=True))
     assert line.startswith("madds: the published edgetpu was the best of the finalists")
-    blind, _ = report.lines(_summary(blind=True, tau=0.1))
+    blind, _ = search_report.lines(_summary(blind=True, tau=0.1))
     assert "could not tell networks apart (split-half tau 0.10, 0.3 is needed)" in blind
-    assert "no split-half tau" in report.lines(_summary(blind=True, tau=None))[0]
+    assert "no split-half tau" in search_report.lines(_summary(blind=True, tau=None))[0]

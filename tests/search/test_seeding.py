@@ -8,12 +8,12 @@ import pytest
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.cli import search
 from mobiledets_tf.compat import keras
-from mobiledets_tf.detection import imported
 from mobiledets_tf.models import build_detector
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.search import seeding
 from mobiledets_tf.search.known import nearest
 from mobiledets_tf.search_space import decode, encode, get_space
+from mobiledets_tf.weights import imported_weights
 
 SIZE, CLASSES, DEPTH = (96, 96), 10, 0.25
 
@@ -22,8 +22,8 @@ SIZE, CLASSES, DEPTH = (96, 96), 10, 0.25
 def source():
     """Weights of `edgetpu` with scales that are not those of a start."""
     keras.utils.set_random_seed(1)
-    target = imported.Target(architectures.load("edgetpu"), CLASSES, SIZE, DEPTH)
-    account, rng = imported.Account("trained", "checkpoint", target), np.random.default_rng(2)
+    target = imported_weights.Target(architectures.load("edgetpu"), CLASSES, SIZE, DEPTH)
+    account, rng = imported_weights.Account("trained", "checkpoint", target), np.random.default_rng(2)
     for weight in build_detector(target.architecture, CLASSES, SIZE, DEPTH).weights:
         value = weight.numpy()
         if weight.name.endswith("gamma:0"):
@@ -52,7 +52,7 @@ def test_the_shared_weights_hold_the_network_in_the_order_of_its_channels(source
         if (name := weight.name.removesuffix(":0")) in found:
             weight.assign(found[name])
     trained = build_detector(source.target.architecture, CLASSES, SIZE, DEPTH)
-    imported.assign(source, {weight.name: weight for weight in trained.weights})
+    imported_weights.assign(source, {weight.name: weight for weight in trained.weights})
     # The order of channels changes no output; the shared weights normalise by the batch.
     outputs = (net(images[0], training=True) for net in (network, trained))
     for ours, theirs in zip(*outputs, strict=True):
@@ -65,7 +65,7 @@ def test_the_shared_weights_hold_the_network_in_the_order_of_its_channels(source
 
 @pytest.mark.slow
 def test_a_search_starts_from_weights(source, sample_records, madds_file, tmp_path, capfd):
-    imported.write(source, tmp_path / "trained")
+    imported_weights.write(source, tmp_path / "trained")
     flags = {
         "search_space": "ibn", "train_data": sample_records, "latency_model": madds_file,
         "latency_target": 1e7, "model_dir": tmp_path / "search", "steps": 1, "image_size": 96,

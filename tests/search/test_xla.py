@@ -8,7 +8,7 @@ import pytest
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.models.supernet import Supernet, mix_option
-from mobiledets_tf.search.data import MAX_BOXES, Labels
+from mobiledets_tf.search.input_pipeline import MAX_BOXES, Labels
 from mobiledets_tf.search.step import SharedStep
 from mobiledets_tf.search_space import get_space, sample
 

@@ -10,11 +10,11 @@ import pytest
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import checkpoints
 from mobiledets_tf.models import build_detector, postprocess
-from tflite_export import convert, quantize
-from tflite_export.evaluate import KerasDetector
-from tflite_export.suppression import Suppression
+from mobiledets_tf.weights import checkpoints
+from tflite_export.detector.keras_detector import KerasDetector
+from tflite_export.export import convert, quantize
+from tflite_export.tflite.suppression import Suppression
 
 SIZE, CLASSES, MULTIPLIER = 96, 3, 0.25
 NAMES = {1: "circle", 2: "square", 3: "star"}
@@ -75,10 +75,10 @@ def folder(tmp_path_factory, detector, anchors, pictures):
 
 
 def _example(index: int, image: np.ndarray, detect, best: int = 4):
-    from tflite_export import images
+    from mobiledets_tf.data import preprocessing
 
     encoded = tf.io.encode_png(image).numpy()
-    found = detect(images.network_input(encoded, "test", (SIZE, SIZE)))
+    found = detect(preprocessing.network_input(encoded, "test", (SIZE, SIZE)))
     boxes, classes = found.boxes[:best], found.classes[:best]
     return _record(encoded, str(100 + index), image.shape, boxes, classes)
 

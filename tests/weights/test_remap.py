@@ -9,11 +9,10 @@ import pytest
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.compat import keras
-from mobiledets_tf.detection import imported
-from mobiledets_tf.detection.imported import Account, Target
 from mobiledets_tf.models import build_detector
-from mobiledets_tf.weights import fitting
+from mobiledets_tf.weights import fitting, imported_weights
 from mobiledets_tf.weights.channels import importance, places
+from mobiledets_tf.weights.imported_weights import Account, Target
 from mobiledets_tf.weights.remap import remap, same_network
 
 SIZE = (96, 96)
@@ -36,7 +35,7 @@ def network(account: Account) -> keras.Model:
     made, fresh = built(account.target)
     for weight in made.weights:
         weight.assign(fresh[weight.name])
-    imported.assign(account, {weight.name: weight for weight in made.weights})
+    imported_weights.assign(account, {weight.name: weight for weight in made.weights})
     return made
 
 
@@ -199,13 +198,14 @@ def test_statistics_are_recovered_behind_a_remapping(image):
 @pytest.mark.slow
 def test_a_real_file_keeps_its_function_and_can_be_trained(shared):
     """Outputs of the recovered network are those of the file's float interpretation."""
-    from tflite_export import images, import_weights
+    from mobiledets_tf.data import preprocessing
+    from mobiledets_tf.weights import tflite_file
 
     path = shared / "reference" / "coral_detector" / "ssdlite_mobiledet_dog_vs_cat.tflite"
     photos = sorted((shared / "data" / "cards" / "train").iterdir())[:48]
-    account = import_weights.resized(import_weights.read(path), (128, 128))
+    account = tflite_file.resized(tflite_file.read(path), (128, 128))
     pixels = np.concatenate(
-        [images.network_input(photo.read_bytes(), photo.name, (128, 128)) for photo in photos]
+        [preprocessing.network_input(photo.read_bytes(), photo.name, (128, 128)) for photo in photos]
     )
     found = fitting.fit(account, account.target, [pixels[:16], pixels[16:32]])
     assert account.folded_norm and not found.folded_norm and not found.fresh

@@ -12,10 +12,9 @@ import pytest
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.cli import train as command
 from mobiledets_tf.compat import tf
-from mobiledets_tf.detection import tf1_checkpoint
-from mobiledets_tf.detection.imported import Target
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.weights import zoo
+from mobiledets_tf.weights import tf1_checkpoint, zoo
+from mobiledets_tf.weights.imported_weights import Target
 
 FOLDER = "ssdlite_mobiledet_edgetpu_320x320_coco_2020_05_19"
 NAME = f"{FOLDER}.tar.gz"

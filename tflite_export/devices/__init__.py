@@ -15,8 +15,6 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from mobiledets_tf.errors import InputError
-
 # Devices by capability; their modules are imported on demand.
 MEASURING = ("host_cpu", "coral", "hexagon", "ethos_u", "adb")
 COMPILING = ("edgetpu", "hexagon", "ethos_u")
@@ -29,11 +27,6 @@ RUNNING = ("host_cpu", "coral")
 def load(name: str) -> ModuleType:
     """Returns the module of one of the devices listed above."""
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def missing_extra(extra: str, package: str) -> InputError:
-    """Returns the error for a missing optional dependency, with the command that installs it."""
-    return InputError(f"{package} is not installed; run: pip install 'mobiledets-tf[{extra}]'")
 
 
 @dataclasses.dataclass(frozen=True)

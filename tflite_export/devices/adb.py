@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from mobiledets_tf.errors import CheckFailed, InputError
-from tflite_export import inspect
 from tflite_export.devices import Latency, benchmark_log, process
+from tflite_export.tflite import model_file
 
 KIND = "measured"
 VARIANTS = {"cpu": "", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true", "hexagon": "--use_hexagon=true"}
@@ -36,7 +36,7 @@ def measure(
       InputError: adb, the phone or the tool is missing.
       CheckFailed: the tool failed on the phone.
     """
-    inspect.read(path)
+    model_file.read(path)
     if not shutil.which("adb"):
         raise InputError("adb is not installed; it is part of Android's platform tools")
     state = _adb(["get-state"], "adb sees no phone (or several: set ANDROID_SERIAL)")

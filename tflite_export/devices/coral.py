@@ -10,15 +10,15 @@ import shutil
 import tempfile
 
 from mobiledets_tf.errors import InputError
-from tflite_export import inspect, runtime
 from tflite_export.devices import Latency, edgetpu_compiler, edgetpu_log, process, timing
+from tflite_export.tflite import model_file, runtime
 
 KIND = "measured"
 VARIANTS = {"": None}
 DEFAULT_VARIANT = ""
 LIBRARY = "libedgetpu.so.1"
 # The operation that the compiler writes in place of those that it maps.
-COMPILED_OP = next(iter(inspect.COMPILED_OPS))
+COMPILED_OP = next(iter(model_file.COMPILED_OPS))
 _VERSION_TIMEOUT_S = 30
 _HELP = "see https://coral.ai/software"
 
@@ -123,7 +123,7 @@ def compiled(path: str | os.PathLike, folder: str) -> str:
       InputError: the compiler is missing, or the file is no .tflite file.
       RuntimeError: the compiler rejects the file.
     """
-    if COMPILED_OP in inspect.read(path).histogram():
+    if COMPILED_OP in model_file.read(path).histogram():
         return os.fspath(path)
     _compiler()
     answer = edgetpu_compiler.compile_model(path, folder)

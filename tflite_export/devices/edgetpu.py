@@ -14,11 +14,11 @@ from typing import Any
 
 from mobiledets_tf.errors import unknown_name
 from mobiledets_tf.version import __version__
-from tflite_export import blocks
 from tflite_export.devices import Finding, Latency, edgetpu_roofline
 from tflite_export.devices.edgetpu_compiler import compile_model
-from tflite_export.devices.int8_check import CPU_BY_DESIGN
-from tflite_export.inspect import ModelFile, Operator, Tensor
+from tflite_export.devices.int8_check import finding, finding_of_file
+from tflite_export.tflite import blocks
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile, Operator, Tensor
 
 __all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "measure_graph", "parameters", "versions"]
 
@@ -72,15 +72,15 @@ def check(model: ModelFile) -> list[Finding]:
     """Returns all that keeps operations of a file off the Edge TPU; empty for a file that is ready."""
     findings = []
     if model.subgraphs != 1:
-        findings.append(_of_file(f"{model.subgraphs} subgraphs in the file; allowed: 1"))
+        findings.append(finding_of_file(f"{model.subgraphs} subgraphs in the file; allowed: 1"))
     for op in model.operators:
         if op.name not in CPU_BY_DESIGN:
-            findings += [_finding(op, tensor, reason) for tensor, reason in _faults(op)]
+            findings += [finding(op, tensor, reason) for tensor, reason in _faults(op)]
     if not any(op.name in SUPPORTED_OPS for op in model.operators):
-        findings.append(_of_file("no operation that the Edge TPU runs"))
+        findings.append(finding_of_file("no operation that the Edge TPU runs"))
     count = coverage(model)["subgraphs"]
     if count > 1:
-        findings.append(_of_file(f"{count} Edge TPU subgraphs; the compiler maps the first one only"))
+        findings.append(finding_of_file(f"{count} Edge TPU subgraphs; the compiler maps the first one only"))
     return findings
 
 
@@ -132,14 +132,6 @@ def parameters(model: ModelFile) -> dict[str, int | bool]:
     """Compares the size of constants with the chip's cache; the excess is streamed from the host."""
     size = model.constants_size()
     return {"bytes": size, "cache_bytes": CACHE_BYTES, "streamed": size > CACHE_BYTES}
-
-
-def _of_file(reason: str) -> Finding:
-    return Finding(None, None, None, None, reason)
-
-
-def _finding(op: Operator, tensor: Tensor | None, reason: str) -> Finding:
-    return Finding(op.index, op.name, tensor.name if tensor else None, blocks.of_operator(op), reason)
 
 
 def _faults(op: Operator) -> Iterator[tuple[Tensor | None, str]]:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.errors import InputError
-from tflite_export import blocks, inspect, metadata
 from tflite_export.devices import Compilation, Finding, edgetpu_log, process
 from tflite_export.devices.edgetpu_log import CompilerLog
-from tflite_export.devices.int8_check import CPU_BY_DESIGN
-from tflite_export.inspect import ModelFile, Operator
+from tflite_export.tflite import blocks, metadata, model_file
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile, Operator
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600
@@ -35,10 +34,10 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = " ".join(_arguments(COMPILER, output_dir, path))
-    model, found = inspect.read(path), shutil.which(COMPILER)
+    model, found = model_file.read(path), shutil.which(COMPILER)
     if not found:
         return Compilation("not compiled", command, f"{COMPILER} is not installed")
-    inspect.refuse_compiled(model, path, "give the file it was made from")
+    model_file.refuse_compiled(model, path, "give the file it was made from")
     output_dir.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         # Compile in a separate folder first, so that a compiler crash leaves nothing in the user's folder.
@@ -77,7 +76,7 @@ def _fault(code: int | str, log: CompilerLog, made: Path, printed: str) -> str:
     if not made.is_file():
         return f"{COMPILER} ended without an error and wrote no file"
     try:
-        inspect.read(made)
+        model_file.read(made)
     except InputError:
         return f"{COMPILER} ended without an error and wrote a file that is no .tflite file"
     return ""

@@ -14,12 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mobiledets_tf.errors import InputError, unknown_name
-from tflite_export import blocks, inspect
-from tflite_export.devices import Compilation, Finding, Latency, missing_extra, process
-from tflite_export.devices.int8_check import CPU_BY_DESIGN, check, finding
+from mobiledets_tf.errors import InputError, missing_extra, unknown_name
+from mobiledets_tf.native_output import held_back
+from tflite_export.devices import Compilation, Finding, Latency, process
+from tflite_export.devices.int8_check import check, finding, finding_of_file
 from tflite_export.graphs import Graph
-from tflite_export.native_output import held_back
+from tflite_export.tflite import blocks, model_file
+from tflite_export.tflite.model_file import CPU_BY_DESIGN
 
 __all__ = [
     "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model", "layers", "measure",
@@ -90,7 +91,7 @@ def compile_model(
     """
     path, output_dir = Path(path), Path(output_dir)
     command = " ".join(["vela", *_arguments(path, output_dir, variant)])
-    model = inspect.read(path)
+    model = model_file.read(path)
     try:
         _vela()
     except InputError as error:
@@ -128,10 +129,10 @@ def _layer(row: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _left_on_cpu(model: inspect.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
+def _left_on_cpu(model: model_file.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
     """Returns one finding for each operation of the file that Vela leaves on the CPU."""
     if not any(row["Target"] == "NPU" for row in rows):
-        return [Finding(None, None, None, None, f"no operation runs on the NPU of {variant}")]
+        return [finding_of_file(f"no operation runs on the NPU of {variant}")]
     names = {row["Name"] for row in rows if row["Target"] != "NPU"}
     left = (op for op in model.operators if any(tensor.name in names for tensor in op.outputs))
     reason = f"Vela leaves it to the CPU for {variant}"

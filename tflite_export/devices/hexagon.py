@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mobiledets_tf.errors import InputError, unknown_name
-from tflite_export import runtime
-from tflite_export.devices import Latency, missing_extra
+from mobiledets_tf.errors import InputError, missing_extra, unknown_name
+from mobiledets_tf.native_output import held_back
+from tflite_export.devices import Latency
 from tflite_export.devices.int8_check import check
 from tflite_export.devices.litert_aot import SOCS as COMPILE_VARIANTS
 from tflite_export.devices.litert_aot import compile_model
 from tflite_export.graphs import Graph
-from tflite_export.native_output import held_back
+from tflite_export.tflite import runtime
 
 __all__ = [
     "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model",

@@ -4,8 +4,8 @@ import importlib.metadata
 import os
 import platform
 
-from tflite_export import runtime
 from tflite_export.devices import Latency, timing
+from tflite_export.tflite import runtime
 
 KIND = "measured"
 VARIANTS = {"": None}

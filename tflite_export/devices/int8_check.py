@@ -1,11 +1,9 @@
 """A static check for any int8 accelerator: types, shapes, a single subgraph."""
 
-from tflite_export import blocks
 from tflite_export.devices import Finding
-from tflite_export.inspect import CUSTOM_OP, ModelFile, Operator, Tensor
+from tflite_export.tflite import blocks
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile, Operator, Tensor
 
-# These operations end a network and run on the CPU by design, so they are not faults.
-CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
 _NUMBERS = frozenset({"INT8", "UINT8", "INT16", "INT32"})
 
 
@@ -14,7 +12,7 @@ def check(model: ModelFile) -> list[Finding]:
     findings = []
     if model.subgraphs != 1:
         reason = f"{model.subgraphs} subgraphs in the file; allowed: 1"
-        findings.append(Finding(None, None, None, None, reason))
+        findings.append(finding_of_file(reason))
     for op in model.operators:
         if op.name not in CPU_BY_DESIGN:
             found = ((tensor, _fault(tensor)) for tensor in op.activations)
@@ -26,6 +24,11 @@ def _fault(tensor: Tensor) -> str:
     if tensor.dtype not in _NUMBERS:
         return f"tensor is {tensor.dtype.lower()}; allowed: int8"
     return "shape is dynamic; allowed: static shapes" if tensor.is_dynamic else ""
+
+
+def finding_of_file(reason: str) -> Finding:
+    """Returns a finding about the whole file."""
+    return Finding(None, None, None, None, reason)
 
 
 def finding(op: Operator, tensor: Tensor | None, reason: str) -> Finding:

@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 from mobiledets_tf.errors import InputError
-from tflite_export import inspect
 from tflite_export.devices import Compilation, Finding, process
-from tflite_export.devices.int8_check import CPU_BY_DESIGN, finding
-from tflite_export.inspect import ModelFile
+from tflite_export.devices.int8_check import finding, finding_of_file
+from tflite_export.tflite import model_file
+from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile
 
 COMPILER = "LiteRT's Qualcomm compiler"
 TIMEOUT_S = 600
@@ -86,7 +86,7 @@ def compile_model(
         folders, note = libraries()
     except InputError as error:
         return Compilation("not compiled", command, str(error))
-    model = inspect.read(path)
+    model = model_file.read(path)
     with tempfile.TemporaryDirectory(prefix="mobiledets-aot-") as folder:
         code, printed = process.run(
             COMPILER, [sys.executable, "-c", _SCRIPT, str(path), folder, soc], TIMEOUT_S,
@@ -123,7 +123,7 @@ def _judge(code, printed: str, made: Path | None, folder: Path) -> tuple[str, Mo
     if made is None:
         return f"{COMPILER} ended without an error and wrote no file", None
     try:
-        return "", inspect.read(made)
+        return "", model_file.read(made)
     except InputError:
         return f"{COMPILER} ended without an error and wrote a file that is no .tflite file", None
 
@@ -142,7 +142,7 @@ def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> 
         if op.name in on_cpu and op.name not in CPU_BY_DESIGN
     ]
     if not partitions:
-        findings.append(Finding(None, None, None, None, f"no operation is offloaded for {soc}"))
+        findings.append(finding_of_file(f"no operation is offloaded for {soc}"))
     total = len(model.operators)
     return {
         "soc": soc, "operations": total, "offloaded": total - sum(on_cpu.values()), "partitions": partitions,

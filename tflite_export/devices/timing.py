@@ -6,8 +6,8 @@ import time
 import numpy as np
 
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.native_output import held_back
 from tflite_export.devices import Latency
-from tflite_export.native_output import held_back
 
 WARM_UP_RUNS = 5
 # Minimum seconds of warm-up and of timing, each. A few runs are enough to fill caches, but the clock needs

@@ -1,7 +1,7 @@
 """Cuts a network into the blocks of its architecture, each as a graph that can be timed alone."""
 
-from tflite_export import blocks
 from tflite_export.graphs.graph import Graph, Node
+from tflite_export.tflite import blocks
 
 
 def cut(graph: Graph) -> dict[str, Graph]:

@@ -11,10 +11,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mobiledets_tf.errors import InputError
-from tflite_export import inspect
 from tflite_export.graphs.graph import CONVOLUTIONS, OPS, Graph, Node, QuantizedTensor, Weights
+from tflite_export.tflite import model_file
 
-_ON_CPU = ("DEQUANTIZE", inspect.CUSTOM_OP)
 _RELU6 = schema.ActivationFunctionType.RELU6
 
 
@@ -24,7 +23,7 @@ def read_graph(path: str | os.PathLike) -> Graph:
     Raises:
       InputError: the file is no .tflite file, is not int8, or has an operation that graphs do not support.
     """
-    model = inspect.read(path)
+    model = model_file.read(path)
     return _Reader(model, Path(path).read_bytes(), str(path)).graph()
 
 
@@ -34,7 +33,7 @@ def tensor_index(name: str) -> int:
 
 
 class _Reader:
-    def __init__(self, model: inspect.ModelFile, data: bytes, path: str):
+    def __init__(self, model: model_file.ModelFile, data: bytes, path: str):
         self.model, self.path = model, path
         self.root = schema.Model.GetRootAs(data, 0)
         self.subgraph = self.root.Subgraphs(0)
@@ -45,7 +44,7 @@ class _Reader:
 
     def graph(self) -> Graph:
         for op in self.model.operators:
-            if op.name not in _ON_CPU:
+            if op.name not in model_file.CPU_BY_DESIGN:
                 self._node(op, self.subgraph.Operators(op.index))
         read = {name for node in self.nodes for name in node.inputs}
         made = {node.output for node in self.nodes}
@@ -55,7 +54,7 @@ class _Reader:
         outputs = tuple(node.output for node in self.nodes if node.output not in read)
         return Graph(Path(self.path).stem, self.tensors, tuple(self.nodes), inputs[0], outputs)
 
-    def _node(self, op: inspect.Operator, raw) -> None:
+    def _node(self, op: model_file.Operator, raw) -> None:
         if op.name not in OPS:
             raise InputError(
                 f"model {self.path!r}, op {op.index}: {op.name} cannot be read; allowed: {', '.join(OPS)}"
@@ -88,7 +87,7 @@ class _Reader:
         )  # fmt: skip
         return name
 
-    def _weights(self, sources, op: inspect.Operator) -> Weights:
+    def _weights(self, sources, op: model_file.Operator) -> Weights:
         kernel, scales = self._constant(int(sources[1]), np.int8, op)
         has_bias = len(sources) > 2 and sources[2] >= 0
         bias = self._constant(int(sources[2]), np.int32, op)[0] if has_bias else None
@@ -96,7 +95,7 @@ class _Reader:
         scales = np.broadcast_to(scales, (channels,)).astype(np.float32)
         return Weights(kernel, scales, np.zeros(channels, np.int32) if bias is None else bias)
 
-    def _constant(self, index: int, dtype, op: inspect.Operator) -> tuple[np.ndarray, np.ndarray]:
+    def _constant(self, index: int, dtype, op: model_file.Operator) -> tuple[np.ndarray, np.ndarray]:
         tensor = self.subgraph.Tensors(index)
         raw = self.root.Buffers(tensor.Buffer()).DataAsNumpy()
         shape = tuple(int(n) for n in tensor.ShapeAsNumpy())

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from tflite_export.devices import missing_extra
+from mobiledets_tf.errors import missing_extra
 from tflite_export.graphs.graph import CONVOLUTIONS, Graph, Node
 
 OPSET = 17

@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.graphs.graph import Graph, Node, QuantizedTensor
-from tflite_export.inspect import FILE_IDENTIFIER
+from tflite_export.tflite.model_file import FILE_IDENTIFIER
 
 # Operation versions that the converter writes for int8 operations with per-channel weights.
 _VERSIONS = {

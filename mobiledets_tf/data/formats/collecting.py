@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobiledets_tf.data import coco, pictures
+from mobiledets_tf.data import coco, image_files
 from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
@@ -76,7 +76,7 @@ class Images:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.names = sorted(pictures.Folder(folder).names())
+        self.names = sorted(image_files.Folder(folder).names())
         self._by_base: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name in self.names:
@@ -115,14 +115,14 @@ class Images:
     def size(self, name: str) -> tuple[int, int] | None:
         """Returns (width, height) in pixels of the upright image, or None if it cannot be read."""
         try:
-            look = pictures.head(pictures.Folder(self.folder).read(name))
-        except (pictures.PictureError, OSError):
+            look = image_files.head(image_files.Folder(self.folder).read(name))
+        except (image_files.PictureError, OSError):
             return None
         return look.upright_size
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed(pictures.Folder):
+class Listed(image_files.Folder):
     """A folder shared by several splits; lists no names, because the reader counts unused images itself."""
 
     def names(self) -> Iterator[str]:

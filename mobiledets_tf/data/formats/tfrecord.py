@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobiledets_tf.data import coco, pictures, records
+from mobiledets_tf.data import coco, image_files, records
 from mobiledets_tf.data.formats.collecting import TRAIN, files_below, split_of
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.data.text import show
@@ -38,12 +38,12 @@ class Pictures:
     def read(self, file_name: str) -> bytes:
         """Returns the encoded image of a record; raises PictureError if it is missing or damaged."""
         if file_name not in self.numbers:
-            raise pictures.PictureError(f"no record has an image {show(file_name)}")
+            raise image_files.PictureError(f"no record has an image {show(file_name)}")
         number = self.numbers[file_name]
         try:
             return records.parse_example(self.index.read(number), f"record {number + 1}").encoded
         except InputError as error:
-            raise pictures.PictureError(str(error)) from error
+            raise image_files.PictureError(str(error)) from error
 
     def names(self) -> Iterator[str]:
         return iter(())

@@ -300,7 +300,7 @@ def test_a_wrong_format_says_what_is_wanted(tmp_path):
 
 
 def test_groups_and_near_duplicates_stay_on_one_side(tmp_path):
-    from mobiledets_tf.data import coco, divide
+    from mobiledets_tf.data import coco, train_val_split
 
     rng = np.random.default_rng(0)
     (tmp_path / "train").mkdir()
@@ -317,6 +317,6 @@ def test_groups_and_near_duplicates_stay_on_one_side(tmp_path):
     value = {"images": entries, "annotations": boxes, "categories": [{"id": 1, "name": "x"}]}
     (tmp_path / "instances_train.json").write_text(json.dumps(value))
     (checked,) = check.check(coco.find_splits(tmp_path))
-    train, val = divide.divide(checked, 0.3)
+    train, val = train_val_split.divide(checked, 0.3)
     sides = [{image.file_name.split("_")[0] for image in part.dataset.images} for part in (train, val)]
     assert not sides[0] & sides[1] and sorted(map(len, sides)) == [3, 7]

@@ -1,0 +1,31 @@
+"""Flags of the search space, which the commands that draw networks from one have in common."""
+
+from absl import flags
+
+from mobiledets_tf.errors import InputError
+from mobiledets_tf.search_space import SPACES, SearchSpace, get_space
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    """Adds the flags of the search space to a command's flags."""
+    flags.DEFINE_enum(
+        "search_space", "ibn_fused_tucker", SPACES, "Which blocks the space offers.",
+        flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "kernel_sizes", ["3", "5"], "Kernel sizes of the space; 3 alone is the DSP variant.",
+        flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=flag_values
+    )
+
+
+def space(flag_values: flags.FlagValues) -> SearchSpace:
+    """Returns the search space that the flags name."""
+    given = flag_values.kernel_sizes
+    try:
+        kernels = tuple(int(size) for size in given)
+    except ValueError as error:
+        raise InputError(f"--kernel_sizes={','.join(given)}: allowed are 3, 5 or 3,5") from error
+    return get_space(flag_values.search_space, kernels, flag_values.depth_multiplier)

@@ -1,0 +1,99 @@
+"""Random numbers that depend only on a seed and a position, for augmentation steps written without seeds.
+
+The Object Detection API's steps use stateful random operations. In a parallel input pipeline their
+numbers depend on which image a thread reaches first, a resumed run starts their sequence again, and
+`tf.image.sample_distorted_bounding_box`, the core of every random crop, ignores the global seed
+altogether. Inside `stateless`, each of these operations becomes its stateless counterpart.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from tensorflow.python.ops import gen_image_ops, gen_random_ops
+
+from mobiledets_tf import compat
+from mobiledets_tf.compat import tf
+
+# Upper bound of the random operations traced for one image; the API's longest step has fewer than 100.
+_OPERATIONS = 4096
+
+
+@contextlib.contextmanager
+def stateless(seed: int, position: tf.Tensor) -> Iterator[None]:
+    """Inside this context, traced random operations get their numbers from `seed` and `position` alone.
+
+    Args:
+      seed: seed of the run.
+      position: scalar int64 tensor, such as the place of an image in the endless training order.
+    """
+    count = 0
+
+    def key() -> tf.Tensor:
+        nonlocal count
+        count += 1
+        place = tf.cast(position, tf.int64) * _OPERATIONS + count
+        return tf.stack([tf.constant(seed, tf.int64), place])
+
+    with contextlib.ExitStack() as stack:
+        for (module, name), made in _COUNTERPARTS.items():
+            stack.enter_context(compat.replaced(module, name, made(key)))
+        yield
+
+
+def _uniform(key: Callable[[], tf.Tensor]) -> Callable:
+    def random_uniform(shape, dtype, seed=0, seed2=0, name=None):
+        return tf.random.stateless_uniform(shape, key(), dtype=dtype, name=name)
+
+    return random_uniform
+
+
+def _uniform_int(key: Callable[[], tf.Tensor]) -> Callable:
+    def random_uniform_int(shape, minval, maxval, seed=0, seed2=0, name=None):
+        return tf.random.stateless_uniform(
+            shape, key(), minval, maxval, dtype=tf.convert_to_tensor(minval).dtype, name=name
+        )
+
+    return random_uniform_int
+
+
+def _normal(key: Callable[[], tf.Tensor]) -> Callable:
+    def random_standard_normal(shape, dtype, seed=0, seed2=0, name=None):
+        return tf.random.stateless_normal(shape, key(), dtype=dtype, name=name)
+
+    return random_standard_normal
+
+
+def _truncated_normal(key: Callable[[], tf.Tensor]) -> Callable:
+    def truncated_normal(shape, dtype, seed=0, seed2=0, name=None):
+        return tf.random.stateless_truncated_normal(shape, key(), dtype=dtype, name=name)
+
+    return truncated_normal
+
+
+def _shuffle(key: Callable[[], tf.Tensor]) -> Callable:
+    def random_shuffle(value, seed=0, seed2=0, name=None):
+        return tf.random.experimental.stateless_shuffle(value, key())
+
+    return random_shuffle
+
+
+def _bounding_box(key: Callable[[], tf.Tensor]) -> Callable:
+    def sample_distorted_bounding_box_v2(
+        image_size, bounding_boxes, min_object_covered, seed=0, seed2=0, **settings
+    ):
+        return gen_image_ops.stateless_sample_distorted_bounding_box(
+            image_size, bounding_boxes, min_object_covered, key(), **settings
+        )
+
+    return sample_distorted_bounding_box_v2
+
+
+# The generated operations by module and name, beneath every public function that draws random numbers.
+_COUNTERPARTS: dict[tuple, Callable[[Callable[[], tf.Tensor]], Callable]] = {
+    (gen_random_ops, "random_uniform"): _uniform,
+    (gen_random_ops, "random_uniform_int"): _uniform_int,
+    (gen_random_ops, "random_standard_normal"): _normal,
+    (gen_random_ops, "truncated_normal"): _truncated_normal,
+    (gen_random_ops, "random_shuffle"): _shuffle,
+    (gen_image_ops, "sample_distorted_bounding_box_v2"): _bounding_box,
+}

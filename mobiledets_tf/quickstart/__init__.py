@@ -1,0 +1,1 @@
+"""The quickstart: its stages, run one after the other, and the page that shows their results."""

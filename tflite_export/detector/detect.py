@@ -1,0 +1,258 @@
+"""Runs a detector on images, a video or a camera; writes annotated copies, COCO results and AP.
+
+AP needs annotations. An interrupted run over a folder resumes with the next call: its results are
+kept in a journal until the run is complete.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledets_tf import files
+from mobiledets_tf.errors import CheckFailed, InputError
+from tflite_export.detector import footage
+from tflite_export.detector.coco_results import Truth, to_coco
+from tflite_export.detector.detector import Detector
+from tflite_export.detector.file_detector import Detections
+from tflite_export.detector.footage import Folder, Frame, Video
+
+RESULTS, IMAGES, METRICS, ANNOTATED = "detections.json", "images.json", "metrics.json", "annotated"
+JOURNAL = ".detections.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Summary of a run.
+
+    Attributes:
+      images: number of images processed, including those of an earlier, interrupted run.
+      detections: number of detections in `detections.json`.
+      images_per_s: throughput of reading, resizing and detecting, without drawing. None if an earlier
+        run had already processed all images.
+      metrics: the twelve COCO metrics, or None without annotations.
+      skipped: number of images in the folder that are not in the annotations.
+      fault: the error that ended a video or a camera stream early, or ''.
+      interrupted: whether images are left to process.
+    """
+
+    images: int
+    detections: int
+    images_per_s: float | None
+    metrics: dict[str, float] | None
+    skipped: int
+    fault: str
+    interrupted: bool
+
+
+class Run:
+    """One detector applied to one source of images.
+
+    Args:
+      detector: the detector to run. To be scored it must keep detections with low scores.
+      source: a source of `footage.open_source`.
+      output_dir: folder for the results.
+      truth: annotations of the images, or None.
+      draw_threshold: minimum score of the boxes to draw; None draws nothing.
+      settings: everything that the results depend on; an interrupted run resumes only if they are equal.
+
+    Raises:
+      InputError: annotated images are missing, or the annotations' categories are not the model's classes.
+    """
+
+    def __init__(
+        self, detector: Detector, source: Folder | Video, output_dir: str | os.PathLike, truth: Truth | None,
+        draw_threshold: float | None, settings: dict[str, Any],
+    ):  # fmt: skip
+        self._detector, self._source, self._truth = detector, source, truth
+        self._folder, self._draw = Path(output_dir), draw_threshold
+        self._settings = settings
+        if truth is not None and source.is_video:
+            raise InputError("--annotations are of images; given a video or a camera")
+        self._known = truth.images() if truth else {}
+        self._ids = truth.category_ids(detector.labels, detector.num_classes) if truth else None
+        if not source.is_video and not source.is_single:
+            if self._folder.resolve().is_relative_to(Path(source.folder).resolve()):
+                raise InputError(f"--output_dir={output_dir} is in the folder of the images; name another, "
+                                 "or a second run takes its pictures for images")  # fmt: skip
+
+    def run(
+        self, max_images: int | None = None, progress: Callable[..., Iterable] = lambda items, total: items,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Summary:  # fmt: skip
+        """Detects in all images and writes the results; see `Summary`.
+
+        Args:
+          max_images: process only this many images, the first ones.
+          progress: wraps the images; called with the iterable and their number, or None if unknown.
+          stopped: returns whether to stop before the next image.
+
+        Raises:
+          InputError: an image cannot be read.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._source.is_video:
+            return self._run_video(max_images, progress, stopped)
+        names, skipped = self._names(max_images)
+        journal = _Journal(self._folder / JOURNAL, self._settings)
+        left = [name for name in names if name not in journal.rows]
+        entries, seconds, count = dict(journal.rows), 0.0, 0
+        for name in progress(left, len(left)):
+            if stopped():
+                return Summary(len(entries), 0, _rate(count, seconds), None, skipped, "", True)
+            start = time.perf_counter()
+            known = self._known.get(name)
+            frame = self._source.read(name, (known.width, known.height) if known else None)
+            found = self._detector(frame.pixels)
+            seconds, count = seconds + time.perf_counter() - start, count + 1
+            self._picture(frame, found)
+            entries[name] = self._entry(frame, found, known.id if known else None)
+            journal.add(name, entries[name])
+        results = self._write([(name, entries[name]) for name in names])
+        metrics = self._score(results)
+        journal.remove()
+        return Summary(len(names), len(results), _rate(count, seconds), metrics, skipped, "", False)
+
+    def _names(self, max_images: int | None) -> tuple[list[str], int]:
+        """Returns the names of the images to process, and how many images have no annotation."""
+        names = self._source.names
+        if self._truth is None:
+            return names[:max_images], 0
+        missing = [name for name in self._known if name not in set(names)]
+        if missing:
+            raise InputError(f"{len(missing)} annotated images are not in {str(self._source.folder)!r}, for "
+                             f"example {missing[0]!r}; AP needs all of them")  # fmt: skip
+        if max_images is not None:
+            raise InputError("--max_images with --annotations; AP needs all images")
+        return [name for name in names if name in self._known], len(names) - len(self._known)
+
+    def _run_video(self, max_images, progress, stopped) -> Summary:
+        source, entries, seconds, fault = self._source, [], 0.0, ""
+        total = source.count if max_images is None else min(max_images, source.count or max_images)
+        path = self._folder / f"{ANNOTATED}.mp4"
+        with files.atomic_path(path) as temporary:
+            writer = footage.VideoWriter(temporary, source.frames_per_s)
+            try:
+                start = time.perf_counter()
+                for frame in progress(_frames(source, max_images), total):
+                    found = self._detector(frame.pixels)
+                    seconds += time.perf_counter() - start
+                    if self._draw is not None:
+                        writer.write(self._drawn(frame, found))
+                    entries.append((frame.name, self._entry(frame, found, len(entries) + 1)))
+                    if stopped():
+                        break
+                    start = time.perf_counter()
+            except CheckFailed as error:
+                fault = str(error)
+            finally:
+                writer.close()
+                source.close()
+        if self._draw is None or not entries:
+            path.unlink(missing_ok=True)
+        results = self._write(entries)
+        ended = fault == "" and stopped() and not source.is_camera
+        return Summary(len(entries), len(results), _rate(len(entries), seconds), None, 0, fault, ended)
+
+    def _entry(self, frame: Frame, found: Detections, image_id: int) -> dict[str, Any]:
+        height, width = frame.pixels.shape[:2]
+        image = {"id": image_id, "width": width, "height": height}
+        return image | {"results": to_coco(found, image, self._ids)}
+
+    def _picture(self, frame: Frame, found: Detections) -> None:
+        if self._draw is not None:
+            path = self._folder / ANNOTATED / frame.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            footage.write_image(path, self._drawn(frame, found))
+
+    def _drawn(self, frame: Frame, found: Detections) -> np.ndarray:
+        best = found.scores >= self._draw
+        classes = found.classes[best]
+        pairs = zip(classes, found.scores[best], strict=True)
+        texts = [f"{self._detector.label(int(class_id))} {score:.2f}" for class_id, score in pairs]
+        return footage.annotated(frame.pixels, found.boxes[best], texts, classes)
+
+    def _write(self, entries: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Writes the results and, without annotations, also the id that each image has in them."""
+        results, images = [], []
+        for number, (name, entry) in enumerate(entries, 1):
+            image_id = number if entry["id"] is None else entry["id"]
+            size = {side: entry[side] for side in ("width", "height")}
+            images.append({"id": image_id, "file_name": name} | size)
+            results += [result | {"image_id": image_id} for result in entry["results"]]
+        files.write_text(self._folder / RESULTS, json.dumps(results, allow_nan=False) + "\n")
+        if self._truth is None:
+            count = self._detector.num_classes
+            categories = [{"id": i, "name": self._detector.label(i)} for i in range(1, count + 1)]
+            content = {"images": images, "annotations": [], "categories": categories}
+            files.write_json(self._folder / IMAGES, content)
+        return results
+
+    def _score(self, results: list[dict[str, Any]]) -> dict[str, float] | None:
+        if self._truth is None:
+            return None
+        scores = self._truth.score(results)
+        content = {"metrics": scores.metrics, "per_class": scores.per_class}
+        files.write_artefact(self._folder / METRICS, content)
+        return scores.metrics
+
+
+def _frames(source: Video, max_images: int | None) -> Iterator[Frame]:
+    for number, frame in enumerate(source, 1):
+        yield frame
+        if number == max_images:
+            return
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return count / seconds if count and seconds else None
+
+
+def fingerprint(path: str | os.PathLike) -> str:
+    """Identifies a model: the hash of a file, or for a checkpoint the time its folder last changed."""
+    if os.path.isfile(path):
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    folder = Path(path) if os.path.isdir(path) else Path(path).parent
+    newest = max((entry.stat().st_mtime_ns for entry in folder.iterdir()), default=0)
+    return f"{os.path.abspath(path)} {newest}"
+
+
+class _Journal:
+    """Results of the images processed so far, one per line, kept until the run is complete."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self._path, self._head = path, json.dumps(settings, sort_keys=True)
+        self.rows = self._read()
+        if not self.rows:
+            files.write_text(path, self._head + "\n")
+        self._stream = open(path, "a", encoding="utf-8")
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.is_file():
+            return {}
+        lines = self._path.read_text("utf-8", "replace").splitlines()
+        if not lines or lines[0] != self._head:
+            return {}
+        rows = {}
+        for line in lines[1:]:
+            # The last line may be truncated if the earlier run was killed.
+            try:
+                name, entry = json.loads(line)
+            except ValueError:
+                continue
+            rows[name] = entry
+        return rows
+
+    def add(self, name: str, entry: dict[str, Any]) -> None:
+        self._stream.write(json.dumps([name, entry]) + "\n")
+        self._stream.flush()
+
+    def remove(self) -> None:
+        self._stream.close()
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Exports a checkpoint: converts, quantises, evaluates and describes a .tflite file."""

@@ -1,0 +1,1 @@
+"""A .tflite file of any origin: reads, checks, changes and runs it. Needs no TensorFlow."""
