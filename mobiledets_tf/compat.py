@@ -9,6 +9,7 @@ it changes modules in memory, never installed files.
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -31,12 +32,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _HAS_GPU else "3")
 
 import tensorflow as tf  # noqa: E402 - the environment has to be set first
 import tf_keras as keras  # noqa: E402
+from tensorflow.python.ops import gen_math_ops  # noqa: E402
 
 if tf.keras.Model is not keras.Model:
     raise ImportError(
         "TensorFlow was imported with Keras 3 before mobiledets_tf: import mobiledets_tf.compat first, "
         "or set TF_USE_LEGACY_KERAS=1 in the environment, and restart Python"
     )
+
+# The two settings below make sums of three and more tensors reproducible. TensorFlow's AddN starts with
+# whichever input has a buffer that nothing else still reads, so the order of its sum, and with it the
+# last bits of losses and gradients, depend on how far other operations have come. Grappler's arithmetic
+# optimiser would replace chains of additions by AddN again.
+_plain_add_n = gen_math_ops.add_n
+
+
+def _add_in_order(inputs, name=None):
+    if inputs[0].dtype == tf.variant:
+        return _plain_add_n(inputs, name=name)
+    return functools.reduce(lambda total, term: tf.raw_ops.AddV2(x=total, y=term), inputs)
+
+
+gen_math_ops.add_n = _add_in_order
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 __all__ = [
     "Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "quiet",

@@ -88,3 +88,32 @@ def test_replaced_puts_the_name_back():
         assert compat.dataclass == 1
         _ = 1 / 0
     assert compat.dataclass is before
+
+
+def test_sums_have_one_order():
+    """1 + 2^-24 is 1 in float32, so the order of the sum shows: AddN would begin with the free buffer, c."""
+    values = (1.0, 2.0**-24, 2.0**-24)
+
+    @compat.tf.function
+    def total(*terms):
+        a, b, c = (compat.tf.abs(term) for term in terms)
+        return compat.tf.add_n([a, b, c]), a, b
+
+    assert float(total(*map(compat.tf.constant, values))[0]) == 1.0
+    assert float(total(*map(compat.tf.constant, reversed(values)))[0]) == 1.0 + 2.0**-23
+
+
+def test_gradients_of_several_readers_are_summed_in_one_order():
+    tf = compat.tf
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.abs(x)
+            parts = [y * factor for factor in (2.0**-24, 2.0**-24, 1.0)]
+        return tape.gradient(parts, x)
+
+    concrete = gradient.get_concrete_function(tf.constant(1.0))
+    kinds = {operation.type for operation in concrete.graph.get_operations()}
+    assert "AddV2" in kinds and "AddN" not in kinds

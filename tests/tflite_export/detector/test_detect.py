@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from mobiledets_tf import architecture
 from mobiledets_tf.cli import detect
 from mobiledets_tf.errors import InputError
 from tflite_export.detector import detect as running
@@ -20,6 +24,7 @@ from tflite_export.tflite.suppression import SHIPPED, Suppression
 
 SIZE = 96  # of the detector in conftest.py
 LABELS = ["circle", "square", "star"]
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def run(**flags) -> int:
@@ -285,3 +290,21 @@ def test_the_class_and_the_help_need_no_tensorflow(model):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_snippets_of_the_readme_run(model, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart/export").mkdir(parents=True)
+    shutil.copy(model, "quickstart/export/detector.tflite")
+    footage.write_image("photo.jpg", pictures[0])
+    build, run_detector = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(build, names)
+    described = architecture.describe(architecture.load("edgetpu"), num_classes=10)
+    assert capsys.readouterr().out.split() == [str(described["madds"])]
+    assert names["model"].count_params() == described["params"]
+    exec(run_detector, {})
+    found = Detector(model)("photo.jpg")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found.scores) > 0
+    assert lines[0].split()[0] == LABELS[found.classes[0] - 1]
