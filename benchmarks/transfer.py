@@ -33,6 +33,8 @@ import sys
 import time
 from pathlib import Path
 
+from commands import run
+
 from mobiledets_tf import files
 from mobiledets_tf.errors import CheckFailed
 
@@ -56,12 +58,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scratch_learning_rate", type=float, default=0.1)
     parser.add_argument("--depth_multiplier", type=float, default=1.0, help="of every network; for trials")
     return parser.parse_args()
-
-
-def run(name: str, *arguments: str) -> None:
-    line = [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-    print(" ".join(line[2:]), file=sys.stderr, flush=True)
-    subprocess.run(line, check=True, stdout=sys.stderr)
 
 
 def networks(options: argparse.Namespace) -> dict[str, Path]:

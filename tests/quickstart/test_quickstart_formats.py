@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from mobiledets_tf.quickstart import pipeline
 from mobiledets_tf.compat import tf
+from mobiledets_tf.quickstart import pipeline
 from mobiledets_tf.quickstart.runner import run_stages
 
 

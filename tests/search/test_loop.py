@@ -178,7 +178,11 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert architecture.describe(main, 10, 96)["madds"] == report["cost"] == devices["madds"]["cost"]
     checkpoints.restore(build_detector(main, 10, 96), tmp_path)
     assert list((tmp_path / "summaries").glob("events*"))
-    # The device of the second model can be reached here: its finalists were timed again.
+    # The device of the second model can be reached here: its final population was timed again.
+    population = devices["edgetpu_pixel4"]["population"]
+    assert len(population) > 4 and all(row["measured"] > 0 for row in population)
+    assert devices["edgetpu_pixel4"]["model_error"]["n"] == len(population)
+    assert devices["madds"]["model_error"] is None and len(devices["madds"]["population"]) == 4
     assert all(finalist["measured"] > 0 for finalist in devices["edgetpu_pixel4"]["finalists"])
     assert all(finalist.get("measured") is None for finalist in devices["madds"]["finalists"])
 
