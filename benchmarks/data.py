@@ -3,15 +3,17 @@
   python benchmarks/data.py --images=20000
 
 Writes variants of 200 images of the sample set (shifted in brightness, so that no two files are equal), first
-a quarter of the images and then all of them. Each mode runs as a separate command. Prints one JSON
-object: images per second and peak memory (resident, MiB) of both modes at both sizes;
-`memory_growth_mib` is the additional memory for four times as many images.
+a quarter of the images and then all of them; with --work_dir they are kept for the next call. Each mode
+runs as a separate command. Prints one JSON object: images per second, images per second of CPU time and
+peak memory (resident, MiB) of both modes at both sizes, start-up included; `memory_growth_mib` is the
+additional memory for four times as many images.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,8 +54,8 @@ def make(folder: Path, images: int) -> None:
     (folder / "instances_train.json").write_text(json.dumps(content))
 
 
-def run(mode: str, folder: Path, output: Path) -> tuple[float, float]:
-    """Runs a mode as a command; returns (seconds, peak memory in MiB)."""
+def run(mode: str, folder: Path, output: Path) -> tuple[float, float, float]:
+    """Runs a mode as a command; returns (seconds, seconds of CPU time, peak memory in MiB)."""
     arguments = [sys.executable, "-m", "mobiledets_tf.cli.data", f"--mode={mode}", f"--images={folder}",
                  f"--output_dir={output}"]  # fmt: skip
     start = time.perf_counter()
@@ -62,23 +64,30 @@ def run(mode: str, folder: Path, output: Path) -> tuple[float, float]:
         _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(arguments)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--work_dir", help="keeps the images for the next call; default: a temporary folder")
+    parser.add_argument("--make_only", action="store_true", help="only writes the images")
     options = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
     for count in (options.images // 4, options.images):
-        with tempfile.TemporaryDirectory() as folder:
-            make(Path(folder) / "data", count)
-            for mode in ("check", "convert"):
-                seconds, memory = run(mode, Path(folder) / "data", Path(folder) / "records")
+        with tempfile.TemporaryDirectory() as temporary:
+            data = Path(options.work_dir or temporary) / f"data_{count}"
+            if not (data / "instances_train.json").exists():
+                shutil.rmtree(data, ignore_errors=True)
+                make(data, count)
+            for mode in () if options.make_only else ("check", "convert"):
+                seconds, busy, memory = run(mode, data, Path(temporary) / "records")
                 figures[f"{mode}_{count}"] = {
                     "seconds": round(seconds, 1), "images_per_second": round(count / seconds, 1),
-                    "memory_mib": round(memory, 1),
+                    "images_per_cpu_second": round(count / busy, 1), "memory_mib": round(memory, 1),
                 }  # fmt: skip
+    if options.make_only:
+        return
     small, large = options.images // 4, options.images
     growth = {
         mode: round(figures[f"{mode}_{large}"]["memory_mib"] - figures[f"{mode}_{small}"]["memory_mib"], 1)

@@ -23,12 +23,12 @@ paired differences with their 95 % intervals.
 
 import argparse
 import json
-import math
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
+
+import intervals
+from commands import call, run
 
 ARMS = (
     "evolution", "published", "random_in_band", "best_known", "evolution_inherited", "random_halving",
@@ -60,15 +60,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--search_flags", default="", help="more flags of mobiledets-search, by spaces")
     parser.add_argument("--evaluate", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def run(name: str, *arguments: str) -> float:
-    """Runs a command; returns its duration in seconds."""
-    line = [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-    print(" ".join(line[2:]), file=sys.stderr, flush=True)
-    start = time.monotonic()
-    subprocess.run(line, check=True, stdout=sys.stderr)
-    return time.monotonic() - start
 
 
 class Seed:
@@ -198,8 +189,7 @@ class Seed:
                 f"--batch_size={self.options.batch_size}", "--learning_rate=0.1", "--norandom_flip",
                 "--norandom_crop", f"--seed={self.seed}", "--mode=train", *more,
             )  # fmt: skip
-            line = [sys.executable, __file__, f"--evaluate={folder}", f"--data={self.records}"]
-            subprocess.run(line, check=True, stdout=sys.stderr)
+            call(__file__, f"--evaluate={folder}", f"--data={self.records}")
         model = latency.load(self.model)
         figures = architecture.describe(network, model.num_classes, model.image_size)
         row = json.loads(metrics.read_text()) | {name: figures[name] for name in ("params", "madds")}
@@ -228,16 +218,9 @@ def evaluate(folder: Path, records: str) -> None:
 
 def paired(rows: dict[str, list[dict]], one: str, other: str) -> dict | None:
     """Returns the mean of the paired differences of AP and its 95 % interval by Student's t."""
-    from scipy import stats
-
     if one not in rows or other not in rows:
         return None
-    gains = [a["AP"] - b["AP"] for a, b in zip(rows[one], rows[other], strict=True)]
-    mean, interval = statistics.mean(gains), None
-    if len(gains) > 1:
-        half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
-        interval = [mean - half, mean + half]
-    return {"mean": mean, "interval": interval, "values": gains}
+    return intervals.mean([a["AP"] - b["AP"] for a, b in zip(rows[one], rows[other], strict=True)])
 
 
 def main() -> None:

@@ -10,19 +10,33 @@ For each data set and seed it compares these arms, all trained in the same way:
 
 Every training has its own schedule: AP after 120 steps is not that of the first 120 steps of 500. The aim is
 that remapped weights need at most a third of the steps of fresh weights: `third` lists AP after a third of
-the largest number of steps, together with AP of `scratch` after all steps. To resume, run the same command
-again. Prints one JSON object.
+the largest number of steps, together with AP of `scratch` after all steps.
+
+A full run takes hours. Each training writes WORK_DIR/DATA/results/ARM_STEPS_SEED.json, after which its model
+folder is removed. The same command resumes: it skips trainings with a result, and a training that was
+stopped continues from its last checkpoint. A training that fails is reported and retried by the next call.
+WORK_DIR/transfer.json has the object below for the trainings finished so far. Prints one JSON object.
 
   python benchmarks/transfer.py --data=../shared/data/cards --data=../shared/data/helmets \\
     --weights=../shared/reference/coral_detector/ssdlite_mobiledet_dog_vs_cat.tflite
 """
 
 import argparse
+import dataclasses
 import json
+import multiprocessing
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from commands import run
+
+from mobiledets_tf import files
+from mobiledets_tf.errors import CheckFailed
 
 BAND, RATE = 0.03, 0.15
 
@@ -32,7 +46,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="what --init_from of mobiledets-train takes")
     parser.add_argument("--data", action="append", required=True, help="folder in COCO format; repeat")
     parser.add_argument("--work_dir", default="transfer")
-    parser.add_argument("--steps", default="120,167,500", help="trainings; the last are compared with")
+    parser.add_argument("--steps", default="120,167,500", help="lengths of trainings")
+    parser.add_argument("--scratch_steps", default="120,500", help="the same, from fresh weights")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--arms", help="some of the arms, by commas; default: all")
@@ -43,12 +58,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scratch_learning_rate", type=float, default=0.1)
     parser.add_argument("--depth_multiplier", type=float, default=1.0, help="of every network; for trials")
     return parser.parse_args()
-
-
-def run(name: str, *arguments: str) -> None:
-    line = [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-    print(" ".join(line[2:]), file=sys.stderr, flush=True)
-    subprocess.run(line, check=True, stdout=sys.stderr)
 
 
 def networks(options: argparse.Namespace) -> dict[str, Path]:
@@ -87,49 +96,122 @@ def _band(options: argparse.Namespace, network) -> dict:
     return {f"band{i}": search_space.decode(model.space, row, f"band{i}") for i, row in enumerate(drawn)}
 
 
-def train(
-    options: argparse.Namespace, records: Path, network: Path, steps: int, seed: int, folder: Path,
-    scratch: bool,
-) -> dict:
-    """Trains a network; returns the COCO metrics of its last checkpoint."""
-    metrics = folder / "eval_metrics.json"
-    rows = json.loads(metrics.read_text()) if metrics.exists() else []
-    if not rows or rows[-1]["step"] < steps:
-        rate = options.scratch_learning_rate if scratch else options.learning_rate
-        more = [] if scratch else [f"--init_from={options.weights}"]
-        run(
-            "train", f"--architecture={network}", f"--train_data={records}", f"--model_dir={folder}",
-            f"--image_size={options.image_size}", f"--steps={steps}", f"--batch_size={options.batch_size}",
-            f"--learning_rate={rate}", "--norandom_flip", "--norandom_crop", f"--seed={seed}", *more,
-        )  # fmt: skip
-        rows = json.loads(metrics.read_text())
-    return {name: rows[-1][name] for name in ("AP", "AP50", "loss")}
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training: of an arm on a data set, with a number of steps and a seed."""
+
+    data: str
+    arm: str
+    steps: int
+    seed: int
+
+    @property
+    def scratch(self) -> bool:
+        return self.arm.startswith("scratch@")
+
+    @property
+    def network(self) -> str:
+        return self.arm.removeprefix("scratch@")
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}_{self.steps}_{self.seed}"
+
+
+def plan(options: argparse.Namespace, arms: list[str]) -> list[Training]:
+    """Returns all trainings, data set by data set and seed by seed, the arms of a network side by side."""
+    lengths = {False: numbers(options.steps), True: numbers(options.scratch_steps)}
+    return [
+        Training(Path(data).name, arm, steps, seed)
+        for data in options.data
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
+        for arm in arms
+        for steps in lengths[arm.startswith("scratch@")]
+    ]
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def train(options: argparse.Namespace, training: Training, network: Path) -> dict:
+    """Trains a network, or reads what an earlier call measured; returns the metrics of its last step.
+
+    Raises:
+      subprocess.CalledProcessError: the training failed.
+      CheckFailed: the evaluation failed.
+    """
+    folder = Path(options.work_dir) / training.data
+    result, model_dir = folder / "results" / f"{training.name}.json", folder / training.name
+    if result.exists():
+        return files.read_json(result)
+    start = time.perf_counter()
+    rate = options.scratch_learning_rate if training.scratch else options.learning_rate
+    more = [] if training.scratch else [f"--init_from={options.weights}"]
+    run(
+        "train", "--mode=train", f"--architecture={network}", f"--train_data={folder / 'records'}",
+        f"--model_dir={model_dir}", f"--image_size={options.image_size}", f"--steps={training.steps}",
+        f"--batch_size={options.batch_size}", f"--learning_rate={rate}", "--norandom_flip",
+        "--norandom_crop", f"--seed={training.seed}", *more,
+    )  # fmt: skip
+    # A process of its own returns all memory of TensorFlow afterwards.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        metrics = pool.apply(last_metrics, (str(model_dir),))
+    row = dataclasses.asdict(training) | {"learning_rate": rate, "metrics": metrics}
+    files.write_json(result, row | {"seconds_of_last_call": round(time.perf_counter() - start, 1)})
+    shutil.rmtree(model_dir)
+    return row
+
+
+def last_metrics(folder: str) -> dict:
+    """Returns the COCO metrics and losses of the last checkpoint of a model folder."""
+    from mobiledets_tf.detection import evaluate, training_config
+    from mobiledets_tf.weights import checkpoints
+
+    evaluator = evaluate.Evaluator(training_config.eval_config(folder), folder)
+    return evaluator.evaluate(checkpoints.find(folder)).metrics
 
 
 def main() -> None:
     options = parse()
-    found, steps = networks(options), [int(number) for number in options.steps.split(",")]
-    arms = [f"scratch@{name}" for name in found] + list(found)
+    # A stopped benchmark must not leave a training behind, which would hold its folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    found = networks(options)
+    arms = [arm for name in found for arm in (name, f"scratch@{name}")]
     wanted = options.arms.split(",") if options.arms else arms
     unknown = [arm for arm in wanted if arm not in arms]
     if unknown:
         sys.exit(f"--arms={options.arms}: unknown {unknown[0]!r}; allowed: {', '.join(arms)}")
-    rows: dict = {}
     for data in options.data:
-        name = Path(data).name
-        records = Path(options.work_dir) / name / "records"
+        records = Path(options.work_dir) / Path(data).name / "records"
         if not (records / "dataset.json").exists():
             run("data", "--mode=convert", f"--images={data}", f"--output_dir={records}")
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            for arm in wanted:
-                for count in steps:
-                    folder = records.parent / f"{arm}_{count}_{seed}"
-                    scratch, network = arm.startswith("scratch@"), found[arm.removeprefix("scratch@")]
-                    row = train(options, records, network, count, seed, folder, scratch)
-                    rows.setdefault(name, {}).setdefault(arm, {}).setdefault(str(count), []).append(row)
-                    print(f"{name} {arm} {count} steps: AP {row['AP']:.4f}", file=sys.stderr, flush=True)
-    print(json.dumps({"mean_AP": means(rows), "third": thirds(rows, steps), "runs": rows,
-                      "settings": vars(options)}))  # fmt: skip
+    rows: dict = {}
+    failed: list[str] = []
+    trainings = plan(options, wanted)
+    for count, training in enumerate(trainings, 1):
+        try:
+            row = train(options, training, found[training.network])["metrics"]
+        except (subprocess.CalledProcessError, CheckFailed) as error:
+            if getattr(error, "returncode", 1) not in (1, 2):
+                raise  # Interrupted or killed: the next call resumes.
+            failed.append(f"{training.data}/{training.name}")
+            print(f"failed: {failed[-1]}", file=sys.stderr, flush=True)
+            continue
+        by_steps = rows.setdefault(training.data, {}).setdefault(training.arm, {})
+        shown = {name: row[name] for name in ("AP", "AP50", "loss")}
+        by_steps.setdefault(str(training.steps), []).append(shown)
+        print(f"{count} of {len(trainings)}: {training.data} {training.name}: AP {row['AP']:.4f}",
+              file=sys.stderr, flush=True)  # fmt: skip
+        files.write_json(Path(options.work_dir) / "transfer.json", summary(options, rows, failed))
+    print(json.dumps(summary(options, rows, failed)))
+    sys.exit(1 if failed else 0)
+
+
+def summary(options: argparse.Namespace, rows: dict, failed: list[str]) -> dict:
+    """Returns what is known so far: mean AP, the comparison at a third of the steps, each training."""
+    return {"mean_AP": means(rows), "third": thirds(rows, numbers(options.steps)), "failed": failed,
+            "runs": rows, "settings": vars(options)}  # fmt: skip
 
 
 def means(rows: dict) -> dict:

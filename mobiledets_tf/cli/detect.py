@@ -12,6 +12,8 @@ from mobiledets_tf.interrupts import StopRequest
 
 FLAGS = flags.FlagValues()
 _DEVICES = ("host_cpu", "coral")
+# Number of unreadable images that the message names; the written files list all of them.
+_NAMED = 5
 
 flags.DEFINE_string(
     "model", None, "A .tflite detector with post-processing, ours or anybody's, or a training folder.",
@@ -46,7 +48,8 @@ flags.mark_flag_as_required("images", flag_values=FLAGS)
 
 DESCRIPTION = """
 Detects objects: annotated copies in --output_dir, detections.json as COCO results, AP where annotations
-are given. A camera runs until Ctrl-C.
+are given. A camera runs until Ctrl-C. Images of a folder that cannot be read are left out and listed; the
+exit code is then 1.
 
   mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found
   mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found \\
@@ -76,11 +79,23 @@ def main() -> None:
     if summary.interrupted:
         raise KeyboardInterrupt
     result = {"output_dir": FLAGS.output_dir, "images": summary.images, "detections": summary.detections,
-              "images_per_s": summary.images_per_s, "skipped": summary.skipped,
+              "images_per_s": summary.images_per_s, "skipped": summary.skipped, "unread": summary.unread,
               "metrics": summary.metrics}  # fmt: skip
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
     if summary.fault:
         raise CheckFailed(summary.fault)
+    if summary.unread:
+        raise CheckFailed(_unread(summary, scored=truth is not None))
+
+
+def _unread(summary, scored: bool) -> str:
+    """Describes the images that could not be read, in one line."""
+    reasons = list(summary.unread.values())
+    count, more = len(reasons), ", ..." if len(reasons) > _NAMED else ""
+    missed = "; AP counts their boxes as missed" if scored else ""
+    where = "metrics.json" if scored else "images.json"
+    return (f"{count} of {count + summary.images} images could not be read, the others are done{missed} "
+            f"({where} lists them): {'; '.join(reasons[:_NAMED])}{more}")  # fmt: skip
 
 
 def _detector(scored: bool):

@@ -44,7 +44,7 @@ flags.DEFINE_enum(
     "sampling", "spread", samples.SAMPLINGS, "measure: every decision uniformly; half of the networks "
     "leaning to narrow or wide; of these, those that --model predicts inside --band.", flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_list("band", None, "measure, fit: LOW,HIGH in ms.", flag_values=FLAGS)
+flags.DEFINE_list("band", None, "measure, fit, check with --samples: LOW,HIGH in ms.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", None, "Of the networks; 0, and 1000000 in check.", 0, flag_values=FLAGS)
 flags.DEFINE_float("timeout_s", 120.0, "measure, check: a network's time at most.", 0.1, flag_values=FLAGS)
 flags.DEFINE_integer("threads", 1, "measure: of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
@@ -54,7 +54,7 @@ flags.DEFINE_string(
     "network,ms, or 'logs' for those that its commands wrote.", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_multi_string(
-    "samples", [], "fit: what measure wrote; a network's lowest time counts.", flag_values=FLAGS
+    "samples", [], "fit, check: what measure wrote; a network's lowest time counts.", flag_values=FLAGS
 )
 flags.DEFINE_string(
     "refine", None, "fit: JSON with networks (a search's report); they are measured and added.",
@@ -267,6 +267,9 @@ def _one_model() -> latency.LatencyModel:
 
 
 def _check() -> None:
+    if FLAGS.samples:
+        _check_samples()
+        return
     from tqdm import tqdm
 
     from tflite_export.devices import measuring
@@ -281,12 +284,39 @@ def _check() -> None:
     if checked.failed:
         print(f"{checked.failed} networks failed")
     error = checked.figures.mean_abs_pct_error
-    if not checked.holds:
+    _hold(error, checked.bound_pct, f"{checked.figures.n} fresh networks")
+
+
+def _check_samples() -> None:
+    """Checks a model against networks that were measured before and that it was not fitted to."""
+    from mobiledets_tf.latency import held_out
+
+    model = _one_model()
+    measured = _read_samples()
+    header, (decisions, times) = measured[0].header, samples.joined(measured)
+    model.require_space(samples.space_of(header))
+    ours = {"device": model.device, "variant": model.variant, "kind": model.kind, "head": model.head,
+            "image_size": list(model.image_size), "num_classes": model.num_classes}  # fmt: skip
+    for name, value in ours.items():
+        if header[name] != value:
+            raise InputError(f"samples have {name} {header[name]!r}; the model has {value!r}")
+    found = held_out.figures(model.predict(decisions), times, _band())
+    if not found.n:
+        raise InputError(f"no network of the samples takes {found.band[0]:g} to {found.band[1]:g} ms")
+    print(f"{model.title}, networks of the samples: {found.line(model.unit)}")
+    bound = FLAGS.max_error_pct
+    if bound is None:
+        bound = held_out.allowed_error_pct(model.info.get("held_out", {}))
+    _hold(found.mean_abs_pct_error, bound, f"{found.n} networks of the samples")
+
+
+def _hold(error: float, bound: float, networks: str) -> None:
+    """Prints that a model holds, or raises CheckFailed."""
+    if error > bound:
         raise CheckFailed(
-            f"mean error {error:.2f} % on {checked.figures.n} fresh networks; allowed: "
-            f"{checked.bound_pct:.2f} %: measure and fit again"
+            f"mean error {error:.2f} % on {networks}; allowed: {bound:.2f} %: measure and fit again"
         )
-    print(f"holds: mean error {error:.2f} %, allowed {checked.bound_pct:.2f} %")
+    print(f"holds: mean error {error:.2f} %, allowed {bound:.2f} %")
 
 
 def _show() -> None:

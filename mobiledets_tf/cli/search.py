@@ -123,7 +123,8 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_bool(
-    "measure_finalists", True, "Measure the finalists on the models' devices, where they can be reached.",
+    "measure_finalists", True, "Measure the final population on the models' devices, where they can be "
+    "reached, and take the finalists inside the latency band by these times.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("checkpoint_every", 50, "Steps between saved states.", 1, flag_values=FLAGS)

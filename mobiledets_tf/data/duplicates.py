@@ -8,7 +8,7 @@ of the same object.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ _MEAN_DIFFERENCE, _MOST_DIFFERENCE = 3.0, 20.0
 # Lowest standard deviation of grey levels. The hash of an image with less contrast is noise, so such
 # images are compared by their checksum alone.
 _LEAST_CONTRAST = 4.0
+# Number of thumbnails converted to float32 together.
+_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,22 @@ def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
     if len(firsts) < 2:
         return
     thumbnails = np.frombuffer(b"".join(prints[index].thumbnail for index in firsts), np.uint8)
-    thumbnails = thumbnails.reshape(len(firsts), SIDE, SIDE).astype(np.float32)
-    contrast = thumbnails.std(axis=(1, 2)) >= _LEAST_CONTRAST
+    thumbnails = thumbnails.reshape(len(firsts), SIDE, SIDE)
+    contrast = _in_parts(lambda part: part.std(axis=(1, 2)), thumbnails) >= _LEAST_CONTRAST
     kept = np.flatnonzero(contrast)
     if len(kept) < 2:
         return
-    for one, other in _near(_hashes(thumbnails[kept]), thumbnails[kept]):
+    thumbnails = thumbnails[kept]
+    for one, other in _near(_in_parts(_hashes, thumbnails), thumbnails):
         yield firsts[kept[one]], firsts[kept[other]]
+
+
+def _in_parts(measure: Callable[[np.ndarray], np.ndarray], thumbnails: np.ndarray) -> np.ndarray:
+    """Applies a function to float32 copies of some thumbnails at a time, which saves memory."""
+    starts = range(0, len(thumbnails), _AT_A_TIME)
+    return np.concatenate([
+        measure(thumbnails[start : start + _AT_A_TIME].astype(np.float32)) for start in starts
+    ])  # fmt: skip
 
 
 def _hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -132,7 +143,7 @@ def _matches(one: int, others: list[int], hashes: np.ndarray, thumbnails: np.nda
     rest = rest[np.bitwise_count(hashes[rest] ^ hashes[one]) <= _DISTANCE]
     if not len(rest):
         return []
-    difference = np.abs(thumbnails[rest] - thumbnails[one])
+    difference = np.abs(thumbnails[rest].astype(np.int16) - thumbnails[one])
     near = (difference.mean(axis=(1, 2)) <= _MEAN_DIFFERENCE) & (
         difference.max(axis=(1, 2)) <= _MOST_DIFFERENCE
     )

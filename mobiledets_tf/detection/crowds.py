@@ -39,12 +39,17 @@ def are_inside(anchors: tf.Tensor, boxes: tf.Tensor, weights: tf.Tensor) -> tf.T
         padding.
       weights: float32 [boxes], the weight of each box.
     """
-    top = tf.maximum(anchors[:, None, :2], boxes[None, :, :2])
-    bottom = tf.minimum(anchors[:, None, 2:], boxes[None, :, 2:])
-    shared = tf.reduce_prod(tf.maximum(bottom - top, 0.0), axis=-1)
-    area = tf.reduce_prod(anchors[:, 2:] - anchors[:, :2], axis=-1)
     is_crowd = (weights <= 0) & (tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=-1) > 0)
-    return tf.reduce_any((shared >= INSIDE * area[:, None]) & is_crowd[None], axis=1)
+
+    def compared() -> tf.Tensor:
+        top = tf.maximum(anchors[:, None, :2], boxes[None, :, :2])
+        bottom = tf.minimum(anchors[:, None, 2:], boxes[None, :, 2:])
+        shared = tf.reduce_prod(tf.maximum(bottom - top, 0.0), axis=-1)
+        area = tf.reduce_prod(anchors[:, 2:] - anchors[:, :2], axis=-1)
+        return tf.reduce_any((shared >= INSIDE * area[:, None]) & is_crowd[None], axis=1)
+
+    # Few images have a crowd, and comparing all anchors with all boxes costs milliseconds a step.
+    return tf.cond(tf.reduce_any(is_crowd), compared, lambda: tf.zeros(tf.shape(anchors)[:1], tf.bool))
 
 
 def class_weights(

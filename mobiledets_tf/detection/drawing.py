@@ -11,7 +11,7 @@ TRUE, FOUND = (40, 220, 40), (255, 40, 40)
 def draw_boxes(
     image: np.ndarray, truth: Iterable[Sequence[float]], found: Iterable[Sequence[float]]
 ) -> np.ndarray:
-    """Draws ground-truth boxes in green and detected boxes in red.
+    """Draws ground-truth boxes in green and detected boxes in red; boxes without an area are left out.
 
     Args:
       image: float [height, width, 3] in [-1, 1].
@@ -27,6 +27,7 @@ def draw_boxes(
         for top, left, bottom, right in boxes:
             corners = (left * picture.width, top * picture.height,
                        right * picture.width, bottom * picture.height)  # fmt: skip
-            if corners[2] >= corners[0] and corners[3] >= corners[1]:
+            # Padding has no area.
+            if corners[2] > corners[0] and corners[3] > corners[1]:
                 pen.rectangle(corners, outline=colour, width=2)
     return np.asarray(picture)

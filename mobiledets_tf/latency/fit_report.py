@@ -52,12 +52,15 @@ def described(fit: Fit, measured: Sequence[Samples], command: str) -> LatencyMod
 
 def _measure_command(header: dict[str, Any], count: int) -> str:
     """Returns the command that reproduces a file of samples."""
-    space = header["search_space"]
+    space, sampling = header["search_space"], header["sampling"]
+    if sampling.startswith("band "):
+        low, _, high, _ = sampling.removeprefix("band ").split()
+        sampling = f"band --band={low},{high} --model=FIRST_MODEL.json"
     return (
         f"mobiledets-latency --mode=measure --device={header['device']} --variant={header['variant']} "
         f"--search_space={space['name']} --kernel_sizes={','.join(map(str, space['kernel_sizes']))} "
         f"--depth_multiplier={space['depth_multiplier']:g} --image_size={header['image_size'][0]} "
-        f"--num_classes={header['num_classes']} --head={header['head']} --sampling={header['sampling']} "
+        f"--num_classes={header['num_classes']} --head={header['head']} --sampling={sampling} "
         f"--seed={header['seed']} --networks={count} --output=SAMPLES.jsonl"
     )
 

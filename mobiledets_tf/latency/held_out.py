@@ -62,6 +62,15 @@ def figures(
     return Figures(band, len(m), r2, spearman, mean, worst)
 
 
+def allowed_error_pct(held_out: dict[str, Any]) -> float:
+    """Returns the mean error that a check allows: twice the held-out one, at least 2 %.
+
+    Args:
+      held_out: the entry of this name in the file of a model; may be empty.
+    """
+    return max(2.0, 2 * float(held_out.get("mean_abs_pct_error") or 1.0))
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Returns ranks counted from 0, where equal values have their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -20,6 +20,8 @@ SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
 # Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
 # training continues from the weights of the best finalist.
 SEARCH_STEPS, FINALIST_STEPS = 240, 160
+# On a user's data the training takes 30 epochs, within these numbers of steps; the search at least the last.
+LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Options:
 
     Attributes:
       work_dir: folder for everything that is written.
-      data: data folder in COCO format; None draws the built-in sample.
+      data: data folder in any format that mobiledets-data reads; None draws the built-in sample.
       device: `madds`, or a device of `tflite_export.devices.TIMING` whose latency model is made first.
       seed: seed of data, search and training.
     """
@@ -111,8 +113,8 @@ def target(model: Path) -> float:
 
 def _learn(work: Path, images: int, options: Options) -> list[Stage]:
     epochs = 30 * images // BATCH
-    steps = min(1200, max(200, epochs)) if options.data else SAMPLE_STEPS
-    search_steps = min(SEARCH_STEPS, max(60, epochs)) if options.data else SEARCH_STEPS
+    steps = min(MOST_STEPS, max(LEAST_STEPS, epochs)) if options.data else SAMPLE_STEPS
+    search_steps = min(SEARCH_STEPS, max(LEAST_SEARCH_STEPS, epochs)) if options.data else SEARCH_STEPS
     finalist_steps = FINALIST_STEPS * search_steps // SEARCH_STEPS
     model, records = work / "latency_model.json", f"--train_data={work / 'records'}"
     seed, batch = f"--seed={options.seed}", f"--batch_size={BATCH}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,6 +32,8 @@ SHUFFLE_BUFFER = 2048
 # Minimum number of batches of fixed held-out images, and minimum number of images per batch, which BN uses
 # for its statistics.
 _FIXED_BATCHES, _LEAST_IN_BATCH = 4, 4
+# Number of image ids parsed together, and of ways to hash them that are tried.
+_IDS_TOGETHER, _SALTS = 4096, 100
 # Spacing between the epoch seeds of different streams, which must not coincide.
 _EPOCHS = 1 << 20
 _SOURCE_ID = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
@@ -61,6 +64,9 @@ class Batch:
 class Split:
     """A training set split into three sides by the hash of image ids; see `SIDES`.
 
+    In a set of a few dozen images the hash may leave a side empty. The ids are then hashed together with the
+    first number that gives each side at least half of its share.
+
     Args:
       files: paths of TFRecord shards.
 
@@ -72,12 +78,10 @@ class Split:
     def __init__(self, files: Sequence[str]):
         self._files = list(files)
         self.max_boxes = max(MAX_BOXES, records.most_boxes(self._files))
-        sides = self._examples(self._paths).map(_side, num_parallel_calls=tf.data.AUTOTUNE)
-        zero = np.zeros(len(SIDES), np.int64)
-        counts = sides.reduce(
-            zero, lambda counts, side: counts + tf.one_hot(side, len(SIDES), dtype=tf.int64)
-        )
-        self.images = dict(zip(SIDES, (int(count) for count in counts), strict=True))
+        ids = self._examples(self._paths).map(_source_id, num_parallel_calls=tf.data.AUTOTUNE)
+        found = [part.numpy() for part in ids.batch(_IDS_TOGETHER)]
+        self._salt, counts = _fair_salt(np.concatenate(found) if found else np.zeros(0, "S1"))
+        self.images = dict(zip(SIDES, counts, strict=True))
 
     @property
     def _paths(self) -> tf.data.Dataset:
@@ -89,7 +93,10 @@ class Split:
     def epoch(self, side: str, seed: tf.Tensor) -> tf.data.Dataset:
         """Returns the serialized examples of a side, shuffled with a seed."""
         examples = self._examples(self._paths.shuffle(len(self._files), seed=seed))
-        mine = examples.filter(lambda serialized: tf.equal(_side(serialized), SIDES.index(side)))
+        number = SIDES.index(side)
+        mine = examples.filter(
+            lambda serialized: tf.equal(_sides(_source_id(serialized), self._salt), number)
+        )
         return mine.shuffle(SHUFFLE_BUFFER, seed=seed)
 
 
@@ -105,11 +112,34 @@ def fixed_batch_size(images: int, most: int) -> int:
     return min(most, max(_LEAST_IN_BATCH, images // _FIXED_BATCHES))
 
 
-def _side(serialized: tf.Tensor) -> tf.Tensor:
-    """Returns an example's index in `SIDES`: buckets 0 and 1 are the first two sides, all others train."""
-    source_id = tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
-    bucket = tf.strings.to_hash_bucket_fast(source_id, BUCKETS)
-    return tf.cast(tf.minimum(bucket, len(SIDES) - 1), tf.int32)
+def _source_id(serialized: tf.Tensor) -> tf.Tensor:
+    return tf.io.parse_single_example(serialized, _SOURCE_ID)["image/source_id"]
+
+
+def _sides(source_ids: tf.Tensor, salt: str) -> tf.Tensor:
+    """Returns indices in `SIDES`: buckets 0 and 1 are the first two sides, all others train."""
+    keys = tf.strings.join([source_ids, salt]) if salt else source_ids
+    buckets = tf.strings.to_hash_bucket_fast(keys, BUCKETS)
+    return tf.cast(tf.minimum(buckets, len(SIDES) - 1), tf.int32)
+
+
+def _fair_salt(source_ids: np.ndarray) -> tuple[str, list[int]]:
+    """Returns what ids are hashed with, '' unless that leaves a side empty, and the images of each side."""
+    images = len(source_ids)
+    wanted = min(_LEAST_IN_BATCH, math.ceil(images / (2 * BUCKETS)))
+    plain = _counts(source_ids, "")
+    if min(plain) > 0:
+        return "", plain
+    for number in range(_SALTS if images else 0):
+        counts = _counts(source_ids, salt := f"+{number}")
+        if min(counts) >= wanted:
+            return salt, counts
+    return "", plain
+
+
+def _counts(source_ids: np.ndarray, salt: str) -> list[int]:
+    sides = _sides(tf.constant(source_ids, tf.string), salt).numpy()
+    return np.bincount(sides, minlength=len(SIDES)).tolist()
 
 
 class Stream:

@@ -79,8 +79,8 @@ def run(
     Args:
       search: settings of the search.
       strategy: a tf.distribute strategy; each replica trains its own network.
-      times: measures finalists on their device if it can be reached; the measured cost then decides
-        whether a finalist is inside the latency band.
+      times: measures the final population on its device if it can be reached; the measured cost then
+        decides which networks are inside the latency band.
 
     Returns:
       The network in `architecture.json`.
@@ -197,6 +197,8 @@ class _Run:
         # the optimizer.
         self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
+        # The networks of which the finalists of each device were chosen, measured where possible.
+        self._populations: dict[str, list[Finalist]] = {}
         self.step = self.dropped = self._drawn = 0
         folder = Path(search.model_dir)
         self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
@@ -461,8 +463,8 @@ class _Run:
         if not self._main:
             return decode(space, first.decisions)
         summary = search_report.summarise(
-            search, self.agents, self._known, self.archives, finalists, reliable, self.history.rows,
-            self.dropped,
+            search, self.agents, self._known, self.archives, finalists, self._populations, reliable,
+            self.history.rows, self.dropped,
         )  # fmt: skip
         plots.draw(
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
@@ -499,21 +501,23 @@ class _Run:
         agents = {agent.objective.device: agent for agent in self.agents}
         agent = agents.get(objective.device)
         named = {known.decisions: known.name for known in self._known[objective.device]}
-        ranked = agent.best(rng, search.finalists) if agent else []
+        count = max(search.finalists, search.population) if self._is_timed(objective) else search.finalists
+        ranked = agent.best(rng, count) if agent else []
         rows = [(tuple(network.tolist()), source) for network, source in ranked]
         rows += [(c.decisions, "best") for c in self.archives[objective.device].best]
         if not rows:
             rows = [(tuple(self.agents[0].propose(rng, 1)[0].tolist()), "drawn")]
         sources = dict(reversed(rows))
         others = [decisions for decisions in dict.fromkeys(d for d, _ in rows) if decisions not in named]
-        wanted = [*named, *others[: max(1, search.finalists - len(named))]]
-        networks = np.array(wanted, np.int32)
+        found = self._shortlist(
+            objective,
+            [Finalist(d, _source(name, sources.get(d))) for d, name in named.items()],
+            [Finalist(d, _source(None, sources[d])) for d in others],
+        )
+        networks = np.array([finalist.decisions for finalist in found], np.int32)
         qualities = _mean(self.shared.measure(self._fixed, networks, search.metric))
-        found = [
-            Finalist(decisions, _source(named.get(decisions), sources.get(decisions)), float(quality))
-            for decisions, quality in zip(wanted, qualities, strict=True)
-        ]
-        self._time(objective, found)
+        for finalist, quality in zip(found, qualities, strict=True):
+            finalist.quality = float(quality)
         inside = [f for f in found if self._is_inside(objective, f)] or found
         outside = [f for f in found if f not in inside]
         if search.finalist_steps:
@@ -522,6 +526,31 @@ class _Run:
             # As in the released TuNAS code: the policy's most probable network, whatever its quality.
             return sorted(found, key=lambda f: f.source != "argmax")
         return sorted(inside, key=lambda f: -_worth(objective, f)) + outside
+
+    def _is_timed(self, objective: Objective) -> bool:
+        """Returns whether the whole final population is measured on the device, not only the finalists.
+
+        The released TuNAS code takes the likeliest network whatever its cost, so it needs no choice.
+        """
+        is_countable = objective.latency.kind == "exact"
+        return self._times is not None and not is_countable and self.search.extraction == "target"
+
+    def _shortlist(
+        self, objective: Objective, known: list[Finalist], others: list[Finalist]
+    ) -> list[Finalist]:
+        """Returns the known networks and the best others; measures them if the device can be reached.
+
+        Where the whole population is measured, networks inside the latency band by their measured cost
+        come first: a model that is wrong by more than the band would otherwise leave few to compare.
+        """
+        room = max(1, self.search.finalists - len(known))
+        is_timed = self._is_timed(objective)
+        population = known + (others if is_timed else others[:room])
+        self._time(objective, population)
+        self._populations[objective.device] = population
+        if is_timed:
+            others = sorted(others, key=lambda f: not self._is_inside(objective, f))
+        return known + others[:room]
 
     def _compare(self, finalists: list[Finalist]) -> list[Finalist]:
         trainings = self._halving().trainings(finalists)
@@ -571,7 +600,7 @@ class _Run:
         return self.shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
 
     def _time(self, objective: Objective, finalists: list[Finalist]) -> None:
-        """Adds measured costs to the finalists if the device can be reached."""
+        """Adds measured costs to networks if the device can be reached."""
         if self._times is None:
             return
         # All None on workers other than the chief, which measures, or if the device cannot be reached.

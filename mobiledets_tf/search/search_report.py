@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.architecture import describe
+from mobiledets_tf.latency import held_out
 from mobiledets_tf.search.agent import Agent
 from mobiledets_tf.search.archive import Archive, Candidate
 from mobiledets_tf.search.finalists import Finalist, certainty
@@ -27,6 +28,7 @@ def summarise(
     known: dict[str, list[Known]],
     archives: dict[str, Archive],
     finalists: dict[str, list[Finalist]],
+    populations: dict[str, list[Finalist]],
     reliability: Reliability,
     history: Sequence[dict[str, Any]],
     dropped: int,
@@ -41,6 +43,7 @@ def summarise(
       known: known networks of each device.
       archives: archive of each device.
       finalists: finalists of each device; the selected one comes first.
+      populations: networks of which the finalists of each device were chosen.
       reliability: reliability of the quality measured with shared weights.
       history: one row per search step.
       dropped: number of steps that were dropped and changed nothing.
@@ -70,6 +73,8 @@ def summarise(
         errors = [abs(f["error_pct"]) for f in entry["finalists"] if f.get("error_pct") is not None]
         if errors:
             entry["finalists_mean_abs_pct_error"] = float(np.mean(errors))
+        entry["population"] = [_costs(objective, one) for one in populations[device]]
+        entry["model_error"] = model_error(entry["population"])
         devices.append(entry)
     main = next(entry for entry in devices if entry["device"] == search.steering[0].device)
     summary = {
@@ -83,6 +88,24 @@ def summarise(
         "history": list(history[:: -(-len(history) // _ROWS) or 1]),
     }
     return summary | {"words": lines(summary)}
+
+
+def model_error(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns how far a latency model was off on the measured networks of a population.
+
+    Args:
+      rows: entries of `population` in a report.
+
+    Returns:
+      The entries of `held_out.Figures` and `mean_pct_error`, the mean signed error (positive: the model
+      predicts too much); None if fewer than two networks were measured.
+    """
+    pairs = [(row["cost"], row["measured"]) for row in rows if row.get("measured") is not None]
+    if len(pairs) < 2:
+        return None
+    predicted, measured = np.array(pairs).T
+    bias = float(100 * np.mean(predicted / measured - 1))
+    return held_out.figures(predicted, measured).to_dict() | {"mean_pct_error": round(bias, 6)}
 
 
 def against_known(finalists: Sequence[Finalist]) -> dict[str, Any] | None:
@@ -158,25 +181,29 @@ def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[s
     latency = objective.latency
     network = decode(latency.space, finalist.decisions)
     figures = describe(network, latency.num_classes, latency.image_size)
-    cost = latency.predict_one(finalist.decisions)
-    measured = finalist.measured
-    entry = {
+    costs = _costs(objective, finalist)
+    cost = costs["cost"]
+    return {
         "device": objective.device,
-        "source": finalist.source,
-        "decisions": list(finalist.decisions),
+        **costs,
         "quality": _finite(finalist.quality),
         "trained_alone": finalist.steps,
         "score_alone": _finite(finalist.score) if finalist.judged else None,
-        "cost": cost,
         "cost_unit": latency.unit,
         "cost_kind": latency.kind,
         "target": objective.target,
         "cost_over_target": cost / objective.target,
-        "in_band": abs((measured or cost) / objective.target - 1) <= objective.band,
+        "in_band": abs((finalist.measured or cost) / objective.target - 1) <= objective.band,
         "reward": objective.worth(finalist.quality, cost) if np.isfinite(finalist.quality) else None,
         "params": figures["params"],
         "madds": figures["madds"],
     }
+
+
+def _costs(objective: Objective, finalist: Finalist) -> dict[str, Any]:
+    """Returns a network with its predicted cost and, if it was measured, its measured cost."""
+    measured, cost = finalist.measured, objective.latency.predict_one(finalist.decisions)
+    entry = {"source": finalist.source, "decisions": list(finalist.decisions), "cost": cost}
     if measured is not None or finalist.failed is not None:
         entry |= {"measured": measured, "failed": finalist.failed}
     if measured is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobiledets_tf.cli import data as command
 from mobiledets_tf.compat import enable_object_detection, tf
-from mobiledets_tf.data import check, coco, convert, records
+from mobiledets_tf.data import check, coco, convert, image_files, records
 from mobiledets_tf.data.coco_metrics import coco_metrics
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.version import WRITTEN_BY
@@ -246,3 +246,22 @@ def test_another_label_map_is_refused_with_the_difference(data, edit, tmp_path):
     with pytest.raises(InputError, match=r"of val.*\(5, 'four'\).*\(5, 'V'\)"):
         _convert_split(data, output_dir, "train")
     assert _files(output_dir) == before
+
+
+def test_only_images_that_changed_since_the_check_are_decoded_again(data, tmp_path, monkeypatch):
+    """Decoding takes longest; equal bytes were decoded by the check."""
+    checked = check.check(coco.find_splits(data))
+    decoded, reads = [], image_files._model_reads
+    monkeypatch.setattr(image_files, "_model_reads", lambda jpeg: decoded.append(jpeg) or reads(jpeg))
+    convert.convert(checked, tmp_path / "same")
+    assert not decoded
+    image = checked[0].dataset.images[0]
+    path = checked[0].split.images / image.file_name
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"more")  # behind the end of the picture
+    convert.convert(checked, tmp_path / "longer")
+    assert decoded == [whole + b"more"]
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"image {image.id} changed meanwhile"):
+        convert.convert(checked, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()

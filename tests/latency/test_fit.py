@@ -76,6 +76,16 @@ def test_a_roofline_is_found_again_and_the_error_is_honest(path):
     assert errors[-1] < errors[0]
 
 
+def test_a_method_may_leave_out_the_numbers_of_operations():
+    names = ("full@4x4.count", "full@4x4.madds", "count.madds")
+    rng = np.random.default_rng(0)
+    matrix = rng.uniform(1, 2, (60, 3))
+    method = fit._without_counts(fit.METHODS["ridge"], names)
+    intercept, coefficients = method(matrix, 0.5 + matrix @ [0.0, 2.0, 3.0])
+    assert coefficients[0] == 0 and intercept == pytest.approx(0.5, abs=0.01)
+    assert coefficients[1:] == pytest.approx([2, 3], rel=0.01)
+
+
 def test_noise_is_not_explained(path):
     found = samples.load(path, SPACE)
     shuffled = np.random.default_rng(0).permutation(found.times)

@@ -10,6 +10,8 @@ import pytest
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.search.finalists import STATE, Finalist, Halving, certainty, rungs
+from mobiledets_tf.search.loop import _Run
+from mobiledets_tf.search.search_report import model_error
 
 BATCHES = 8
 
@@ -289,3 +291,47 @@ def test_a_finalist_that_was_not_trained_has_the_shared_weights(tmp_path):
     shared = Shared(PLANTED)
     weights = _halving(shared, tmp_path).weights(Finalist((4, 0), "population"))
     assert {name: value.tolist() for name, value in weights.items()} == {"stem_conv/kernel": [0.5]}
+
+
+class Timed:
+    """Enough of a run of a search to choose its finalists; device times are 1.5 of those predicted."""
+
+    def __init__(self, finalists, kind, extraction="target"):
+        self.search = SimpleNamespace(finalists=finalists, extraction=extraction)
+        self.objective = SimpleNamespace(
+            device="chip", target=1.0, band=0.1,
+            latency=SimpleNamespace(kind=kind, predict_one=lambda decisions: decisions[0] / 100),
+        )  # fmt: skip
+        self._populations, self.timed = {}, []
+        self._times = lambda *_: None
+        for name in ("_shortlist", "_is_timed", "_is_inside"):
+            setattr(self, name, functools.partial(getattr(_Run, name), self))
+
+    def _time(self, objective, networks):
+        self.timed += [network.decisions[0] for network in networks]
+        for network in networks if objective.latency.kind != "exact" else ():
+            network.measured = 1.5 * network.decisions[0] / 100
+
+
+def test_finalists_are_chosen_by_measured_cost():
+    known = [Finalist((100,), "published cpu")]
+    others = [Finalist((cost,), "population") for cost in (99, 64, 101, 66, 98, 70)]
+    run = Timed(3, "simulated")
+    chosen = run._shortlist(run.objective, list(known), list(others))
+    # By the model 64, 66 and 70 are too fast; on the device they, and not the others, meet the target.
+    assert [f.decisions[0] for f in chosen] == [100, 64, 66]
+    assert run.timed == [f.decisions[0] for f in run._populations["chip"]] == [100, 99, 64, 101, 66, 98, 70]
+    for kind, extraction in (("exact", "target"), ("simulated", "argmax")):
+        run = Timed(3, kind, extraction)
+        chosen = run._shortlist(run.objective, list(known), list(others))
+        assert [f.decisions[0] for f in chosen] == [100, 99, 64] == run.timed
+
+
+def test_a_report_says_how_far_the_model_was_off():
+    rows = [{"cost": cost, "measured": measured} for cost, measured in ((1.1, 1.0), (1.8, 2.0), (3.3, 3.0))]
+    error = model_error([*rows, {"cost": 5.0}, {"cost": 5.0, "measured": None, "failed": "no answer"}])
+    assert error["n"] == 3 and error["spearman"] == 1.0 and error["band"] == [1.0, 3.0]
+    assert error["mean_abs_pct_error"] == pytest.approx(10) == error["worst_abs_pct_error"]
+    assert error["mean_pct_error"] == pytest.approx(10 / 3, abs=1e-5)
+    assert error["r2"] == pytest.approx(1 - (0.01 + 0.04 + 0.09) / 2, abs=1e-6)
+    assert model_error(rows[:1]) is None and model_error([]) is None

@@ -91,6 +91,23 @@ def test_sides_are_apart_and_epochs_differ(stream):
     assert _ids(stream(1, "train", seed=4).batches(0), len(first)) != first
 
 
+@pytest.mark.parametrize("images", [5, 12, 20, 32])
+def test_few_images_leave_no_side_without(images):
+    """Ids as they are: numbers from 1; numbers apart; names."""
+    names = [f"raccoon-{number}.jpg" for number in range(images)]
+    for ids in (range(1, images + 1), range(139, 139 + 7 * images, 7), names):
+        ids = np.array([str(each).encode() for each in ids], dtype=object)
+        salt, counts = input_pipeline._fair_salt(ids)
+        assert sum(counts) == images
+        assert input_pipeline._sides(tf.constant(ids), salt).numpy().tolist().count(2) == counts[2]
+        # Where the plain hash leaves no side empty it stays, so that earlier searches keep their sides.
+        plain = np.bincount(input_pipeline._sides(tf.constant(ids), "").numpy(), minlength=3)
+        if plain.min():
+            assert salt == "" and counts == plain.tolist()
+        else:
+            assert salt and min(counts) >= {5: 1, 12: 1, 20: 1, 32: 2}[images]
+
+
 @pytest.mark.parametrize(("number", "replica", "replicas"), [(11, 0, 1), (3, 1, 2)])
 def test_what_is_recorded_is_what_would_be_read(stream, number, replica, replicas):
     """Three batches of four from the 11th on lie over the end of an epoch of some 50 images."""

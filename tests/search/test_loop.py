@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -177,7 +178,11 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert architecture.describe(main, 10, 96)["madds"] == report["cost"] == devices["madds"]["cost"]
     checkpoints.restore(build_detector(main, 10, 96), tmp_path)
     assert list((tmp_path / "summaries").glob("events*"))
-    # The device of the second model can be reached here: its finalists were timed again.
+    # The device of the second model can be reached here: its final population was timed again.
+    population = devices["edgetpu_pixel4"]["population"]
+    assert len(population) > 4 and all(row["measured"] > 0 for row in population)
+    assert devices["edgetpu_pixel4"]["model_error"]["n"] == len(population)
+    assert devices["madds"]["model_error"] is None and len(devices["madds"]["population"]) == 4
     assert all(finalist["measured"] > 0 for finalist in devices["edgetpu_pixel4"]["finalists"])
     assert all(finalist.get("measured") is None for finalist in devices["madds"]["finalists"])
 
@@ -185,6 +190,26 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert search.run(_flags(prepared, tmp_path, **flags | {"latency_target": 2e7})) == 2
     error = capsys.readouterr().err
     assert "latency_target': 10000000.0" in error and "latency_target': 20000000.0" in error
+
+
+@pytest.mark.slow
+def test_a_search_names_the_image_that_cannot_be_decoded(prepared, tmp_path, capsys):
+    records, folder = tmp_path / "records", tmp_path / "search"
+    shutil.copytree(prepared[0], records)
+    file = str(records / "train-00000-of-00001.tfrecord")
+    examples = [tf.train.Example.FromString(data.numpy()) for data in list(tf.data.TFRecordDataset([file]))]
+    for example in examples[4:]:
+        encoded = example.features.feature["image/encoded"].bytes_list
+        encoded.value[0] = encoded.value[0][: len(encoded.value[0]) // 2]
+    with tf.io.TFRecordWriter(file) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    assert search.run(_flags(prepared, folder, train_data=records)) == 1
+    error = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    name = examples[4].features.feature["image/source_id"].bytes_list.value[0].decode()
+    assert f"image {name!r} (record 5 of {str(records)!r}) cannot be decoded" in error[-1]
+    assert not any("Traceback" in line for line in error)
+    assert not (folder / "architecture.json").exists()
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ class Summary:
         run had already processed all images.
       metrics: the twelve COCO metrics, or None without annotations.
       skipped: number of images in the folder that are not in the annotations.
+      unread: names of images that could not be read, each with the reason.
       fault: the error that ended a video or a camera stream early, or ''.
       interrupted: whether images are left to process.
     """
@@ -47,6 +48,7 @@ class Summary:
     images_per_s: float | None
     metrics: dict[str, float] | None
     skipped: int
+    unread: dict[str, str]
     fault: str
     interrupted: bool
 
@@ -88,36 +90,48 @@ class Run:
     ) -> Summary:  # fmt: skip
         """Detects in all images and writes the results; see `Summary`.
 
+        An image of a folder that cannot be read is left out, and named in the summary and in the results.
+        Where AP is measured, all its boxes count as missed.
+
         Args:
           max_images: process only this many images, the first ones.
           progress: wraps the images; called with the iterable and their number, or None if unknown.
           stopped: returns whether to stop before the next image.
 
         Raises:
-          InputError: an image cannot be read.
+          InputError: no image can be read.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._source.is_video:
             return self._run_video(max_images, progress, stopped)
         names, skipped = self._names(max_images)
+        unread: dict[str, str] = {}
         journal = _Journal(self._folder / JOURNAL, self._settings)
         left = [name for name in names if name not in journal.rows]
         entries, seconds, count = dict(journal.rows), 0.0, 0
         for name in progress(left, len(left)):
             if stopped():
-                return Summary(len(entries), 0, _rate(count, seconds), None, skipped, "", True)
+                return Summary(len(entries), 0, _rate(count, seconds), None, skipped, unread, "", True)
             start = time.perf_counter()
             known = self._known.get(name)
-            frame = self._source.read(name, (known.width, known.height) if known else None)
+            try:
+                frame = self._source.read(name, (known.width, known.height) if known else None)
+            except InputError as error:
+                unread[name] = str(error)
+                continue
             found = self._detector(frame.pixels)
             seconds, count = seconds + time.perf_counter() - start, count + 1
             self._picture(frame, found)
             entries[name] = self._entry(frame, found, known.id if known else None)
             journal.add(name, entries[name])
-        results = self._write([(name, entries[name]) for name in names])
-        metrics = self._score(results)
+        if not entries:
+            journal.remove()
+            more = f"; the {len(unread) - 1} others cannot be read either" if len(unread) > 1 else ""
+            raise InputError(f"{next(iter(unread.values()))}{more}")
+        results = self._write([(name, entries[name]) for name in names if name in entries], unread)
+        metrics = self._score(results, unread)
         journal.remove()
-        return Summary(len(names), len(results), _rate(count, seconds), metrics, skipped, "", False)
+        return Summary(len(entries), len(results), _rate(count, seconds), metrics, skipped, unread, "", False)
 
     def _names(self, max_images: int | None) -> tuple[list[str], int]:
         """Returns the names of the images to process, and how many images have no annotation."""
@@ -156,9 +170,9 @@ class Run:
                 source.close()
         if self._draw is None or not entries:
             path.unlink(missing_ok=True)
-        results = self._write(entries)
+        results = self._write(entries, {})
         ended = fault == "" and stopped() and not source.is_camera
-        return Summary(len(entries), len(results), _rate(len(entries), seconds), None, 0, fault, ended)
+        return Summary(len(entries), len(results), _rate(len(entries), seconds), None, 0, {}, fault, ended)
 
     def _entry(self, frame: Frame, found: Detections, image_id: int) -> dict[str, Any]:
         height, width = frame.pixels.shape[:2]
@@ -178,7 +192,9 @@ class Run:
         texts = [f"{self._detector.label(int(class_id))} {score:.2f}" for class_id, score in pairs]
         return footage.annotated(frame.pixels, found.boxes[best], texts, classes)
 
-    def _write(self, entries: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    def _write(
+        self, entries: list[tuple[str, dict[str, Any]]], unread: dict[str, str]
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """Writes the results and, without annotations, also the id that each image has in them."""
         results, images = [], []
         for number, (name, entry) in enumerate(entries, 1):
@@ -190,15 +206,15 @@ class Run:
         if self._truth is None:
             count = self._detector.num_classes
             categories = [{"id": i, "name": self._detector.label(i)} for i in range(1, count + 1)]
-            content = {"images": images, "annotations": [], "categories": categories}
+            content = {"images": images, "annotations": [], "categories": categories, "unread": unread}
             files.write_json(self._folder / IMAGES, content)
         return results
 
-    def _score(self, results: list[dict[str, Any]]) -> dict[str, float] | None:
+    def _score(self, results: list[dict[str, Any]], unread: dict[str, str]) -> dict[str, float] | None:
         if self._truth is None:
             return None
         scores = self._truth.score(results)
-        content = {"metrics": scores.metrics, "per_class": scores.per_class}
+        content = {"metrics": scores.metrics, "per_class": scores.per_class, "unread": unread}
         files.write_artefact(self._folder / METRICS, content)
         return scores.metrics
 

@@ -4,8 +4,8 @@ Running the vendor's compiler and modelling the latency are separate modules of 
 
 The compiler maps operations as one subgraph that starts at the input; everything after the first
 operation that it rejects stays on the CPU. The check names each operation that the compiler would
-reject, and why. Sources: Coral's table of supported operations; statuses and failures in compiler
-logs of versions 2 to 16; TensorFlow's `runtime_version.cc` for the versions of operations.
+reject, and why. Sources: the table of `edgetpu_ops`, which is that of compiler 16; statuses and failures in
+compiler logs of versions 2 to 16.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Any
 
 from mobiledets_tf.errors import unknown_name
 from mobiledets_tf.version import __version__
-from tflite_export.devices import Finding, Latency, edgetpu_roofline
+from tflite_export.devices import Finding, Latency, edgetpu_ops, edgetpu_roofline
 from tflite_export.devices.edgetpu_compiler import compile_model
 from tflite_export.devices.int8_check import finding, finding_of_file
 from tflite_export.tflite import blocks
@@ -26,17 +26,8 @@ KIND = "modelled"
 VARIANTS = {"pixel4": None}
 DEFAULT_VARIANT = "pixel4"
 
-# Operations in Coral's table, with the newest supported version of each. Compiler 16 contains the
-# TFLite of TensorFlow 2.5: its logs show that it rejects CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4
-# (of 2.13), so these are the newest versions that 2.5 supports.
-SUPPORTED_OPS = {
-    "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6,
-    "EXPAND_DIMS": 1, "FULLY_CONNECTED": 9, "L2_NORMALIZATION": 2, "LOGISTIC": 3, "MAX_POOL_2D": 3,
-    "MAXIMUM": 4, "MEAN": 3, "MINIMUM": 4, "MUL": 4, "PACK": 3, "PAD": 3, "PRELU": 1, "QUANTIZE": 2,
-    "REDUCE_MAX": 3, "REDUCE_MIN": 3, "RELU": 3, "RELU6": 3, "RELU_N1_TO_1": 1, "RESHAPE": 1,
-    "RESIZE_BILINEAR": 4, "RESIZE_NEAREST_NEIGHBOR": 4, "SLICE": 5, "SOFTMAX": 3, "SPACE_TO_DEPTH": 2,
-    "SPLIT": 4, "SQUEEZE": 2, "STRIDED_SLICE": 5, "SUB": 5, "TANH": 3, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3,
-}  # fmt: skip
+# The newest supported version of each operation; `edgetpu_ops` says where the rows come from.
+SUPPORTED_OPS = {name: row.version for name, row in edgetpu_ops.ROWS.items()}
 # The compiler targets a single chip, so there is nothing to choose.
 COMPILE_VARIANTS = ()
 INTEGER_TYPES = frozenset({"INT8", "UINT8"})
@@ -151,7 +142,8 @@ def _faults(op: Operator) -> Iterator[tuple[Tensor | None, str]]:
         yield out, reason
 
 
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+# Operations whose second input has to be constant weights.
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
 def _type_fault(tensor: Tensor) -> str:

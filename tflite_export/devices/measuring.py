@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mobiledets_tf.errors import InputError, unknown_name
 from mobiledets_tf.latency import LatencyModel, samples
-from mobiledets_tf.latency.held_out import Figures, figures
+from mobiledets_tf.latency.held_out import Figures, allowed_error_pct, figures
 from mobiledets_tf.search_space import SearchSpace, decode
 from tflite_export import devices
 from tflite_export.graphs import Settings, network_graph
@@ -282,7 +282,7 @@ def check(
     """
     held_out = model.info.get("held_out", {})
     if bound_pct is None:
-        bound_pct = max(2.0, 2 * float(held_out.get("mean_abs_pct_error") or 1.0))
+        bound_pct = allowed_error_pct(held_out)
     networks = samples.proposals(model.space, seed, spread=True)
     if held_out.get("band"):
         networks = samples.in_band(networks, model.predict, tuple(held_out["band"]))
@@ -314,12 +314,12 @@ def finalist_times(model: LatencyModel, networks: Sequence[np.ndarray]) -> list[
     """
     if model.device not in devices.TIMING:
         return None
-    title = f"finalists on {model.title}"
+    title = f"final population on {model.title}"
     try:
         rows = tqdm(
             measured_beside_predicted(model, networks), total=len(networks), unit="network", desc=title
         )
         return [row.get("measured", row.get("failed")) for row in rows]
     except InputError as error:
-        print(f"finalists not measured on {model.title}: {error}", file=sys.stderr)
+        print(f"final population not measured on {model.title}: {error}", file=sys.stderr)
         return None

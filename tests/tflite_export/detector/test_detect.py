@@ -261,10 +261,49 @@ def test_damaged_images_are_named(model, tmp_path, capsys):
     (tmp_path / "in" / "a.jpg").write_bytes(b"\xff\xd8 no image")
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "out") == 2
     assert "a.jpg' cannot be decoded" in capsys.readouterr().err
+    (tmp_path / "in" / "b.png").write_bytes(b"")
+    assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "out") == 2
+    assert "; the 1 others cannot be read either" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "in") == 2
     assert "is in the folder of the images" in capsys.readouterr().err
     with pytest.raises(InputError, match="uint8"):
         Detector(model)(np.zeros((5, 5, 3), np.float32))
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(scored, model, photos, tmp_path, capsys):
+    """The others get the same results as without it; the message and the files name it."""
+    whole = tmp_path / "whole"
+    more = {"annotations": photos / "instances_val.json"} if scored else {}
+    assert run(model=model, images=photos / "val", output_dir=whole, **more) == 0
+    given = tmp_path / "val"
+    shutil.copytree(photos / "val", given)
+    name = "part 1/größe 1.png"
+    (given / name).write_bytes((given / name).read_bytes()[:40])
+    capsys.readouterr()
+    out = tmp_path / "out"
+    assert run(model=model, images=given, output_dir=out, format="json", **more) == 1
+    printed, error = capsys.readouterr()
+    assert "1 of 3 images could not be read" in error and f"{name}' cannot be decoded" in error
+    assert ("AP counts their boxes as missed" in error) == scored
+    printed = json.loads(printed)
+    assert printed["images"] == 2 and list(printed["unread"]) == [name]
+    listed = json.loads((out / ("metrics.json" if scored else "images.json")).read_text())
+    assert list(listed["unread"]) == [name]
+    if scored:
+        before, after = (json.loads((each / "detections.json").read_text()) for each in (whole, out))
+        assert after == [row for row in before if row["image_id"] != 7] and len(after) < len(before)
+    else:
+        assert [image["file_name"] for image in listed["images"]] == [
+            "part 0/größe 0.png", "part 0/größe 2.png"
+        ]  # fmt: skip
+    assert not (out / "annotated" / name).exists() and (out / "annotated" / "part 0").is_dir()
+    # Mended, the image is detected too.
+    shutil.copy(photos / "val" / name, given / name)
+    assert run(model=model, images=given, output_dir=out, **more) == 0
+    for each in ("detections.json", "metrics.json" if scored else "images.json"):
+        assert (out / each).read_text() == (whole / each).read_text()
 
 
 def test_a_detector_of_others(shared, tmp_path, capsys):

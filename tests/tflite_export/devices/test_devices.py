@@ -1,10 +1,13 @@
 """The static check and measured latency."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tflite_export import devices
-from tflite_export.devices import edgetpu, host_cpu, timing
+from tflite_export.devices import edgetpu, edgetpu_ops, host_cpu, timing
 from tflite_export.tflite import model_file
 from tflite_export.tflite.model_file import ModelFile, Operator, Tensor
 
@@ -78,6 +81,36 @@ def test_the_list_of_operations_is_the_tables(shared):
     aliases = {"AVERAGEPOOL2D", "CONV2D", "DEPTHWISECONV2D", "LSTM", "MAXPOOL2D", "RELUN1TO1"}
     assert len(spelled) > 30
     assert spelled - ours - aliases == set()
+
+
+def test_each_row_of_the_table_has_a_source_and_is_documented_with_it():
+    page = (Path(edgetpu_ops.__file__).parents[2] / "docs" / "edgetpu_operations.md").read_text()
+    assert edgetpu_ops.COMPILER in page
+    for letter, text in edgetpu_ops.SOURCES.items():
+        assert f"- **{letter}**: {text}." in page
+    assert {letter for row in edgetpu_ops.ROWS.values() for letter in row.sources} == set(edgetpu_ops.SOURCES)
+    listed = re.findall(r"^\| ([A-Z0-9_]+) \| (\d+) \| ([A-E, ]+) \| (\d*) \|$", page, re.MULTILINE)
+    rows = {name: (row.version, row.sources, row.runtime) for name, row in edgetpu_ops.ROWS.items()}
+    assert rows == {
+        name: (int(version), sources.replace(", ", ""), int(runtime) if runtime else None)
+        for name, version, sources, runtime in listed
+    }
+    unknown = [name for name, row in edgetpu_ops.ROWS.items() if not row.has_limits]
+    assert f"- Limitations of {', '.join(unknown[:-1])} and {unknown[-1]}:" in page
+
+
+def test_operations_that_came_with_later_compilers_pass_up_to_their_version():
+    weights = constant(shape=(4, 2, 2, 4))
+    assert reasons("TRANSPOSE_CONV", constant(shape=(4,)), weights, tensor()) == []
+    [found] = reasons("TRANSPOSE_CONV", constant(shape=(4,)), tensor(), tensor())
+    assert "weights are computed" in found
+    for name, newest in (("TRANSPOSE", 5), ("RSQRT", 2), ("SUM", 2), ("SQUARED_DIFFERENCE", 2)):
+        for version in (newest, newest + 1):
+            op = Operator(0, name, version, False, (tensor(),), (tensor(),))
+            found = edgetpu.check(ModelFile(1, 1, (op,), (), (), {}))
+            assert [each.reason for each in found] == (
+                [] if version == newest else [f"version {version} of {name}; allowed: at most {newest}"]
+            )
 
 
 def test_several_subgraphs_and_no_operation_are_findings_of_the_file():

@@ -86,6 +86,23 @@ def test_a_check_holds_and_a_narrow_bound_does_not(model, capsys):
     assert "allowed: 0.00 %" in capsys.readouterr().err
 
 
+def test_a_check_against_samples_measures_nothing(model, capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "Process", None)
+    path = model.with_name("samples.jsonl")
+    check = ["mobiledets-latency", "--mode=check", f"--model={model}", f"--samples={path}"]
+    assert command.run([*check, "--max_error_pct=60"]) == 0
+    found = samples.load(path, SPACE)
+    decisions, times = found.decisions, found.times
+    error = np.mean(100 * np.abs(latency.load(model).predict(decisions) / times - 1))
+    out = capsys.readouterr().out
+    assert "n 60, R2 " in out and f"holds: mean error {error:.2f} %" in out
+    assert command.run([*check, "--max_error_pct=0"]) == 1
+    assert "60 networks of the samples; allowed: 0.00 %" in capsys.readouterr().err
+    assert command.run([*check, "--band=1000,2000"]) == 2
+    assert "no network of the samples takes 1000 to 2000 ms" in capsys.readouterr().err
+    assert command.run([*check[:2], "--model=hexagon_ibn", f"--samples={path}"]) == 2
+
+
 def test_finalists_are_measured_beside_their_prediction(model):
     loaded = latency.load(model)
     (row,) = measuring.measured_beside_predicted(loaded, [NETWORK])
