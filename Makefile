@@ -1,7 +1,7 @@
 # make setup       .venv with everything installed (again when setup.py or constraints.txt change)
 # make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder DEVICE=host_cpu WORK_DIR=folder
 # make test        lint, then every test
-# make lint        ruff only
+# make lint        ruff's rules and format
 # make docs        API reference from the docstrings, in site/
 
 PYTHON ?= python3
@@ -35,6 +35,7 @@ test: lint
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 docs: setup
 	$(BIN)/python docs/api_reference.py site

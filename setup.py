@@ -40,8 +40,19 @@ EXTRAS["dev"] += EXTRAS["ethos_u"]
 
 # Console script mobiledets-NAME runs mobiledets_tf.cli.NAME.
 COMMANDS = [
-    "benchmark", "compile", "data", "describe", "detect", "doctor", "export", "import", "latency",
-    "quickstart", "rank", "search", "train",
+    "benchmark",
+    "compile",
+    "data",
+    "describe",
+    "detect",
+    "doctor",
+    "export",
+    "import",
+    "latency",
+    "quickstart",
+    "rank",
+    "search",
+    "train",
 ]
 # Modules of commands whose name is a Python keyword.
 MODULES = {"import": "import_weights"}
@@ -66,8 +77,15 @@ setup(
     author="MobileDets-TF maintainers",
     license="Apache-2.0",
     keywords=[
-        "object detection", "neural architecture search", "MobileDets", "TuNAS", "TensorFlow",
-        "TensorFlow Lite", "LiteRT", "Edge TPU", "quantization",
+        "object detection",
+        "neural architecture search",
+        "MobileDets",
+        "TuNAS",
+        "TensorFlow",
+        "TensorFlow Lite",
+        "LiteRT",
+        "Edge TPU",
+        "quantization",
     ],
     classifiers=[
         "Development Status :: 3 - Alpha",
@@ -86,8 +104,13 @@ setup(
     ],
     python_requires=">=3.10,<3.13",
     packages=find_packages(
-        include=["mobiledets_tf", "mobiledets_tf.*", "tflite_export", "tflite_export.*",
-                 "object_detection_configs"]
+        include=[
+            "mobiledets_tf",
+            "mobiledets_tf.*",
+            "tflite_export",
+            "tflite_export.*",
+            "object_detection_configs",
+        ]
     ),
     # Files that commands read at run time.
     package_data={

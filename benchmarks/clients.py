@@ -102,9 +102,9 @@ def _compiled_model(path):
     count = runtime.open_model(path).get_output_details()[0]["shape"][1]
 
     def run(image):
-        inputs[0].write(np.ascontiguousarray(pixels.as_input(
-            cv2.resize(image, file.input_size[::-1]), file.input_dtype
-        )))  # fmt: skip
+        inputs[0].write(
+            np.ascontiguousarray(pixels.as_input(cv2.resize(image, file.input_size[::-1]), file.input_dtype))
+        )
         model.run_by_index(0, inputs, outputs)
         sizes = (4 * count, count, count, 1)
         boxes, classes, scores, number = (
@@ -127,9 +127,11 @@ def _tensorflow(path, threads, read):
 
 def _mediapipe(path, names, folder):
     done = subprocess.run(
-        [_MEDIAPIPE.value, "-c", _MEDIAPIPE_PROGRAM, path], capture_output=True, text=True,
+        [_MEDIAPIPE.value, "-c", _MEDIAPIPE_PROGRAM, path],
+        capture_output=True,
+        text=True,
         input="\n".join(str(folder / name) for name in names),
-    )  # fmt: skip
+    )
     rows = [json.loads(line[4:]) for line in done.stdout.splitlines() if line.startswith("ROW ")]
     if len(rows) != len(names):
         lines = [line for line in done.stderr.splitlines() if "Error" in line]
@@ -154,8 +156,11 @@ def main(_):
                 results += to_coco(run(image), size, ids)
             return round(truth.score(results).metrics["AP"], 4)
 
-        ways = {"ours": lambda path=path: _ours(path), "opencv": lambda path=path: _opencv(path),
-                "litert_compiled_model": lambda path=path: _compiled_model(path)}  # fmt: skip
+        ways = {
+            "ours": lambda path=path: _ours(path),
+            "opencv": lambda path=path: _opencv(path),
+            "litert_compiled_model": lambda path=path: _compiled_model(path),
+        }
         for threads in _THREADS.value:
             for client in ("pycoral", "libcoral", "by_place", "frigate"):
                 ways[f"{client}, {threads} threads"] = lambda p=path, t=threads, c=client: _by_interpreter(

@@ -49,9 +49,10 @@ def _quietly(arguments: list[str]) -> int:
 def shape(options: argparse.Namespace) -> tuple[str, ...]:
     """Returns the flags of the search space."""
     return (
-        f"--search_space={options.search_space}", f"--image_size={options.image_size}",
+        f"--search_space={options.search_space}",
+        f"--image_size={options.image_size}",
         f"--depth_multiplier={options.depth_multiplier}",
-    )  # fmt: skip
+    )
 
 
 def latency_model(folder: Path, device: str, options: argparse.Namespace) -> list:
@@ -60,9 +61,13 @@ def latency_model(folder: Path, device: str, options: argparse.Namespace) -> lis
 
     samples, model = folder / "latency.jsonl", folder / "latency_model.json"
     measure = (
-        "--mode=measure", f"--device={device}", *shape(options), "--num_classes=10",
-        f"--networks={options.networks}", f"--output={samples}",
-    )  # fmt: skip
+        "--mode=measure",
+        f"--device={device}",
+        *shape(options),
+        "--num_classes=10",
+        f"--networks={options.networks}",
+        f"--output={samples}",
+    )
     fit = ("--mode=fit", f"--samples={samples}", f"--output={model}")
     return [Stage("measure", "latency", measure, samples.name), Stage("fit", "latency", fit, model.name)]
 
@@ -101,11 +106,16 @@ def train(folder: Path, network: Path, records: Path, options: argparse.Namespac
     from mobiledets_tf.quickstart.runner import Stage
 
     flags = (
-        f"--architecture={network}", f"--train_data={records}", f"--model_dir={folder / 'train'}",
+        f"--architecture={network}",
+        f"--train_data={records}",
+        f"--model_dir={folder / 'train'}",
         f"--image_size={options.image_size}",
-        f"--steps={options.train_steps}", "--learning_rate=0.1", "--norandom_flip", "--norandom_crop",
+        f"--steps={options.train_steps}",
+        "--learning_rate=0.1",
+        "--norandom_flip",
+        "--norandom_crop",
         f"--seed={options.seed}",
-    )  # fmt: skip
+    )
     return Stage("train", "train", flags, "train")
 
 
@@ -120,11 +130,25 @@ def main() -> None:
     work, names = Path(options.work_dir), options.devices.split(",")
     images, records = work / "images", work / "records"
     data = (
-        Stage("sample", "data", ("--mode=sample", f"--output_dir={images}", f"--seed={options.seed}",
-              f"--num_train={options.images}", f"--image_size={options.image_size}"), images.name),
-        Stage("convert", "data", ("--mode=convert", f"--images={images}", f"--output_dir={records}"),
-              records.name),
-    )  # fmt: skip
+        Stage(
+            "sample",
+            "data",
+            (
+                "--mode=sample",
+                f"--output_dir={images}",
+                f"--seed={options.seed}",
+                f"--num_train={options.images}",
+                f"--image_size={options.image_size}",
+            ),
+            images.name,
+        ),
+        Stage(
+            "convert",
+            "data",
+            ("--mode=convert", f"--images={images}", f"--output_dir={records}"),
+            records.name,
+        ),
+    )
     run(work, *data)
     # Latencies are measured first, because the later stages keep the machine busy.
     models = {name: latency_model(work / name, name, options) for name in names}
@@ -140,14 +164,21 @@ def main() -> None:
         network = architecture.load(path)
         graph = network_graph(network, settings)
         last = read_json(work / name / "train" / "eval_metrics.json")[-1]
-        found.append({
-            "searched_for": name, "kind": entry["cost_kind"], "target_ms": entry["target"],
-            "ms": {other: devices.load(other).measure_graph(graph).median_ms for other in names},
-            "finalists_mean_abs_pct_error": entry.get("finalists_mean_abs_pct_error"),
-            "shared_quality": entry["quality"], "AP": last["AP"], "AP50": last["AP50"],
-            "params": entry["params"], "madds": entry["madds"],
-            "layers": [type(layer).__name__ for block in network.blocks for layer in block],
-        })  # fmt: skip
+        found.append(
+            {
+                "searched_for": name,
+                "kind": entry["cost_kind"],
+                "target_ms": entry["target"],
+                "ms": {other: devices.load(other).measure_graph(graph).median_ms for other in names},
+                "finalists_mean_abs_pct_error": entry.get("finalists_mean_abs_pct_error"),
+                "shared_quality": entry["quality"],
+                "AP": last["AP"],
+                "AP50": last["AP50"],
+                "params": entry["params"],
+                "madds": entry["madds"],
+                "layers": [type(layer).__name__ for block in network.blocks for layer in block],
+            }
+        )
     print(json.dumps({"networks": found, "settings": vars(options)}))
 
 

@@ -52,9 +52,15 @@ def prepare(folder: Path) -> tuple[Path, Path]:
         run("data", "--mode=convert", f"--images={images}", f"--output_dir={records}")
     if not model.exists():
         run(
-            "latency", "--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}", size,
-            f"--search_space={FLAGS.search_space}", f"--depth_multiplier={FLAGS.depth_multiplier}",
-        )  # fmt: skip
+            "latency",
+            "--mode=fit",
+            "--device=madds",
+            "--num_classes=10",
+            f"--output={model}",
+            size,
+            f"--search_space={FLAGS.search_space}",
+            f"--depth_multiplier={FLAGS.depth_multiplier}",
+        )
     return records, model
 
 
@@ -64,11 +70,19 @@ def one(folder: Path, records: Path, model: Path, variant: str, seed: int) -> di
     size, data, numbers = f"--image_size={FLAGS.image_size}", f"--train_data={records}", f"--seed={seed}"
     if not (search / "search_report.json").exists():
         run(
-            "search", f"--search_space={FLAGS.search_space}", size, data, numbers, "--preset=small",
-            f"--depth_multiplier={FLAGS.depth_multiplier}", f"--latency_model={model}",
-            f"--latency_target={FLAGS.latency_target}", f"--model_dir={search}", f"--steps={FLAGS.steps}",
+            "search",
+            f"--search_space={FLAGS.search_space}",
+            size,
+            data,
+            numbers,
+            "--preset=small",
+            f"--depth_multiplier={FLAGS.depth_multiplier}",
+            f"--latency_model={model}",
+            f"--latency_target={FLAGS.latency_target}",
+            f"--model_dir={search}",
+            f"--steps={FLAGS.steps}",
             *VARIANTS[variant],
-        )  # fmt: skip
+        )
     report = json.loads((search / "search_report.json").read_text())
     found = report["devices"][0]
     argmax = [f for f in found["finalists"] if f["source"] == "argmax"] or [found]
@@ -85,9 +99,16 @@ def one(folder: Path, records: Path, model: Path, variant: str, seed: int) -> di
         metrics = train / "eval_metrics.json"
         if not metrics.exists():
             run(
-                "train", f"--architecture={search / 'architecture.json'}", data, f"--model_dir={train}", size,
-                f"--steps={FLAGS.train_steps}", "--learning_rate=0.1", "--norandom_flip", numbers,
-            )  # fmt: skip
+                "train",
+                f"--architecture={search / 'architecture.json'}",
+                data,
+                f"--model_dir={train}",
+                size,
+                f"--steps={FLAGS.train_steps}",
+                "--learning_rate=0.1",
+                "--norandom_flip",
+                numbers,
+            )
         last = json.loads(metrics.read_text())[-1]
         row |= {"AP": last["AP"], "AP50": last["AP50"]}
     return row
@@ -113,13 +134,21 @@ def main(_):
                 "tunas_within_3_percent": f"{sum(within)} of {len(within)}",
                 "settings": {
                     name: FLAGS[name].value
-                    for name in ("steps", "train_steps", "search_space", "image_size", "depth_multiplier",
-                                 "images", "latency_model", "latency_target")
+                    for name in (
+                        "steps",
+                        "train_steps",
+                        "search_space",
+                        "image_size",
+                        "depth_multiplier",
+                        "images",
+                        "latency_model",
+                        "latency_target",
+                    )
                 },
                 "runs": rows,
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

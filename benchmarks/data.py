@@ -56,8 +56,14 @@ def make(folder: Path, images: int) -> None:
 
 def run(mode: str, folder: Path, output: Path) -> tuple[float, float, float]:
     """Runs a mode as a command; returns (seconds, seconds of CPU time, peak memory in MiB)."""
-    arguments = [sys.executable, "-m", "mobiledets_tf.cli.data", f"--mode={mode}", f"--images={folder}",
-                 f"--output_dir={output}"]  # fmt: skip
+    arguments = [
+        sys.executable,
+        "-m",
+        "mobiledets_tf.cli.data",
+        f"--mode={mode}",
+        f"--images={folder}",
+        f"--output_dir={output}",
+    ]
     start = time.perf_counter()
     with open(os.devnull, "w") as nothing:
         process = subprocess.Popen(arguments, stdout=nothing, stderr=nothing)
@@ -83,9 +89,11 @@ def main() -> None:
             for mode in () if options.make_only else ("check", "convert"):
                 seconds, busy, memory = run(mode, data, Path(temporary) / "records")
                 figures[f"{mode}_{count}"] = {
-                    "seconds": round(seconds, 1), "images_per_second": round(count / seconds, 1),
-                    "images_per_cpu_second": round(count / busy, 1), "memory_mib": round(memory, 1),
-                }  # fmt: skip
+                    "seconds": round(seconds, 1),
+                    "images_per_second": round(count / seconds, 1),
+                    "images_per_cpu_second": round(count / busy, 1),
+                    "memory_mib": round(memory, 1),
+                }
     if options.make_only:
         return
     small, large = options.images // 4, options.images

@@ -71,19 +71,19 @@ def main(_):
             # The first round is a warm-up.
             if number:
                 rounds[name].append(found)
-    result = {
-        "model": _MODEL.value, "images": len(names), "rounds": _ROUNDS.value, "threads": _THREADS.value
-    }  # fmt: skip
+    result = {"model": _MODEL.value, "images": len(names), "rounds": _ROUNDS.value, "threads": _THREADS.value}
     for place, clock in enumerate(("", "cpu_")):
-        ratios = [one[place] / other[place]
-                  for one, other in zip(rounds["detector"], rounds["bare"], strict=True)]  # fmt: skip
+        ratios = [
+            one[place] / other[place] for one, other in zip(rounds["detector"], rounds["bare"], strict=True)
+        ]
         result |= {
             f"images_per_{clock}s": {
                 name: statistics.median(each[place] for each in values) for name, values in rounds.items()
             },
             f"{clock}detector_over_bare": statistics.median(ratios),
-            f"{clock}ratio_min": min(ratios), f"{clock}ratio_max": max(ratios),
-        }  # fmt: skip
+            f"{clock}ratio_min": min(ratios),
+            f"{clock}ratio_max": max(ratios),
+        }
     print(json.dumps(result, indent=1))
 
 

@@ -91,19 +91,30 @@ def main() -> None:
         path = checkpoints.save(weights, Path(folder) / "train", 1)
         network = trained_network.resolve(flags.architecture, path, None, flags.image_size, None, train)
         settings = exporter.Settings(
-            network, calibration_files=train, eval_files=val, calibration_images=flags.calibration_images,
-        )  # fmt: skip
+            network,
+            calibration_files=train,
+            eval_files=val,
+            calibration_images=flags.calibration_images,
+        )
         pairs = []
         for run in range(flags.runs):
             pairs.append((plain(settings, detector), verified(settings, Path(folder) / f"out{run}")))
     latencies = candidate_latency(flags.image_size)
-    print(json.dumps({
-        "verified_over_plain_median": statistics.median(after / before for before, after in pairs),
-        "plain_s": [before for before, _ in pairs], "verified_s": [after for _, after in pairs],
-        "candidate_latency_s": max(latencies.values()), "candidate_latency_by_device_s": latencies,
-        "architecture": flags.architecture, "image_size": flags.image_size,
-        "calibration_images": flags.calibration_images, "eval_images": flags.eval_images,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "verified_over_plain_median": statistics.median(after / before for before, after in pairs),
+                "plain_s": [before for before, _ in pairs],
+                "verified_s": [after for _, after in pairs],
+                "candidate_latency_s": max(latencies.values()),
+                "candidate_latency_by_device_s": latencies,
+                "architecture": flags.architecture,
+                "image_size": flags.image_size,
+                "calibration_images": flags.calibration_images,
+                "eval_images": flags.eval_images,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -32,17 +32,30 @@ def prepare(folder: Path) -> list[str]:
     options = ("--search_space=ibn", "--image_size=96", "--depth_multiplier=0.25")
     images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
     for line in (
-        command("data", "--mode=sample", f"--output_dir={images}", "--num_train=60", "--num_val=4",
-                "--image_size=96"),
+        command(
+            "data",
+            "--mode=sample",
+            f"--output_dir={images}",
+            "--num_train=60",
+            "--num_val=4",
+            "--image_size=96",
+        ),
         command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
         command("latency", "--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}", *options),
-    ):  # fmt: skip
+    ):
         subprocess.run(line, check=True, capture_output=True)
     return command(
-        "search", *options, f"--train_data={records}", f"--latency_model={model}", "--latency_target=1e7",
-        f"--steps={FLAGS.steps}", "--batch_size=4", "--finalist_steps=6", "--checkpoint_every=5",
+        "search",
+        *options,
+        f"--train_data={records}",
+        f"--latency_model={model}",
+        "--latency_target=1e7",
+        f"--steps={FLAGS.steps}",
+        "--batch_size=4",
+        "--finalist_steps=6",
+        "--checkpoint_every=5",
         "--deterministic",
-    )  # fmt: skip
+    )
 
 
 def state(folder: Path) -> dict:
@@ -66,9 +79,10 @@ def main(_):
         killed, steps = 0, []
         while killed < FLAGS.kills:
             process = subprocess.Popen(
-                [*search, f"--model_dir={folder / 'killed'}"], stdout=subprocess.DEVNULL,
+                [*search, f"--model_dir={folder / 'killed'}"],
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
             # Wait until the search has made a step; an earlier kill would only test its start.
             before = size(folder / "killed")
             while process.poll() is None and size(folder / "killed") <= before:

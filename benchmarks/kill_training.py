@@ -35,15 +35,28 @@ def prepare(folder: Path) -> list[str]:
     """Makes the data; returns the training command without its folder."""
     images, records = folder / "images", folder / "records"
     for line in (
-        command("data", "--mode=sample", f"--output_dir={images}", "--num_train=60", "--num_val=4",
-                "--image_size=96"),
+        command(
+            "data",
+            "--mode=sample",
+            f"--output_dir={images}",
+            "--num_train=60",
+            "--num_val=4",
+            "--image_size=96",
+        ),
         command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
-    ):  # fmt: skip
+    ):
         subprocess.run(line, check=True, capture_output=True)
     return command(
-        "train", "--architecture=edgetpu", "--mode=train", "--image_size=96", "--depth_multiplier=0.25",
-        "--batch_size=4", "--learning_rate=0.02", f"--train_data={records}", f"--steps={FLAGS.steps}",
-    )  # fmt: skip
+        "train",
+        "--architecture=edgetpu",
+        "--mode=train",
+        "--image_size=96",
+        "--depth_multiplier=0.25",
+        "--batch_size=4",
+        "--learning_rate=0.02",
+        f"--train_data={records}",
+        f"--steps={FLAGS.steps}",
+    )
 
 
 def last_step(folder: Path) -> int:

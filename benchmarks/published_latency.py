@@ -43,9 +43,13 @@ def measure(name: str, variant: str, networks: dict) -> dict:
             print(f"{name} {variant}: {label}: {error}", flush=True)
     pairs = [n for n in networks if f"{n} as IBN" in times and times[n] and times[f"{n} as IBN"]]
     return {
-        "device": name, "variant": variant, "kind": device.KIND, "versions": device.versions(variant),
-        "ms": times, "ibn_twin_over_published": {n: times[f"{n} as IBN"] / times[n] for n in pairs},
-    }  # fmt: skip
+        "device": name,
+        "variant": variant,
+        "kind": device.KIND,
+        "versions": device.versions(variant),
+        "ms": times,
+        "ibn_twin_over_published": {n: times[f"{n} as IBN"] / times[n] for n in pairs},
+    }
 
 
 def draw(rows: list[dict], madds: dict[str, int], path: str) -> None:
@@ -55,18 +59,24 @@ def draw(rows: list[dict], madds: dict[str, int], path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(rows), figsize=(5 * len(rows), 4.4), squeeze=False,
-                                   layout="constrained")  # fmt: skip
+    figure, axes = pyplot.subplots(
+        1, len(rows), figsize=(5 * len(rows), 4.4), squeeze=False, layout="constrained"
+    )
     for panel, row in zip(axes[0], rows, strict=True):
         for label, time in row["ms"].items():
             if time is None:
                 continue
             marker = "s" if label.endswith("as IBN") else "^" if label.startswith("mobilenet") else "o"
             panel.plot(madds[label] / 1e9, time, marker)
-            panel.annotate(label, (madds[label] / 1e9, time), fontsize=7, xytext=(3, 3),
-                           textcoords="offset points")  # fmt: skip
-        panel.set(title=f"{row['device']} {row['variant']} ({row['kind']})", ylabel="ms",
-                  xlabel="multiply-adds, billions", ylim=(0, None))  # fmt: skip
+            panel.annotate(
+                label, (madds[label] / 1e9, time), fontsize=7, xytext=(3, 3), textcoords="offset points"
+            )
+        panel.set(
+            title=f"{row['device']} {row['variant']} ({row['kind']})",
+            ylabel="ms",
+            xlabel="multiply-adds, billions",
+            ylim=(0, None),
+        )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

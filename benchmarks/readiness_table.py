@@ -58,16 +58,23 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
     for verdict in verdicts.values():
         verdict["findings"] = [f"{f['op']} in {f['block']}: {f['reason']}" for f in verdict["findings"]]
     return {
-        "network": name, "quantization": quantization, "num_classes": num_classes, "bytes": len(content),
-        "histogram": model.histogram(), "float_operators": [op.name for op in model.float_operators()],
-        "readiness": verdicts, "convert_s": round(seconds, 1),
-    }  # fmt: skip
+        "network": name,
+        "quantization": quantization,
+        "num_classes": num_classes,
+        "bytes": len(content),
+        "histogram": model.histogram(),
+        "float_operators": [op.name for op in model.float_operators()],
+        "readiness": verdicts,
+        "convert_s": round(seconds, 1),
+    }
 
 
 def markdown(rows: list[dict]) -> str:
     """Formats the rows as a Markdown table."""
-    lines = ["| network | by | classes | operations | float ops | Edge TPU (static) | Hexagon | Ethos-U |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| network | by | classes | operations | float ops | Edge TPU (static) | Hexagon | Ethos-U |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for found in rows:
         edgetpu, hexagon, ethos = (found["readiness"][name] for name in ("edgetpu", "hexagon", "ethos_u"))
         operations = " ".join(f"{count} {name}" for name, count in found["histogram"].items())

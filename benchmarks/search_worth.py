@@ -31,9 +31,14 @@ import intervals
 from commands import call, run
 
 ARMS = (
-    "evolution", "published", "random_in_band", "best_known", "evolution_inherited", "random_halving",
+    "evolution",
+    "published",
+    "random_in_band",
+    "best_known",
+    "evolution_inherited",
+    "random_halving",
     "tunas",
-)  # fmt: skip
+)
 BAND = 0.03
 # Finalists of `random_halving`, and the trainings they need: of 16 networks, then of 8, 4 and 2 of them.
 FINALISTS, TRAININGS = 16, 30
@@ -70,9 +75,10 @@ class Seed:
         self.folder = Path(options.work_dir) / f"seed{seed}"
         self.records, self.model = self.folder / "records", Path(options.work_dir) / "latency_model.json"
         self.shape = (
-            f"--search_space={options.search_space}", f"--image_size={options.image_size}",
+            f"--search_space={options.search_space}",
+            f"--image_size={options.image_size}",
             f"--depth_multiplier={options.depth_multiplier}",
-        )  # fmt: skip
+        )
 
     def prepare(self) -> None:
         """Prepares the data and the cost model."""
@@ -80,14 +86,20 @@ class Seed:
         if not (self.records / "dataset.json").exists():
             if options.data is None:
                 run(
-                    "data", "--mode=sample", f"--output_dir={images}", f"--num_train={options.images}",
-                    f"--num_val={options.val_images}", f"--image_size={options.image_size}",
+                    "data",
+                    "--mode=sample",
+                    f"--output_dir={images}",
+                    f"--num_train={options.images}",
+                    f"--num_val={options.val_images}",
+                    f"--image_size={options.image_size}",
                     f"--seed={self.seed}",
-                )  # fmt: skip
+                )
             run(
-                "data", "--mode=convert", f"--images={options.data or images}",
+                "data",
+                "--mode=convert",
+                f"--images={options.data or images}",
                 f"--output_dir={self.records}",
-            )  # fmt: skip
+            )
         if self.model.exists():
             return
         categories = json.loads((self.records / "dataset.json").read_text())["categories"]
@@ -97,9 +109,13 @@ class Seed:
             return
         samples = self.model.with_suffix(".jsonl")
         run(
-            "latency", "--mode=measure", f"--device={options.device}", *classes,
-            f"--networks={options.networks}", f"--output={samples}",
-        )  # fmt: skip
+            "latency",
+            "--mode=measure",
+            f"--device={options.device}",
+            *classes,
+            f"--networks={options.networks}",
+            f"--output={samples}",
+        )
         run("latency", "--mode=fit", f"--samples={samples}", f"--output={self.model}")
 
     def architecture(self, arm: str) -> Path:
@@ -119,11 +135,19 @@ class Seed:
         found, seconds = folder / "architecture.json", self.folder / f"{arm}_seconds.json"
         if not found.exists() or not (folder / "search_report.json").exists():
             taken = run(
-                "search", *self.shape, f"--train_data={self.records}", f"--latency_model={self.model}",
-                f"--latency_target={self.target()}", f"--latency_band={BAND}", f"--model_dir={folder}",
-                f"--batch_size={options.batch_size}", f"--seed={self.seed}",
-                f"--finalist_steps={finalist_steps}", *flags, *options.search_flags.split(),
-            )  # fmt: skip
+                "search",
+                *self.shape,
+                f"--train_data={self.records}",
+                f"--latency_model={self.model}",
+                f"--latency_target={self.target()}",
+                f"--latency_band={BAND}",
+                f"--model_dir={folder}",
+                f"--batch_size={options.batch_size}",
+                f"--seed={self.seed}",
+                f"--finalist_steps={finalist_steps}",
+                *flags,
+                *options.search_flags.split(),
+            )
             seconds.write_text(json.dumps(taken))
         return found
 
@@ -136,8 +160,13 @@ class Seed:
         compared = json.loads((history.parent / "finalists" / "finalists.json").read_text())
         steps = self.options.steps + self.options.finalist_steps * len(compared) + measured * 2
         return self._search(
-            "random_halving", max(1, steps // TRAININGS), "--algorithm=random", "--region=space",
-            "--nopublished", "--steps=1", f"--finalists={FINALISTS}",
+            "random_halving",
+            max(1, steps // TRAININGS),
+            "--algorithm=random",
+            "--region=space",
+            "--nopublished",
+            "--steps=1",
+            f"--finalists={FINALISTS}",
         )
 
     def target(self) -> float:
@@ -184,11 +213,20 @@ class Seed:
         if not metrics.exists():
             more = [f"--init_from={path.parent}"] if arm == "evolution_inherited" else []
             run(
-                "train", f"--architecture={path}", f"--train_data={self.records}", f"--model_dir={folder}",
-                f"--image_size={self.options.image_size}", f"--steps={self.options.train_steps}",
-                f"--batch_size={self.options.batch_size}", "--learning_rate=0.1", "--norandom_flip",
-                "--norandom_crop", f"--seed={self.seed}", "--mode=train", *more,
-            )  # fmt: skip
+                "train",
+                f"--architecture={path}",
+                f"--train_data={self.records}",
+                f"--model_dir={folder}",
+                f"--image_size={self.options.image_size}",
+                f"--steps={self.options.train_steps}",
+                f"--batch_size={self.options.batch_size}",
+                "--learning_rate=0.1",
+                "--norandom_flip",
+                "--norandom_crop",
+                f"--seed={self.seed}",
+                "--mode=train",
+                *more,
+            )
             call(__file__, f"--evaluate={folder}", f"--data={self.records}")
         model = latency.load(self.model)
         figures = architecture.describe(network, model.num_classes, model.image_size)
@@ -199,10 +237,12 @@ class Seed:
             report = json.loads((path.parent / "search_report.json").read_text())
             (entry,) = report["devices"]
             row |= {
-                "search_s": json.loads(seconds.read_text()), "source": entry["source"],
-                "against_known": entry["against_known"], "certainty": entry["certainty"],
+                "search_s": json.loads(seconds.read_text()),
+                "source": entry["source"],
+                "against_known": entry["against_known"],
+                "certainty": entry["certainty"],
                 "reliability": report["reliability"],
-            }  # fmt: skip
+            }
         return row
 
 

@@ -43,14 +43,19 @@ def parse() -> argparse.Namespace:
     hours, with_data = (study_plan.seconds(found, small) / 3600 for found in units)
     words = __doc__.format(
         small=hours, more=with_data - hours, alone=study_plan.ALONE_S, shared=study_plan.SHARED_S
-    )  # fmt: skip
+    )
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work_dir", default="study")
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--costs", default=",".join(COSTS), help="by commas")
     parser.add_argument("--spaces", default=",".join(SPACES), help="by commas")
-    parser.add_argument("--data", action="append", default=[], metavar="FOLDER",
-                        help="in COCO format, to train on as well; repeatable")  # fmt: skip
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="in COCO format, to train on as well; repeatable",
+    )
     parser.add_argument("--only", default="", help="beginnings of units to run, by commas")
     parser.add_argument("--list", action="store_true", help="print the units and whether they are finished")
     parser.add_argument("--report_only", action="store_true")

@@ -123,15 +123,20 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
                 for space in spaces:
                     name = f"found-{cost}-{space}-{target:g}-{seed}"
                     found[name] = add(
-                        "search", name, records["drawn"], models[cost, space], reference[cost],
-                        cost=cost, space=space, target=target, seed=seed,
-                    )  # fmt: skip
+                        "search",
+                        name,
+                        records["drawn"],
+                        models[cost, space],
+                        reference[cost],
+                        cost=cost,
+                        space=space,
+                        target=target,
+                        seed=seed,
+                    )
     for set_name, at in records.items():
         for seed in range(scale.trainings):
             for name, maker in (published | found).items():
-                add(
-                    "train", f"{set_name}/{name}/{seed}", maker, at, data=set_name, network=name, seed=seed
-                )
+                add("train", f"{set_name}/{name}/{seed}", maker, at, data=set_name, network=name, seed=seed)
     for cost in sorted(costs, key=lambda cost: cost in QUIET):
         # Nothing else may run while this machine's CPU is measured.
         times(cost, found, *((unit.id for unit in units) if cost in QUIET else ()))
@@ -207,9 +212,12 @@ class Results:
 
 
 def work(
-    units: list[Unit], results: Results, run: Callable[[Unit], dict[str, Any]], only: tuple[str, ...] = (),
+    units: list[Unit],
+    results: Results,
+    run: Callable[[Unit], dict[str, Any]],
+    only: tuple[str, ...] = (),
     wait_s: float = _WAIT_S,
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """Runs all units that are not finished, in their order, until none can be run.
 
     Args:

@@ -53,33 +53,48 @@ def write(units: list[Unit], results: Results, scale: str, command: str) -> Path
     gains, about_spaces = study_tables.gains(figures)
     transfer, about_devices = study_tables.transfer(figures)
     tables = [
-        gains, transfer, study_tables.networks(figures), study_tables.searches(figures),
+        gains,
+        transfer,
+        study_tables.networks(figures),
+        study_tables.searches(figures),
         study_tables.models(figures),
-    ]  # fmt: skip
+    ]
     findings = [*about_spaces, *about_devices]
     settings = read_json(folder / "settings.json", "settings of the study")
     seen, unseen = _words(figures, findings)
     size = (settings["image_size"], settings["image_size"])
     pareto = _pareto(figures, folder / "pareto.png")
     drawings = _drawings(figures, folder, size)
-    write_artefact(folder / "report.json", {
-        "settings": settings, "command": command, "finished": figures.finished, "units": len(units),
-        "seen": seen, "not_seen": unseen, "tables": [dataclasses.asdict(one) for one in tables],
-    })  # fmt: skip
+    write_artefact(
+        folder / "report.json",
+        {
+            "settings": settings,
+            "command": command,
+            "finished": figures.finished,
+            "units": len(units),
+            "seen": seen,
+            "not_seen": unseen,
+            "tables": [dataclasses.asdict(one) for one in tables],
+        },
+    )
     write_text(folder / "report.md", _markdown(settings, command, seen, unseen, tables))
-    body = "\n".join([
-        f"<h1>Full convolutions on accelerators: the study at scale {text(scale)}</h1>",
-        section("What the claim says", *(_paragraph(words) for words in CLAIM)),
-        section("What was seen", _items(seen)),
-        section("What was not seen", _items(unseen)),
-        section("AP against cost", *(picture(path, _PARETO_WORDS) for path in pareto)),
-        *(section(one.title, _paragraph(one.words), table(one.columns, one.rows)) for one in tables),
-        section("Networks found", *(picture(path, "A bar a layer, by type and output width.")
-                                    for path in drawings)),
-        section("Limits", _items(LIMITS)),
-        section("Sizes", table(("setting", "value"), [(k, str(v)) for k, v in settings.items()])),
-        section("The command that repeats it", f"<p><code>{text(command)}</code></p>"),
-    ])  # fmt: skip
+    body = "\n".join(
+        [
+            f"<h1>Full convolutions on accelerators: the study at scale {text(scale)}</h1>",
+            section("What the claim says", *(_paragraph(words) for words in CLAIM)),
+            section("What was seen", _items(seen)),
+            section("What was not seen", _items(unseen)),
+            section("AP against cost", *(picture(path, _PARETO_WORDS) for path in pareto)),
+            *(section(one.title, _paragraph(one.words), table(one.columns, one.rows)) for one in tables),
+            section(
+                "Networks found",
+                *(picture(path, "A bar a layer, by type and output width.") for path in drawings),
+            ),
+            section("Limits", _items(LIMITS)),
+            section("Sizes", table(("setting", "value"), [(k, str(v)) for k, v in settings.items()])),
+            section("The command that repeats it", f"<p><code>{text(command)}</code></p>"),
+        ]
+    )
     write_text(folder / "index.html", document("Full convolutions on accelerators", body))
     return folder / "index.html"
 
@@ -97,7 +112,7 @@ def _words(figures: Figures, findings: list[Finding]) -> tuple[list[str], list[s
 
 def _markdown(
     settings: dict[str, Any], command: str, seen: list[str], unseen: list[str], tables: list[Table]
-) -> str:  # fmt: skip
+) -> str:
     lines = [f"Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.", "", f"    {command}", ""]
     for title, items in (("What was seen", seen), ("What was not seen", unseen)):
         lines += [f"## {title}", *(f"- {item}" for item in items), ""]
@@ -155,17 +170,30 @@ def _draw_pareto(axis, figures: Figures, data: str, cost: str) -> None:
             x, y, low, high = (list(values) for values in zip(*points, strict=True))
             marker, face = _MARKERS[space]
             axis.errorbar(
-                x, y, yerr=(low, high), fmt="-", marker=marker, color="black", markerfacecolor=face,
-                linewidth=0.8, capsize=2, label=space,
-            )  # fmt: skip
+                x,
+                y,
+                yerr=(low, high),
+                fmt="-",
+                marker=marker,
+                color="black",
+                markerfacecolor=face,
+                linewidth=0.8,
+                capsize=2,
+                label=space,
+            )
     for name in figures.networks:
         point = _point(figures, data, name, cost)
         if point is None:
             continue
         if name not in figures.searches:
             axis.plot(*point[:2], "*", color="black", markersize=8)
-            axis.annotate(name.removeprefix("published-"), point[:2], fontsize=7, xytext=(3, 3),
-                          textcoords="offset points")  # fmt: skip
+            axis.annotate(
+                name.removeprefix("published-"),
+                point[:2],
+                fontsize=7,
+                xytext=(3, 3),
+                textcoords="offset points",
+            )
         elif figures.about[name]["cost"] != cost:
             axis.plot(*point[:2], "x", color="0.5", markersize=4)
     unit = "multiply-adds" if cost == "madds" else "ms"

@@ -146,24 +146,32 @@ def networks(figures: Figures) -> Table:
         about, search = figures.about[name], figures.searches.get(name)
         counts = figures.counts(name)
         measured = figures.cost(name, about["cost"]) if search else None
-        rows.append((
-            name,
-            "-" if not search or measured is None else f"{measured / search['target']:.3f}",
-            search["source"] if search else "-",
-            *(f"{counts[key]:,}" if key in counts else "-" for key in ("params", "madds")),
-            *(_number(figures.cost(name, cost)) for cost in figures.costs if cost != "madds"),
-            *(shown(intervals.mean(list(figures.ap(data, name).values()))) for data in figures.data),
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                "-" if not search or measured is None else f"{measured / search['target']:.3f}",
+                search["source"] if search else "-",
+                *(f"{counts[key]:,}" if key in counts else "-" for key in ("params", "madds")),
+                *(_number(figures.cost(name, cost)) for cost in figures.costs if cost != "madds"),
+                *(shown(intervals.mean(list(figures.ap(data, name).values()))) for data in figures.data),
+            )
+        )
     return Table(
         "Networks",
         "A name says what the network was found for: cost, space, target as a fraction of the cost of the "
         "published `edgetpu`, seed of the search. Times are in ms. Intervals of AP are over the seeds of "
         "the training.",
-        ("network", "own cost / target", "source", "parameters", "multiply-adds",
-         *(figures.titled(cost) for cost in figures.costs if cost != "madds"),
-         *(f"AP, {data}" for data in figures.data)),
+        (
+            "network",
+            "own cost / target",
+            "source",
+            "parameters",
+            "multiply-adds",
+            *(figures.titled(cost) for cost in figures.costs if cost != "madds"),
+            *(f"AP, {data}" for data in figures.data),
+        ),
         rows,
-    )  # fmt: skip
+    )
 
 
 def gains(figures: Figures) -> tuple[Table, list[Finding]]:
@@ -182,11 +190,29 @@ def gains(figures: Figures) -> tuple[Table, list[Finding]]:
                     values = figures.difference(data, name, other)
                     means.append(statistics.mean(values))
                     ratio = _ratio(figures, cost, name, other)
-                    rows.append((data, figures.titled(cost), space, f"{target:g}, search {seed}", ratio,
-                                 shown(intervals.mean(values)), f"{len(values)} trainings"))  # fmt: skip
+                    rows.append(
+                        (
+                            data,
+                            figures.titled(cost),
+                            space,
+                            f"{target:g}, search {seed}",
+                            ratio,
+                            shown(intervals.mean(values)),
+                            f"{len(values)} trainings",
+                        )
+                    )
                 pooled = intervals.mean(means)
-                rows.append((data, figures.titled(cost), space, "all", "", shown(pooled),
-                             f"{len(means)} targets and searches"))  # fmt: skip
+                rows.append(
+                    (
+                        data,
+                        figures.titled(cost),
+                        space,
+                        "all",
+                        "",
+                        shown(pooled),
+                        f"{len(means)} targets and searches",
+                    )
+                )
                 subject = f"{data}, {figures.titled(cost)}: networks of `{space}` against `{FEWEST}`:"
                 findings.append(Finding(subject, pooled, cost not in ("madds", "host_cpu")))
     table = Table(
@@ -238,9 +264,7 @@ def transfer(figures: Figures) -> tuple[Table, list[Finding]]:
     return table, findings
 
 
-def _transferred(
-    figures: Figures, data: str, theirs: str, ours: str
-) -> Iterator[tuple[float, float | None]]:
+def _transferred(figures: Figures, data: str, theirs: str, ours: str) -> Iterator[tuple[float, float | None]]:
     """Yields (time ratio, gain in AP) of each network found for `theirs`, on `ours`."""
     for space in figures.spaces:
         own = dict(figures.found(ours, space))
@@ -264,23 +288,36 @@ def searches(figures: Figures) -> Table:
     for name, search in figures.searches.items():
         about, tau, certainty = figures.about[name], search["reliability"]["tau"], search["certainty"]
         against = search["against_known"]
-        rows.append((
-            name, f"{search['search_s'] / 60:.0f}", "-" if tau is None else f"{tau:.2f}",
-            search["source"], "-" if certainty is None else f"{certainty:.0%}",
-            "-" if against is None or against["is_found"] or against["certainty"] is None
-            else f"{against['certainty']:.0%}",
-            _rank(figures, first, name, about),
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                f"{search['search_s'] / 60:.0f}",
+                "-" if tau is None else f"{tau:.2f}",
+                search["source"],
+                "-" if certainty is None else f"{certainty:.0%}",
+                "-"
+                if against is None or against["is_found"] or against["certainty"] is None
+                else f"{against['certainty']:.0%}",
+                _rank(figures, first, name, about),
+            )
+        )
     return Table(
         "Searches",
         "Minutes of the command. Split-half tau says how well the shared weights ranked networks. "
         "Certainty is the share of resamplings of images in which the network chosen beat the next, and "
         f"the best known one. The rank is by AP alone on {first}, among networks found for the same cost "
         f"and target in all spaces and the published ones that are at most {BAND:.0%} above the target.",
-        ("search", "minutes", "split-half tau", "chosen", "surer than the next", "than the best known",
-         "rank alone"),
+        (
+            "search",
+            "minutes",
+            "split-half tau",
+            "chosen",
+            "surer than the next",
+            "than the best known",
+            "rank alone",
+        ),
         rows,
-    )  # fmt: skip
+    )
 
 
 def _rank(figures: Figures, data: str, name: str, about: dict[str, Any]) -> str:
@@ -293,9 +330,7 @@ def _rank(figures: Figures, data: str, name: str, about: dict[str, Any]) -> str:
         )
         or (other not in figures.searches and (figures.cost(other, about["cost"]) or limit + 1) <= limit)
     ]
-    means = {
-        other: statistics.mean(found.values()) for other in rivals if (found := figures.ap(data, other))
-    }
+    means = {other: statistics.mean(found.values()) for other in rivals if (found := figures.ap(data, other))}
     if name not in means:
         return "-"
     return f"{1 + sum(value > means[name] for value in means.values())} of {len(means)}"
@@ -312,20 +347,34 @@ def models(figures: Figures) -> Table:
     for name, search in figures.searches.items():
         if search["model_error"]:
             about, error = figures.about[name], search["model_error"]
-            rows.append((
-                figures.titled(about["cost"]), about["space"], f"population of {name}", *_errors(error),
-                f"{error['mean_pct_error']:+.1f} %",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    figures.titled(about["cost"]),
+                    about["space"],
+                    f"population of {name}",
+                    *_errors(error),
+                    f"{error['mean_pct_error']:+.1f} %",
+                )
+            )
     return Table(
         "Latency models against the device",
         "The final population of each search (the known networks, the evolved ones and the best seen) is "
         "timed on the device, and finalists are those inside the band by these times. A population lies "
         "within a few per cent of the target, so that its R2 and Spearman are those of a very narrow "
         "range. The population of host_cpu is not timed, because other units run beside the search.",
-        ("cost", "space", "networks", "n", "R2", "Spearman", "mean error", "worst error",
-         "mean signed error"),
+        (
+            "cost",
+            "space",
+            "networks",
+            "n",
+            "R2",
+            "Spearman",
+            "mean error",
+            "worst error",
+            "mean signed error",
+        ),
         rows,
-    )  # fmt: skip
+    )
 
 
 def _errors(error: dict[str, Any]) -> tuple[str, ...]:

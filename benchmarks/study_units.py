@@ -45,9 +45,14 @@ class Runner:
         if not images:
             images = folder / "images"
             run(
-                "data", "--mode=sample", f"--output_dir={images}", f"--num_train={scale.images}",
-                f"--num_val={scale.val_images}", f"--image_size={scale.image_size}", "--seed=0",
-            )  # fmt: skip
+                "data",
+                "--mode=sample",
+                f"--output_dir={images}",
+                f"--num_train={scale.images}",
+                f"--num_val={scale.val_images}",
+                f"--image_size={scale.image_size}",
+                "--seed=0",
+            )
         run("data", "--mode=convert", f"--images={images}", f"--output_dir={folder / 'records'}")
         dataset = json.loads((folder / "records" / "dataset.json").read_text())
         return {"classes": len(dataset["categories"]), "records": str(folder / "records")}
@@ -60,9 +65,13 @@ class Runner:
             return {"model": str(model), "held_out": None}
         samples = folder / "samples.jsonl"
         run(
-            "latency", "--mode=measure", f"--device={cost}", *shape, f"--networks={self._scale.networks}",
+            "latency",
+            "--mode=measure",
+            f"--device={cost}",
+            *shape,
+            f"--networks={self._scale.networks}",
             f"--output={samples}",
-        )  # fmt: skip
+        )
         run("latency", "--mode=fit", f"--samples={samples}", f"--output={model}")
         written = json.loads(model.read_text())
         return {"model": str(model), "held_out": written["held_out"], "versions": written["versions"]}
@@ -84,24 +93,45 @@ class Runner:
         # A time that is measured while other units run says nothing; the networks are timed at the end.
         quiet = ("--nomeasure_finalists",) if cost in QUIET else ()
         taken = run(
-            "search", *self._shape(about["space"]), f"--train_data={self._records('drawn')}",
-            f"--latency_model={model}", f"--latency_target={target}",
+            "search",
+            *self._shape(about["space"]),
+            f"--train_data={self._records('drawn')}",
+            f"--latency_model={model}",
+            f"--latency_target={target}",
             f"--latency_band={BAND}",
-            f"--model_dir={folder}", f"--batch_size={scale.batch_size}", f"--steps={scale.steps}",
-            f"--finalists={scale.finalists}", f"--finalist_steps={scale.finalist_steps}",
-            f"--learning_rate={scale.learning_rate}", f"--finalist_learning_rate={scale.learning_rate}",
-            f"--seed={about['seed']}", *quiet,
-        )  # fmt: skip
+            f"--model_dir={folder}",
+            f"--batch_size={scale.batch_size}",
+            f"--steps={scale.steps}",
+            f"--finalists={scale.finalists}",
+            f"--finalist_steps={scale.finalist_steps}",
+            f"--learning_rate={scale.learning_rate}",
+            f"--finalist_learning_rate={scale.learning_rate}",
+            f"--seed={about['seed']}",
+            *quiet,
+        )
         report = json.loads((folder / "search_report.json").read_text())
         (device,) = report["devices"]
         return {
-            "architecture": str(folder / "architecture.json"), "search_s": taken,
+            "architecture": str(folder / "architecture.json"),
+            "search_s": taken,
             "reliability": report["reliability"],
-            **{key: device[key] for key in (
-                "target", "cost", "cost_kind", "cost_unit", "source", "params", "madds", "against_known",
-                "certainty", "model_error", "population",
-            )},
-        }  # fmt: skip
+            **{
+                key: device[key]
+                for key in (
+                    "target",
+                    "cost",
+                    "cost_kind",
+                    "cost_unit",
+                    "source",
+                    "params",
+                    "madds",
+                    "against_known",
+                    "certainty",
+                    "model_error",
+                    "population",
+                )
+            },
+        }
 
     def _train(self, about: dict[str, Any], folder: Path) -> dict[str, Any]:
         scale, records = self._scale, self._records(about["data"])
@@ -109,11 +139,19 @@ class Runner:
         if network is None:
             return {"failed": "there is no such network"}
         taken = run(
-            "train", f"--architecture={network}", f"--train_data={records}", f"--model_dir={folder}",
-            f"--image_size={scale.image_size}", f"--steps={scale.train_steps}",
-            f"--batch_size={scale.batch_size}", f"--learning_rate={scale.learning_rate}", "--norandom_flip",
-            "--norandom_crop", f"--seed={about['seed']}", "--mode=train",
-        )  # fmt: skip
+            "train",
+            f"--architecture={network}",
+            f"--train_data={records}",
+            f"--model_dir={folder}",
+            f"--image_size={scale.image_size}",
+            f"--steps={scale.train_steps}",
+            f"--batch_size={scale.batch_size}",
+            f"--learning_rate={scale.learning_rate}",
+            "--norandom_flip",
+            "--norandom_crop",
+            f"--seed={about['seed']}",
+            "--mode=train",
+        )
         call(str(_HERE / "search_worth.py"), f"--evaluate={folder}", f"--data={records}")
         metrics = json.loads((folder / "final_metrics.json").read_text())
         return {"train_s": taken, "AP": metrics["AP"], "AP50": metrics["AP50"]}
@@ -124,20 +162,23 @@ class Runner:
         if network is None:
             return {"failed": "there is no such network"}
         line = [
-            sys.executable, str(_HERE / "study.py"), f"--scale={self._scale_name}", "--measure",
-            about["cost"], network,
-        ]  # fmt: skip
-        measured = subprocess.run(
-            line, check=True, stdout=subprocess.PIPE, text=True, close_fds=False
-        ).stdout  # fmt: skip
+            sys.executable,
+            str(_HERE / "study.py"),
+            f"--scale={self._scale_name}",
+            "--measure",
+            about["cost"],
+            network,
+        ]
+        measured = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, close_fds=False).stdout
         return json.loads(measured.splitlines()[-1])
 
     def _shape(self, space: str) -> tuple[str, ...]:
         scale = self._scale
         return (
-            f"--search_space={space}", f"--image_size={scale.image_size}",
+            f"--search_space={space}",
+            f"--image_size={scale.image_size}",
             f"--depth_multiplier={scale.depth_multiplier}",
-        )  # fmt: skip
+        )
 
     def _records(self, name: str) -> str:
         return self._results.read(f"data/{name}")["result"]["records"]

@@ -47,13 +47,26 @@ def measure(name: str, variant: str) -> dict:
             print(f"{name} {variant}: {label} at {side}x{side}x{width}: {error}", flush=True)
             continue
         madds = graph.madds()
-        rows.append({"layer": label, "side": side, "width": width, "ms": time, "madds": madds,
-                     "gmadds_per_s": madds / time / 1e6})  # fmt: skip
+        rows.append(
+            {
+                "layer": label,
+                "side": side,
+                "width": width,
+                "ms": time,
+                "madds": madds,
+                "gmadds_per_s": madds / time / 1e6,
+            }
+        )
     best = max((row["gmadds_per_s"] for row in rows), default=0.0)
     for row in rows:
         row["utilisation"] = row["gmadds_per_s"] / best
-    return {"device": name, "variant": variant, "kind": device.KIND, "versions": device.versions(variant),
-            "layers": rows}  # fmt: skip
+    return {
+        "device": name,
+        "variant": variant,
+        "kind": device.KIND,
+        "versions": device.versions(variant),
+        "layers": rows,
+    }
 
 
 def draw(chips: list[dict], path: str) -> None:
@@ -63,16 +76,24 @@ def draw(chips: list[dict], path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(chips), 1, figsize=(11, 3.4 * len(chips)), squeeze=False,
-                                   layout="constrained")  # fmt: skip
+    figure, axes = pyplot.subplots(
+        len(chips), 1, figsize=(11, 3.4 * len(chips)), squeeze=False, layout="constrained"
+    )
     for panel, chip in zip(axes[:, 0], chips, strict=True):
         labels = list(dict.fromkeys(row["layer"] for row in chip["layers"]))
         for number, (side, width) in enumerate(PLACES):
             times = {row["layer"]: row["ms"] for row in chip["layers"] if row["side"] == side}
             places = [i + (number - 1.5) * 0.2 for i in range(len(labels))]
             heights = [times.get(label, 0.0) for label in labels]
-            panel.bar(places, heights, 0.2, label=f"{side}x{side}x{width}", color=str(0.1 + 0.25 * number),
-                      edgecolor="black", linewidth=0.5)  # fmt: skip
+            panel.bar(
+                places,
+                heights,
+                0.2,
+                label=f"{side}x{side}x{width}",
+                color=str(0.1 + 0.25 * number),
+                edgecolor="black",
+                linewidth=0.5,
+            )
         panel.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
         panel.set(title=f"{chip['device']} {chip['variant']} ({chip['kind']})", ylabel="ms", yscale="log")
         # Room for the legend above the bars.

@@ -55,9 +55,11 @@ def _config():
     from mobiledets_tf.detection import pipeline_config, training_config
 
     overrides = pipeline_config.Overrides(
-        architecture="edgetpu", image_size=(FLAGS.image_size, FLAGS.image_size), random_crop=True,
+        architecture="edgetpu",
+        image_size=(FLAGS.image_size, FLAGS.image_size),
+        random_crop=True,
         batch_size=FLAGS.batch_size,
-    )  # fmt: skip
+    )
     # Nothing is written to the folder.
     job = training_config.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
     return training_config.train_config(job)[0]
@@ -113,9 +115,16 @@ def _step(model, config, batch):
     @tf.function
     def step(features, labels):
         return model_lib_v2.eager_train_step(
-            model, features, labels, config.train_config.unpad_groundtruth_tensors, optimizer,
-            training_step=count, add_regularization_loss=True, clip_gradients_value=2.0, num_replicas=1,
-        )  # fmt: skip
+            model,
+            features,
+            labels,
+            config.train_config.unpad_groundtruth_tensors,
+            optimizer,
+            training_step=count,
+            add_regularization_loss=True,
+            clip_gradients_value=2.0,
+            num_replicas=1,
+        )
 
     return lambda: float(step(*batch)["Loss/total_loss"])
 

@@ -85,10 +85,15 @@ def _band(options: argparse.Namespace, network) -> dict:
     path = Path(options.work_dir) / "madds.json"
     if not path.exists():
         run(
-            "latency", "--mode=fit", "--device=madds", "--search_space=ibn_fused_tucker", "--num_classes=10",
-            f"--image_size={options.image_size}", f"--depth_multiplier={options.depth_multiplier}",
+            "latency",
+            "--mode=fit",
+            "--device=madds",
+            "--search_space=ibn_fused_tucker",
+            "--num_classes=10",
+            f"--image_size={options.image_size}",
+            f"--depth_multiplier={options.depth_multiplier}",
             f"--output={path}",
-        )  # fmt: skip
+        )
     model = latency.load(path)
     seed = search_space.encode(model.space, network)
     band = Band(model, model.predict_one(seed), BAND)
@@ -149,11 +154,20 @@ def train(options: argparse.Namespace, training: Training, network: Path) -> dic
     rate = options.scratch_learning_rate if training.scratch else options.learning_rate
     more = [] if training.scratch else [f"--init_from={options.weights}"]
     run(
-        "train", "--mode=train", f"--architecture={network}", f"--train_data={folder / 'records'}",
-        f"--model_dir={model_dir}", f"--image_size={options.image_size}", f"--steps={training.steps}",
-        f"--batch_size={options.batch_size}", f"--learning_rate={rate}", "--norandom_flip",
-        "--norandom_crop", f"--seed={training.seed}", *more,
-    )  # fmt: skip
+        "train",
+        "--mode=train",
+        f"--architecture={network}",
+        f"--train_data={folder / 'records'}",
+        f"--model_dir={model_dir}",
+        f"--image_size={options.image_size}",
+        f"--steps={training.steps}",
+        f"--batch_size={options.batch_size}",
+        f"--learning_rate={rate}",
+        "--norandom_flip",
+        "--norandom_crop",
+        f"--seed={training.seed}",
+        *more,
+    )
     # A process of its own returns all memory of TensorFlow afterwards.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         metrics = pool.apply(last_metrics, (str(model_dir),))
@@ -201,8 +215,11 @@ def main() -> None:
         by_steps = rows.setdefault(training.data, {}).setdefault(training.arm, {})
         shown = {name: row[name] for name in ("AP", "AP50", "loss")}
         by_steps.setdefault(str(training.steps), []).append(shown)
-        print(f"{count} of {len(trainings)}: {training.data} {training.name}: AP {row['AP']:.4f}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{count} of {len(trainings)}: {training.data} {training.name}: AP {row['AP']:.4f}",
+            file=sys.stderr,
+            flush=True,
+        )
         files.write_json(Path(options.work_dir) / "transfer.json", summary(options, rows, failed))
     print(json.dumps(summary(options, rows, failed)))
     sys.exit(1 if failed else 0)
@@ -210,8 +227,13 @@ def main() -> None:
 
 def summary(options: argparse.Namespace, rows: dict, failed: list[str]) -> dict:
     """Returns what is known so far: mean AP, the comparison at a third of the steps, each training."""
-    return {"mean_AP": means(rows), "third": thirds(rows, numbers(options.steps)), "failed": failed,
-            "runs": rows, "settings": vars(options)}  # fmt: skip
+    return {
+        "mean_AP": means(rows),
+        "third": thirds(rows, numbers(options.steps)),
+        "failed": failed,
+        "runs": rows,
+        "settings": vars(options),
+    }
 
 
 def means(rows: dict) -> dict:

@@ -63,9 +63,15 @@ gen_math_ops.add_n = _add_in_order
 tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 __all__ = [
-    "Repair", "applied_repairs", "enable_object_detection", "enable_slim_oracle", "keras", "quiet",
-    "replaced", "tf",
-]  # fmt: skip
+    "Repair",
+    "applied_repairs",
+    "enable_object_detection",
+    "enable_slim_oracle",
+    "keras",
+    "quiet",
+    "replaced",
+    "tf",
+]
 
 
 @dataclass(frozen=True)

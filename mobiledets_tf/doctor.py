@@ -18,10 +18,23 @@ if not _IN_CHECKOUT:
     _REINSTALL = f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}"
 # Packages that the core needs, for a checkout that is not installed and so has no metadata to read.
 _CORE = (
-    "tensorflow", "tf_keras", "tf-models-official", "tf-models-research-object-detection",
-    "tensorflow-model-optimization", "ai-edge-litert", "numpy", "absl-py", "defusedxml", "matplotlib",
-    "pillow", "opencv-python-headless", "pycocotools", "pyyaml", "scikit-learn", "tqdm",
-)  # fmt: skip
+    "tensorflow",
+    "tf_keras",
+    "tf-models-official",
+    "tf-models-research-object-detection",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+    "absl-py",
+    "defusedxml",
+    "matplotlib",
+    "pillow",
+    "opencv-python-headless",
+    "pycocotools",
+    "pyyaml",
+    "scikit-learn",
+    "tqdm",
+)
 _OBJECT_DETECTION_MODULES = (
     "object_detection.builders.model_builder",
     "object_detection.model_lib_v2",

@@ -29,8 +29,11 @@ def held_back() -> Iterator[TextIO]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    with os.fdopen(os.dup(2), "w") as stream, os.fdopen(os.dup(1), "w") as output, \
-            tempfile.TemporaryFile() as chatter:  # fmt: skip
+    with (
+        os.fdopen(os.dup(2), "w") as stream,
+        os.fdopen(os.dup(1), "w") as output,
+        tempfile.TemporaryFile() as chatter,
+    ):
         os.dup2(chatter.fileno(), 2)
         os.dup2(chatter.fileno(), 1)
         try:

@@ -15,8 +15,14 @@ def test_report_of_this_machine(capsys):
     assert report["ok"] and report["verdict"].startswith("the core works")
     assert {"tensorflow", "tf_keras"} <= {item["package"] for item in report["versions"]}
     assert {device["name"] for device in report["devices"]} == {
-        "host_cpu", "gpu", "edgetpu", "coral", "hexagon", "ethos_u", "android",
-    }  # fmt: skip
+        "host_cpu",
+        "gpu",
+        "edgetpu",
+        "coral",
+        "hexagon",
+        "ethos_u",
+        "android",
+    }
     for item in report["versions"]:
         assert item["ok"] == (item["fix"] is None)
     for device in report["devices"]:

@@ -16,8 +16,16 @@ from mobiledets_tf import __version__
 ROOT = Path(__file__).resolve().parent.parent
 # A user's folder: spaces, letters outside ASCII.
 FOLDER = "größe né дата 箱"
-PARTS = ("mobiledets_tf", "tflite_export", "object_detection_configs", ".ci", "tests", "benchmarks",
-         "notebooks", "docs")  # fmt: skip
+PARTS = (
+    "mobiledets_tf",
+    "tflite_export",
+    "object_detection_configs",
+    ".ci",
+    "tests",
+    "benchmarks",
+    "notebooks",
+    "docs",
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +80,39 @@ def test_commands_work_from_an_installed_package(installed, tmp_path):
     folder.mkdir()
     described = _run(installed, folder, "describe", "--architecture=edgetpu", "--format=json")
     assert json.loads(described.stdout)["params"] == 4_196_095, described.stderr
-    made = _run(installed, folder, "data", "--mode=sample", "--output_dir=drawn set", "--num_train=2",
-                "--num_val=2")  # fmt: skip
+    made = _run(
+        installed, folder, "data", "--mode=sample", "--output_dir=drawn set", "--num_train=2", "--num_val=2"
+    )
     assert made.returncode == 0, made.stderr
     converted = _run(installed, folder, "data", "--mode=convert", "--images=drawn set", "--output_dir=récord")
     assert converted.returncode == 0, converted.stderr
     assert json.loads((folder / "récord/dataset.json").read_text())["written_by"].endswith(__version__)
     code = "import object_detection_configs as c; print(c.find(c.names()[0]))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True,
-                           env={**os.environ, "PYTHONPATH": str(installed)}, check=True)  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        check=True,
+    )
     assert Path(found.stdout.strip()).is_relative_to(installed)
 
 
 def test_the_source_archive_can_be_built_and_tested(checkout):
     with tarfile.open(_build(checkout, "sdist")) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"setup.py", "constraints.txt", "Makefile", "pyproject.toml", "README.md", "LICENSE",
-              "tests/conftest.py", "docs/measurements.md", "docs/images/detections.jpg"}  # fmt: skip
+    needed = {
+        "setup.py",
+        "constraints.txt",
+        "Makefile",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "tests/conftest.py",
+        "docs/measurements.md",
+        "docs/images/detections.jpg",
+    }
     assert needed <= names
     for room in PARTS:
         for path in (ROOT / room).rglob("*"):

@@ -26,8 +26,14 @@ OTHERS = [words for words in COMMANDS if words not in OURS]
 # These train, search, convert or read a checkpoint: minutes. Tests of their own and of notebooks run them.
 LONG = {"search", "train", "export", "import", "rank", "quickstart"}
 # Measure, or need what a long one would have written.
-AFTER_LONG = ("--model=runs/", "--model=exports/", "--architecture=runs/", "--mode=measure", "--samples=",
-              "--model=host.json")  # fmt: skip
+AFTER_LONG = (
+    "--model=runs/",
+    "--model=exports/",
+    "--architecture=runs/",
+    "--mode=measure",
+    "--samples=",
+    "--model=host.json",
+)
 MODULES = {"import": "import_weights"}
 SAMPLE = ["mobiledets-data", "--mode=sample", "--output_dir=cards"]
 
@@ -64,8 +70,11 @@ def test_quick_commands_run_in_their_order(tmp_path, monkeypatch, capfd):
     for words in ran:
         assert _command(words[0]).run(words) == 0, (words, capfd.readouterr().err)
     assert {words[0] for words in ran} >= {
-        "mobiledets-data", "mobiledets-latency", "mobiledets-describe", "mobiledets-doctor",
-    }  # fmt: skip
+        "mobiledets-data",
+        "mobiledets-latency",
+        "mobiledets-describe",
+        "mobiledets-doctor",
+    }
     assert json.loads((tmp_path / "records" / "dataset.json").read_text())["splits"]["train"]["images"] == 6
     assert (tmp_path / "cost.json").exists() and (tmp_path / "check.html").exists()
 
@@ -105,9 +114,11 @@ def test_other_commands_exist():
             assert flags <= _benchmark_flags(Path(words[1]).stem), line
         else:
             assert line in (
-                f"git clone {address}", f"cd {address.rpartition('/')[2]}", "source .venv/bin/activate",
+                f"git clone {address}",
+                f"cd {address.rpartition('/')[2]}",
+                "source .venv/bin/activate",
                 f"pip install mobiledets-tf @ git+{address}",
-            )  # fmt: skip
+            )
     assert {" ".join(words) for words in OTHERS} >= {"make setup", "make quickstart", f"git clone {address}"}
     for target in re.findall(r"`make (\w+)", TEXT):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
@@ -122,9 +133,10 @@ def test_figures_of_published_networks():
 
 
 @pytest.mark.parametrize(
-    "path", [*PAGES, *(ROOT / f"{name}.md" for name in ("WORKSPACE", "CONTRIBUTING", "CHANGELOG"))],
+    "path",
+    [*PAGES, *(ROOT / f"{name}.md" for name in ("WORKSPACE", "CONTRIBUTING", "CHANGELOG"))],
     ids=lambda path: path.name,
-)  # fmt: skip
+)
 def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):

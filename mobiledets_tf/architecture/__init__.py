@@ -23,8 +23,24 @@ from mobiledets_tf.architecture.specs import (
 from mobiledets_tf.architecture.summary import describe
 
 __all__ = [
-    "ANCHORS_PER_LOCATION", "PUBLISHED", "Architecture", "ConvSpec", "FeatureMap",
-    "FusedInvertedBottleneckSpec", "InvertedBottleneckNoExpansionSpec", "InvertedBottleneckSpec",
-    "LayerSpec", "Origin", "TuckerSpec", "describe", "feature_maps", "from_dict", "image_hw", "load",
-    "num_anchors", "save", "scale_filters", "to_dict",
-]  # fmt: skip
+    "ANCHORS_PER_LOCATION",
+    "PUBLISHED",
+    "Architecture",
+    "ConvSpec",
+    "FeatureMap",
+    "FusedInvertedBottleneckSpec",
+    "InvertedBottleneckNoExpansionSpec",
+    "InvertedBottleneckSpec",
+    "LayerSpec",
+    "Origin",
+    "TuckerSpec",
+    "describe",
+    "feature_maps",
+    "from_dict",
+    "image_hw",
+    "load",
+    "num_anchors",
+    "save",
+    "scale_filters",
+    "to_dict",
+]

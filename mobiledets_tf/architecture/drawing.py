@@ -60,8 +60,17 @@ def figure(networks: Sequence[specs.Architecture], image_size: int | tuple[int, 
     used = [op for op in STYLES if any(layer["op"] == op for n in described for layer in n["layers"])]
     handles = [_patch((0, 0), 1, 1, op) for op in used]
     words = [STYLES[op][0] for op in used]
-    page.legend(handles, words, loc="outside lower center", ncols=len(used) if len(described) > 2 else 2,
-                  frameon=False, fontsize=8, handleheight=1.2, title=_SIGNS, title_fontsize=7)  # fmt: skip
+    page.legend(
+        handles,
+        words,
+        loc="outside lower center",
+        ncols=len(used) if len(described) > 2 else 2,
+        frameon=False,
+        fontsize=8,
+        handleheight=1.2,
+        title=_SIGNS,
+        title_fontsize=7,
+    )
     return page
 
 

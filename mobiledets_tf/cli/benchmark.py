@@ -13,18 +13,25 @@ FLAGS = flags.FlagValues()
 
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "device", "host_cpu", MEASURING, "host_cpu: measured here; coral: measured on an attached Edge TPU; "
+    "device",
+    "host_cpu",
+    MEASURING,
+    "host_cpu: measured here; coral: measured on an attached Edge TPU; "
     "hexagon: QNN's simulation; ethos_u: the estimate of Arm's compiler Vela; adb: measured on a connected "
-    "Android phone.", flag_values=FLAGS,
-)  # fmt: skip
-flags.DEFINE_string("variant", None, "Chip or delegate of the device; a wrong one lists them.",
-                    flag_values=FLAGS)  # fmt: skip
+    "Android phone.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "variant", None, "Chip or delegate of the device; a wrong one lists them.", flag_values=FLAGS
+)
 flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
 flags.DEFINE_integer("runs", 50, "Timed inferences at least, after a warm-up.", 1, 100_000, flag_values=FLAGS)
 flags.DEFINE_bool(
-    "blocks", False, "Also time each block of the architecture alone (int8 files of this project).",
+    "blocks",
+    False,
+    "Also time each block of the architecture alone (int8 files of this project).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
@@ -44,8 +51,11 @@ def main() -> None:
 
     model = model_file.read(FLAGS.model)
     if FLAGS.device != "coral":
-        model_file.refuse_compiled(model, FLAGS.model, "--device=coral measures one for the Edge TPU; "
-                                "for others give the file it was made from")  # fmt: skip
+        model_file.refuse_compiled(
+            model,
+            FLAGS.model,
+            "--device=coral measures one for the Edge TPU; for others give the file it was made from",
+        )
     device = devices.load(FLAGS.device)
     variant = FLAGS.variant or device.DEFAULT_VARIANT
     if variant not in device.VARIANTS:
@@ -70,9 +80,13 @@ def _blocks(device, variant: str) -> dict[str, float]:
     from tflite_export.devices import block_times
 
     return block_times.measure(
-        device, FLAGS.model, variant, FLAGS.threads, FLAGS.runs,
+        device,
+        FLAGS.model,
+        variant,
+        FLAGS.threads,
+        FLAGS.runs,
         lambda items: tqdm(items, desc="blocks", file=sys.stderr),
-    )  # fmt: skip
+    )
 
 
 def _warn_of_threads() -> None:
@@ -82,16 +96,20 @@ def _warn_of_threads() -> None:
 
     settings = suppression.of_file(flatbuffer.unpack(Path(FLAGS.model).read_bytes()))
     if settings is not None and settings.nms == "regular":
-        print(f"note: the time is measured, but {suppression.THREADS_NOTE}, or export with --nms=fast",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"note: the time is measured, but {suppression.THREADS_NOTE}, or export with --nms=fast",
+            file=sys.stderr,
+        )
 
 
 def as_text(result: dict) -> str:
     """Formats a measurement: one line for the file and one for each block that was timed."""
     how = " ".join(filter(None, (result["kind"], "on", result["device"], result.get("variant"))))
     if "runs" in result:
-        how += (f", {result['threads']} threads, {result.get('statistic', 'median')} of {result['runs']} "
-                f"runs, spread {result['spread']:.1%}")  # fmt: skip
+        how += (
+            f", {result['threads']} threads, {result.get('statistic', 'median')} of {result['runs']} "
+            f"runs, spread {result['spread']:.1%}"
+        )
     lines = [f"{result['model']}: {result['median_ms']:.3f} ms ({how})"]
     if blocks := result.get("blocks_ms"):
         lines.append("each block alone (their sum is not the network's time):")

@@ -16,20 +16,28 @@ _SHOWN = 20
 flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
 flags.DEFINE_enum("target", "edgetpu", COMPILING, "The accelerator.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "variant", None, "The chip: a SoC of hexagon (SM8550), a configuration of ethos_u (u65-512); a wrong one "
-    "lists them.", flag_values=FLAGS,
-)  # fmt: skip
+    "variant",
+    None,
+    "The chip: a SoC of hexagon (SM8550), a configuration of ethos_u (u65-512); a wrong one lists them.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
-    "eval_data", None, "Real images (a converted folder's val shards or a TFRecord pattern) on which the "
-    "emulated hexagon is compared with LiteRT's interpreter.", flag_values=FLAGS,
-)  # fmt: skip
+    "eval_data",
+    None,
+    "Real images (a converted folder's val shards or a TFRecord pattern) on which the "
+    "emulated hexagon is compared with LiteRT's interpreter.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "output_dir", None, "Where the vendor's compiler writes; default: the model's folder.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "labels", None, "Class names, plain or indexed lines: written with metadata into a copy of the detector, "
-    "NAME_labels.tflite, which is then compiled.", flag_values=FLAGS,
-)  # fmt: skip
+    "labels",
+    None,
+    "Class names, plain or indexed lines: written with metadata into a copy of the detector, "
+    "NAME_labels.tflite, which is then compiled.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
@@ -47,9 +55,7 @@ def main() -> int:
     from tflite_export.export import readiness
 
     output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
-    verdict = readiness.judge(
-        FLAGS.model, FLAGS.target, output_dir, FLAGS.variant, FLAGS.labels, eval_files
-    )
+    verdict = readiness.judge(FLAGS.model, FLAGS.target, output_dir, FLAGS.variant, FLAGS.labels, eval_files)
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
     return 0 if verdict["ready"] else 1
 
@@ -85,8 +91,10 @@ def as_text(verdict: dict) -> str:
 
 
 def _coverage_line(coverage: dict) -> str:
-    line = f"static check: {coverage['mapped']} of {coverage['operations']} operations mapped, " \
-           f"{coverage['subgraphs']} subgraphs"  # fmt: skip
+    line = (
+        f"static check: {coverage['mapped']} of {coverage['operations']} operations mapped, "
+        f"{coverage['subgraphs']} subgraphs"
+    )
     first = coverage["first_on_cpu"]
     return line + (f", on the CPU from op {_place(first)}" if first else "")
 
@@ -100,15 +108,21 @@ def _compiler_lines(result: dict) -> list[str]:
     lines = []
     if result.get("soc"):
         rest = ", ".join(f"{count} {name}" for name, count in result["on_cpu"].items()) or "none"
-        lines.append(f"  {result['soc']}: {result['offloaded']} of {result['operations']} operations "
-                     f"offloaded in {result['partitions']} partition(s); on the CPU: {rest}")  # fmt: skip
+        lines.append(
+            f"  {result['soc']}: {result['offloaded']} of {result['operations']} operations "
+            f"offloaded in {result['partitions']} partition(s); on the CPU: {rest}"
+        )
     if result.get("layers"):
-        lines.append(f"  {result['variant']}: {result['npu_operations']} of Vela's operations on the NPU, "
-                     f"{result['cpu_operations']} on the CPU, {result['cycles']:,} cycles")  # fmt: skip
+        lines.append(
+            f"  {result['variant']}: {result['npu_operations']} of Vela's operations on the NPU, "
+            f"{result['cpu_operations']} on the CPU, {result['cycles']:,} cycles"
+        )
         lines += _block_lines(result["layers"])
     if result.get("on_edgetpu") is not None:
-        lines.append(f"  version {result['version']}: {result['on_edgetpu']} operations on the Edge TPU, "
-                     f"{result['on_cpu']} on the CPU, {result['subgraphs']} subgraphs")  # fmt: skip
+        lines.append(
+            f"  version {result['version']}: {result['on_edgetpu']} operations on the Edge TPU, "
+            f"{result['on_cpu']} on the CPU, {result['subgraphs']} subgraphs"
+        )
     if result.get("streamed_bytes") is not None:
         lines.append(f"  {result['cached_bytes']:,} bytes cached, {result['streamed_bytes']:,} streamed")
     if first := result.get("first_on_cpu"):

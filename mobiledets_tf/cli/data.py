@@ -11,44 +11,69 @@ FLAGS = flags.FlagValues()
 
 flags.DEFINE_enum("mode", None, ["sample", "check", "convert"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "images", None,
+    "images",
+    None,
     "A data folder: instances_SPLIT.json beside SPLIT/, or any other format (--format lists them); or with "
     "--annotations the images of one split.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
-    "annotations", None, "COCO file instances_SPLIT.json of a split, or a file or folder of another format.",
+    "annotations",
+    None,
+    "COCO file instances_SPLIT.json of a split, or a file or folder of another format.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
-    "format", None, ["coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio"],
-    "check, convert: format of the annotations; default: what they look like.", flag_values=FLAGS,
-)  # fmt: skip
+    "format",
+    None,
+    ["coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio"],
+    "check, convert: format of the annotations; default: what they look like.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("output_dir", None, "Folder to write (sample, convert).", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "num_shards", None, "convert: TFRecord files a split, at most one an image; default one per 250 images.",
-    lower_bound=1, upper_bound=99999, flag_values=FLAGS,
-)  # fmt: skip
+    "num_shards",
+    None,
+    "convert: TFRecord files a split, at most one an image; default one per 250 images.",
+    lower_bound=1,
+    upper_bound=99999,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("num_train", 1000, "sample: training images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("num_val", 200, "sample: validation images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "image_size", None, "sample: side of the images (160); check: side of the input (320); pixels.",
-    lower_bound=64, upper_bound=2048, flag_values=FLAGS,
-)  # fmt: skip
+    "image_size",
+    None,
+    "sample: side of the images (160); check: side of the input (320); pixels.",
+    lower_bound=64,
+    upper_bound=2048,
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
-    "val_share", None, "convert: makes val of this share of a single split; default 0.2 for a data folder "
-    "with one split.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
-)  # fmt: skip
+    "val_share",
+    None,
+    "convert: makes val of this share of a single split; default 0.2 for a data folder with one split.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "exif_turn", "auto", ["auto", "upright", "stored"], "check, convert: what boxes on pictures with an EXIF "
-    "turn are of; auto: what their sizes and boxes fit, and upright where both do.", flag_values=FLAGS,
-)  # fmt: skip
+    "exif_turn",
+    "auto",
+    ["auto", "upright", "stored"],
+    "check, convert: what boxes on pictures with an EXIF "
+    "turn are of; auto: what their sizes and boxes fit, and upright where both do.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("report", None, "check: also a page of it, for example check.html.", flag_values=FLAGS)
 flags.DEFINE_multi_enum(
-    "augmentation", [], ["flip", "color", "scale", "crop"], "check: a step of the training that the page "
+    "augmentation",
+    [],
+    ["flip", "color", "scale", "crop"],
+    "check: a step of the training that the page "
     "shows samples of (--random_flip and so on of mobiledets-train); may be given several times.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
@@ -81,8 +106,10 @@ def _sample() -> None:
     output_dir = app.needed(FLAGS, "output_dir")
     size = FLAGS.image_size or 160
     sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, size, FLAGS.seed)
-    print(f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
-          f"{size}x{size}, seed {FLAGS.seed}")  # fmt: skip
+    print(
+        f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
+        f"{size}x{size}, seed {FLAGS.seed}"
+    )
 
 
 def _check() -> None:

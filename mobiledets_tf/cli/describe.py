@@ -14,9 +14,11 @@ from mobiledets_tf.errors import InputError
 FLAGS = flags.FlagValues()
 
 flags.DEFINE_string(
-    "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
+    "architecture",
+    None,
+    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input image, in pixels.", flag_values=FLAGS)
 flags.DEFINE_float(

@@ -16,28 +16,34 @@ _DEVICES = ("host_cpu", "coral")
 _NAMED = 5
 
 flags.DEFINE_string(
-    "model", None, "A .tflite detector with post-processing, ours or anybody's, or a training folder.",
+    "model",
+    None,
+    "A .tflite detector with post-processing, ours or anybody's, or a training folder.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
     "images", None, "An image, a folder of images, a video file, or camera:0.", flag_values=FLAGS
 )
 flags.DEFINE_string(
     "output_dir", "detections", "For annotated copies and detections.json (COCO results).", flag_values=FLAGS
 )
+flags.DEFINE_string("annotations", None, "COCO annotations of the images: AP is measured.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "annotations", None, "COCO annotations of the images: AP is measured.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "labels", None, "Class names, plain or indexed lines; default: those inside the model or beside it.",
+    "labels",
+    None,
+    "Class names, plain or indexed lines; default: those inside the model or beside it.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_enum("device", "host_cpu", _DEVICES, "coral: an attached Edge TPU.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
 flags.DEFINE_float(
-    "score_threshold", 0.3, "Boxes of lower scores are not drawn, and not written unless AP is measured.",
-    lower_bound=0, upper_bound=1, flag_values=FLAGS,
-)  # fmt: skip
+    "score_threshold",
+    0.3,
+    "Boxes of lower scores are not drawn, and not written unless AP is measured.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
     "max_images", None, "Only the first so many images or frames.", lower_bound=1, flag_values=FLAGS
 )
@@ -66,8 +72,10 @@ def main() -> None:
     app.check_output_dir(FLAGS.output_dir)
     truth = None if FLAGS.annotations is None else Truth.load(FLAGS.annotations)
     if truth and truth.faults:
-        app.note(f"{truth.faults} entries of the annotations are faulty and left out; "
-             "mobiledets-data --mode=check names them")  # fmt: skip
+        app.note(
+            f"{truth.faults} entries of the annotations are faulty and left out; "
+            "mobiledets-data --mode=check names them"
+        )
     source = footage.open_source(FLAGS.images)
     detector = _detector(scored=truth is not None)
     if not detector.labels:
@@ -78,9 +86,15 @@ def main() -> None:
         summary = run.run(FLAGS.max_images, _progress, lambda: stop.requested)
     if summary.interrupted:
         raise KeyboardInterrupt
-    result = {"output_dir": FLAGS.output_dir, "images": summary.images, "detections": summary.detections,
-              "images_per_s": summary.images_per_s, "skipped": summary.skipped, "unread": summary.unread,
-              "metrics": summary.metrics}  # fmt: skip
+    result = {
+        "output_dir": FLAGS.output_dir,
+        "images": summary.images,
+        "detections": summary.detections,
+        "images_per_s": summary.images_per_s,
+        "skipped": summary.skipped,
+        "unread": summary.unread,
+        "metrics": summary.metrics,
+    }
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
     if summary.fault:
         raise CheckFailed(summary.fault)
@@ -94,8 +108,10 @@ def _unread(summary, scored: bool) -> str:
     count, more = len(reasons), ", ..." if len(reasons) > _NAMED else ""
     missed = "; AP counts their boxes as missed" if scored else ""
     where = "metrics.json" if scored else "images.json"
-    return (f"{count} of {count + summary.images} images could not be read, the others are done{missed} "
-            f"({where} lists them): {'; '.join(reasons[:_NAMED])}{more}")  # fmt: skip
+    return (
+        f"{count} of {count + summary.images} images could not be read, the others are done{missed} "
+        f"({where} lists them): {'; '.join(reasons[:_NAMED])}{more}"
+    )
 
 
 def _detector(scored: bool):
@@ -118,15 +134,18 @@ def _settings(detect) -> dict:
     """Returns all settings that the results depend on; a run resumes only if they are the same."""
     names = ("score_threshold", "device", "draw", "annotations", "labels", "threads")
     return {name: FLAGS[name].value for name in names} | {
-        "model": detect.fingerprint(FLAGS.model), "images": os.path.abspath(FLAGS.images)
-    }  # fmt: skip
+        "model": detect.fingerprint(FLAGS.model),
+        "images": os.path.abspath(FLAGS.images),
+    }
 
 
 def as_text(result: dict) -> str:
     """Formats the summary as text."""
     rate = f", {result['images_per_s']:.1f} images/s without drawing" if result["images_per_s"] else ""
-    lines = [f"{result['images']} images, {result['detections']} detections{rate}; written to "
-             f"{result['output_dir']}"]  # fmt: skip
+    lines = [
+        f"{result['images']} images, {result['detections']} detections{rate}; written to "
+        f"{result['output_dir']}"
+    ]
     if result["skipped"]:
         lines.append(f"{result['skipped']} images of the folder have no annotation and were left out")
     if metrics := result["metrics"]:

@@ -12,86 +12,135 @@ from tflite_export.tflite.suppression import NMS, SHIPPED
 FLAGS = flags.FlagValues()
 
 flags.DEFINE_string(
-    "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json); "
-    "default: that of --checkpoint_dir.", flag_values=FLAGS,
-)  # fmt: skip
+    "architecture",
+    None,
+    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json); "
+    "default: that of --checkpoint_dir.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
-    "checkpoint_dir", None, "Training folder, or a checkpoint in one. Without it fresh weights are exported, "
-    "for timing only.", flag_values=FLAGS,
-)  # fmt: skip
+    "checkpoint_dir",
+    None,
+    "Training folder, or a checkpoint in one. Without it fresh weights are exported, for timing only.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "num_classes", None, "Classes without the background; default: of the training, or 90.",
-    lower_bound=1, flag_values=FLAGS,
-)  # fmt: skip
+    "num_classes",
+    None,
+    "Classes without the background; default: of the training, or 90.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "image_size", None, "Side of the square input image, in pixels; default: of the training, or 320.",
-    lower_bound=1, flag_values=FLAGS,
-)  # fmt: skip
+    "image_size",
+    None,
+    "Side of the square input image, in pixels; default: of the training, or 320.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
     "depth_multiplier", None, "Scales all widths; default: of the training, or 1.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "calibration_data", None, "Training images that set the int8 ranges: a converted folder (its train "
-    "shards) or a TFRecord pattern. Needed for int8 with a checkpoint.", flag_values=FLAGS,
-)  # fmt: skip
+    "calibration_data",
+    None,
+    "Training images that set the int8 ranges: a converted folder (its train "
+    "shards) or a TFRecord pattern. Needed for int8 with a checkpoint.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("calibration_images", 100, "How many of them.", 1, 10_000, flag_values=FLAGS)
 flags.DEFINE_string(
-    "eval_data", None, "Images to measure AP on: a converted folder (its val shards) or a TFRecord pattern.",
+    "eval_data",
+    None,
+    "Images to measure AP on: a converted folder (its val shards) or a TFRecord pattern.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer(
     "max_eval_images", None, "Only the first so many; default: all.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "max_ap_drop", None, "Fails (exit code 1) when the file's AP is lower than the float model's by more.",
-    lower_bound=0, upper_bound=1, flag_values=FLAGS,
-)  # fmt: skip
+    "max_ap_drop",
+    None,
+    "Fails (exit code 1) when the file's AP is lower than the float model's by more.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
-    "max_output_error", None, "Fails (exit code 1) when the root mean square error of the int8 file's raw "
-    "boxes or scores is above so many standard deviations of the float file's.", lower_bound=0,
+    "max_output_error",
+    None,
+    "Fails (exit code 1) when the root mean square error of the int8 file's raw "
+    "boxes or scores is above so many standard deviations of the float file's.",
+    lower_bound=0,
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_bool(
-    "per_tensor", False, "One scale for all weights of a convolution, in place of one for each channel.",
+    "per_tensor",
+    False,
+    "One scale for all weights of a convolution, in place of one for each channel.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_enum(
-    "quantization", "int8", ["float", "int8", "qat"], "int8 is post-training; qat takes a checkpoint of "
-    "quantisation-aware training, and its ranges.", flag_values=FLAGS,
-)  # fmt: skip
+    "quantization",
+    "int8",
+    ["float", "int8", "qat"],
+    "int8 is post-training; qat takes a checkpoint of quantisation-aware training, and its ranges.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "input_type", None, ["int8", "uint8", "float"], "uint8 takes raw pixels, float and int8 take [-1, 1]; "
-    "default: uint8 for int8, float for float.", flag_values=FLAGS,
-)  # fmt: skip
+    "input_type",
+    None,
+    ["int8", "uint8", "float"],
+    "uint8 takes raw pixels, float and int8 take [-1, 1]; default: uint8 for int8, float for float.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "postprocess", "tflite", ["tflite", "none"], "tflite: boxes after TFLite_Detection_PostProcess; none: "
-    "raw boxes and class scores.", flag_values=FLAGS,
-)  # fmt: skip
+    "postprocess",
+    "tflite",
+    ["tflite", "none"],
+    "tflite: boxes after TFLite_Detection_PostProcess; none: raw boxes and class scores.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "nms", SHIPPED.nms, NMS, "fast keeps the best class of each anchor, right on any number of threads; "
+    "nms",
+    SHIPPED.nms,
+    NMS,
+    "fast keeps the best class of each anchor, right on any number of threads; "
     "regular suppresses each class on its own, and LiteRT loses a class of it on two or more threads.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_float(
-    "score_threshold", SHIPPED.score_threshold, "The file drops lower scores. AP is measured at 1e-8, "
-    "whatever is shipped.", lower_bound=0, upper_bound=1, flag_values=FLAGS,
-)  # fmt: skip
+    "score_threshold",
+    SHIPPED.score_threshold,
+    "The file drops lower scores. AP is measured at 1e-8, whatever is shipped.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
-    "max_detections", SHIPPED.max_detections, "The file keeps so many for an image. AP is measured with 100.",
-    1, 1000, flag_values=FLAGS,
-)  # fmt: skip
+    "max_detections",
+    SHIPPED.max_detections,
+    "The file keeps so many for an image. AP is measured with 100.",
+    1,
+    1000,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
-    "bundle", False, "Also write bundle/: the file, compiled where edgetpu_compiler is installed, labels, "
-    "a program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.", flag_values=FLAGS,
-)  # fmt: skip
+    "bundle",
+    False,
+    "Also write bundle/: the file, compiled where edgetpu_compiler is installed, labels, "
+    "a program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
     "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "output_dir", None, "Folder for detector.tflite, labels.txt, report.json, report.html, architecture.json "
-    "and detections.png.",
+    "output_dir",
+    None,
+    "Folder for detector.tflite, labels.txt, report.json, report.html, architecture.json and detections.png.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
 
 DESCRIPTION = """
@@ -124,8 +173,10 @@ def main() -> None:
         app.note(f"--input_type=int8: {INT8_REFUSED}")
     report = exporter.export(settings, FLAGS.output_dir, _progress)
     if odd := label_files.misread(settings.source.labels):
-        app.note(f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
-             f"{label_files.PLAIN}; give them {label_files.INDEXED}")
+        app.note(
+            f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
+            f"{label_files.PLAIN}; give them {label_files.INDEXED}"
+        )
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
 
 
@@ -135,9 +186,13 @@ def _settings():
 
     calibration, evaluation = _files("calibration_data", "train"), _files("eval_data", "val")
     network = trained_network.resolve(
-        FLAGS.architecture, FLAGS.checkpoint_dir, FLAGS.num_classes, FLAGS.image_size, FLAGS.depth_multiplier,
+        FLAGS.architecture,
+        FLAGS.checkpoint_dir,
+        FLAGS.num_classes,
+        FLAGS.image_size,
+        FLAGS.depth_multiplier,
         evaluation or calibration,
-    )  # fmt: skip
+    )
     input_type = FLAGS.input_type or ("float" if FLAGS.quantization == "float" else "uint8")
     _check_flags(input_type, calibration, evaluation)
     _check_data(network, evaluation)
@@ -206,9 +261,11 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
     if nms := report["nms"]:
         figures = ", ".join(f"{name} {nms[name]['AP']:.4f}" for name in ("fast", "regular"))
         options = report["options"]
-        lines.append(f"{'AP by nms':<14} {figures}; the file has {nms['shipped']}, and with its thresholds "
-                     f"({options['score_threshold']:g}, {options['max_detections']} boxes) "
-                     f"{nms['as_shipped']['AP']:.4f}")
+        lines.append(
+            f"{'AP by nms':<14} {figures}; the file has {nms['shipped']}, and with its thresholds "
+            f"({options['score_threshold']:g}, {options['max_detections']} boxes) "
+            f"{nms['as_shipped']['AP']:.4f}"
+        )
         if nms["shipped"] == "regular":
             threads = (f"{count}: {found['AP']:.4f}" for count, found in nms["regular_on_threads"].items())
             lines.append(f"{'AP on threads':<14} {', '.join(threads)}; {nms['note']}")

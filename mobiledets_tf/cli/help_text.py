@@ -8,17 +8,23 @@ from absl import flags
 # (name of a group, pattern of the names of its flags). A flag belongs to the first group that matches;
 # the last one matches all names.
 _GROUPS = (
-    ("files and folders", re.compile(
-        r".*(_dir|_data|_config|_model|_from)|data|images|annotations|model|weights|output|picture|samples|"
-        r"checkpoint|csv"
-    )),
-    ("network and device", re.compile(
-        r"architecture|search_space|num_classes|image_size|depth_multiplier|kernel_sizes|device|target|"
-        r".*accelerator.*|.*soc.*|threads|variant|head"
-    )),
+    (
+        "files and folders",
+        re.compile(
+            r".*(_dir|_data|_config|_model|_from)|data|images|annotations|model|weights|output|picture|samples|"
+            r"checkpoint|csv"
+        ),
+    ),
+    (
+        "network and device",
+        re.compile(
+            r"architecture|search_space|num_classes|image_size|depth_multiplier|kernel_sizes|device|target|"
+            r".*accelerator.*|.*soc.*|threads|variant|head"
+        ),
+    ),
     ("many workers", re.compile(r"distribution_strategy|tpu|worker_hosts|task_index")),
     ("settings", re.compile(r".*")),
-)  # fmt: skip
+)
 _NEEDED = "needed"
 _WIDTH = 100
 
@@ -35,8 +41,13 @@ def text(flag_values: flags.FlagValues, description: str) -> str:
         groups[_group(flag_values, name)] += _lines(flag_values[name])
     parts = [description.strip()]
     parts += ["\n".join([f"Flags, {group}:", *lines]) for group, lines in groups.items() if lines]
-    return "\n\n".join([*parts, "Values are given as --flag=value. Exit codes: 0 done, 1 a check failed, "
-                        "2 wrong input,\n130 interrupted (the same command goes on)."])  # fmt: skip
+    return "\n\n".join(
+        [
+            *parts,
+            "Values are given as --flag=value. Exit codes: 0 done, 1 a check failed, "
+            "2 wrong input,\n130 interrupted (the same command goes on).",
+        ]
+    )
 
 
 def _group(flag_values: flags.FlagValues, name: str) -> str:
@@ -55,8 +66,10 @@ def _lines(flag: flags.Flag) -> list[str]:
         help_text = help_text[choices.end() :]
     default = "" if flag.default in (None, []) else f" (default: {_default(flag)})"
     indent = " " * 6
-    return [f"  {shown}", *textwrap.wrap(help_text + default, _WIDTH, initial_indent=indent,
-                                         subsequent_indent=indent)]  # fmt: skip
+    return [
+        f"  {shown}",
+        *textwrap.wrap(help_text + default, _WIDTH, initial_indent=indent, subsequent_indent=indent),
+    ]
 
 
 def _default(flag: flags.Flag) -> str:

@@ -13,31 +13,41 @@ from mobiledets_tf.errors import InputError
 FLAGS = flags.FlagValues()
 
 flags.DEFINE_string(
-    "weights", None, "TF1 checkpoint (prefix, one of its files, or folder), a .tflite file, a folder of this "
+    "weights",
+    None,
+    "TF1 checkpoint (prefix, one of its files, or folder), a .tflite file, a folder of this "
     "project, or zoo:cpu, zoo:edgetpu, zoo:dsp (downloaded).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
-    "architecture", None,
+    "architecture",
+    None,
     "Published network (cpu, edgetpu, dsp, gpu) or an architecture file; default: what the weights are of. "
     "Weights of another network are remapped.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
-    "calibration_data", None, "Images that batch normalisation is recovered over: a converted folder, or a "
+    "calibration_data",
+    None,
+    "Images that batch normalisation is recovered over: a converted folder, or a "
     "pattern of TFRecords. Without them weights of a .tflite file are for inference only.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 weight_flags.define_cache(FLAGS)
 flags.DEFINE_string("output_dir", None, "Folder to write; new or empty.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "num_classes", None, "Classes of the wanted head (those of the weights).", lower_bound=1,
+    "num_classes",
+    None,
+    "Classes of the wanted head (those of the weights).",
+    lower_bound=1,
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer(
-    "image_size", None, "Side of the square input, in pixels (320, or that of the .tflite file).",
+    "image_size",
+    None,
+    "Side of the square input, in pixels (320, or that of the .tflite file).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_float("depth_multiplier", 1.0, "Of all widths, as the weights have it.", flag_values=FLAGS)
 flags.DEFINE_enum("format", "text", ["text", "json"], "Of the account that is printed.", flag_values=FLAGS)
 flags.mark_flag_as_required("weights", flag_values=FLAGS)

@@ -19,58 +19,85 @@ ELSEWHERE = ("csv", "adb")
 
 flags.DEFINE_enum("mode", None, ["measure", "fit", "check", "show"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "device", "madds", ["madds", *TIMING, *ELSEWHERE], "measure: where; csv and adb write files to be timed "
-    "elsewhere. fit: madds counts exactly and needs no samples.", flag_values=FLAGS,
-)  # fmt: skip
+    "device",
+    "madds",
+    ["madds", *TIMING, *ELSEWHERE],
+    "measure: where; csv and adb write files to be timed "
+    "elsewhere. fit: madds counts exactly and needs no samples.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
-    "variant", None, "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv "
-    "and adb.", flag_values=FLAGS,
-)  # fmt: skip
+    "variant",
+    None,
+    "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv and adb.",
+    flag_values=FLAGS,
+)
 space_flags.define(FLAGS)
 flags.DEFINE_string(
-    "output", None, "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
-    "picture (.png) beside it. show: a picture (.png).", flag_values=FLAGS,
-)  # fmt: skip
+    "output",
+    None,
+    "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
+    "picture (.png) beside it. show: a picture (.png).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
 flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "head", "ssdlite", latency.HEADS, "measure: the whole detector, or the backbone.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "networks", None, "measure: how many the file shall have (200). check: fresh ones (30).", 1,
+    "networks",
+    None,
+    "measure: how many the file shall have (200). check: fresh ones (30).",
+    1,
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_enum(
-    "sampling", "spread", samples.SAMPLINGS, "measure: every decision uniformly; half of the networks "
-    "leaning to narrow or wide; of these, those that --model predicts inside --band.", flag_values=FLAGS,
-)  # fmt: skip
+    "sampling",
+    "spread",
+    samples.SAMPLINGS,
+    "measure: every decision uniformly; half of the networks "
+    "leaning to narrow or wide; of these, those that --model predicts inside --band.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list("band", None, "measure, fit, check with --samples: LOW,HIGH in ms.", flag_values=FLAGS)
 flags.DEFINE_integer("seed", None, "Of the networks; 0, and 1000000 in check.", 0, flag_values=FLAGS)
 flags.DEFINE_float("timeout_s", 120.0, "measure, check: a network's time at most.", 0.1, flag_values=FLAGS)
 flags.DEFINE_integer("threads", 1, "measure: of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("runs", 50, "measure: inferences, of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
 flags.DEFINE_string(
-    "results", None, "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
-    "network,ms, or 'logs' for those that its commands wrote.", flag_values=FLAGS,
-)  # fmt: skip
+    "results",
+    None,
+    "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
+    "network,ms, or 'logs' for those that its commands wrote.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "samples", [], "fit, check: what measure wrote; a network's lowest time counts.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "refine", None, "fit: JSON with networks (a search's report); they are measured and added.",
+    "refine",
+    None,
+    "fit: JSON with networks (a search's report); they are measured and added.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_multi_string(
     "model", [], "check, show, sampling in a band: what fit wrote; show takes several.", flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "max_error_pct", None, "check: mean error allowed; default: twice the held-out one, at least 2.", 0,
+    "max_error_pct",
+    None,
+    "check: mean error allowed; default: twice the held-out one, at least 2.",
+    0,
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_multi_string(
-    "architecture", [], "show: published network (cpu, edgetpu, dsp, gpu) or a file; two are set side by "
-    "side; without one, all published ones on all models.", flag_values=FLAGS,
-)  # fmt: skip
+    "architecture",
+    [],
+    "show: published network (cpu, edgetpu, dsp, gpu) or a file; two are set side by "
+    "side; without one, all published ones on all models.",
+    flag_values=FLAGS,
+)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
 DESCRIPTION = """
@@ -124,14 +151,21 @@ def _measure() -> None:
     header = target.header(FLAGS.seed or 0, _sampling_text())
     with measuring.Process(target, FLAGS.timeout_s) as measure:
         done = samples.collect(
-            output, header, _proposals(target.space), FLAGS.networks or 200, measure,
-            lambda items, **kwargs: tqdm(items, **kwargs, dynamic_ncols=True, total=FLAGS.networks or 200,
-                                         initial=items.start),
-        )  # fmt: skip
+            output,
+            header,
+            _proposals(target.space),
+            FLAGS.networks or 200,
+            measure,
+            lambda items, **kwargs: tqdm(
+                items, **kwargs, dynamic_ncols=True, total=FLAGS.networks or 200, initial=items.start
+            ),
+        )
     count = done["measured"] + done["failed"]
     rate = f", {3600 * count / done['seconds']:,.0f} an hour" if count else ""
-    print(f"{output}: {done['measured']} networks {header['kind']} on {target.device}, "
-          f"{done['failed']} failed{rate}")  # fmt: skip
+    print(
+        f"{output}: {done['measured']} networks {header['kind']} on {target.device}, "
+        f"{done['failed']} failed{rate}"
+    )
 
 
 def _target():
@@ -189,11 +223,20 @@ def _elsewhere(folder: str) -> None:
     header = measuring.make_header(target, "measured", {}, FLAGS.seed or 0, _sampling_text())
     networks = _proposals(space)
     phone.write(
-        folder, header, space, settings, (next(networks) for _ in range(count)), FLAGS.device == "adb",
-        FLAGS.threads, FLAGS.runs, lambda items: tqdm(items, desc="files", unit="file", dynamic_ncols=True),
-    )  # fmt: skip
-    print(f"{folder}: {count} networks; run {folder}/{phone.COMMANDS}, then call this command again with "
-          "--results")  # fmt: skip
+        folder,
+        header,
+        space,
+        settings,
+        (next(networks) for _ in range(count)),
+        FLAGS.device == "adb",
+        FLAGS.threads,
+        FLAGS.runs,
+        lambda items: tqdm(items, desc="files", unit="file", dynamic_ncols=True),
+    )
+    print(
+        f"{folder}: {count} networks; run {folder}/{phone.COMMANDS}, then call this command again with "
+        "--results"
+    )
 
 
 def _fit() -> None:
@@ -295,8 +338,14 @@ def _check_samples() -> None:
     measured = _read_samples()
     header, (decisions, times) = measured[0].header, samples.joined(measured)
     model.require_space(samples.space_of(header))
-    ours = {"device": model.device, "variant": model.variant, "kind": model.kind, "head": model.head,
-            "image_size": list(model.image_size), "num_classes": model.num_classes}  # fmt: skip
+    ours = {
+        "device": model.device,
+        "variant": model.variant,
+        "kind": model.kind,
+        "head": model.head,
+        "image_size": list(model.image_size),
+        "num_classes": model.num_classes,
+    }
     for name, value in ours.items():
         if header[name] != value:
             raise InputError(f"samples have {name} {header[name]!r}; the model has {value!r}")

@@ -11,14 +11,20 @@ FLAGS = flags.FlagValues()
 
 flags.DEFINE_string("work_dir", "quickstart", "Folder for everything that is written.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "data", None, "Data folder: COCO, Pascal VOC, YOLO, TFRecords of others or another format that "
-    "mobiledets-data reads; default: built-in sample.", flag_values=FLAGS,
-)  # fmt: skip
+    "data",
+    None,
+    "Data folder: COCO, Pascal VOC, YOLO, TFRecords of others or another format that "
+    "mobiledets-data reads; default: built-in sample.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "device", "madds", ["madds", *TIMING], "What the network shall be fast on: multiply-adds, or a device "
+    "device",
+    "madds",
+    ["madds", *TIMING],
+    "What the network shall be fast on: multiply-adds, or a device "
     "whose latency model is made first, of networks measured, simulated or estimated here.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer("seed", 0, "Of data, search and training.", 0, 2**31 - 1, flag_values=FLAGS)
 
 DESCRIPTION = """

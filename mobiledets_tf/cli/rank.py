@@ -16,30 +16,44 @@ _MAX_SEED = 2**31 - 1
 flags.DEFINE_string("search_dir", None, "Folder of a search with saved weights.", flag_values=FLAGS)
 flags.DEFINE_string("model_dir", None, "Folder of the trainings and the report.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "latency_model", None, "Latency model of the search's first device, a file or the name of a shipped one; "
-    "not needed to resume.", flag_values=FLAGS,
-)  # fmt: skip
-flags.DEFINE_string(
-    "train_data", None, "Converted folder to train each network on; default: that of the search.",
+    "latency_model",
+    None,
+    "Latency model of the search's first device, a file or the name of a shipped one; not needed to resume.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
+flags.DEFINE_string(
+    "train_data",
+    None,
+    "Converted folder to train each network on; default: that of the search.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
-    "draw", "region", ("region", "space"), "Draw networks of the latency band where the search started, or "
-    "from the whole space.", flag_values=FLAGS,
-)  # fmt: skip
+    "draw",
+    "region",
+    ("region", "space"),
+    "Draw networks of the latency band where the search started, or from the whole space.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("networks", 24, "Number of networks.", 3, flag_values=FLAGS)
 flags.DEFINE_integer("seeds", 2, "Stand-alone trainings of each network.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
-    "alone", "AP", ("AP", "AP50", "loss"), "Quality of a network after its own training; can be changed "
-    "without training again.", flag_values=FLAGS,
-)  # fmt: skip
+    "alone",
+    "AP",
+    ("AP", "AP50", "loss"),
+    "Quality of a network after its own training; can be changed without training again.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("steps", 1000, "Steps of each stand-alone training.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 16, "Images per training step.", 1, flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 0.1, "Base learning rate of the trainings.", 0, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "seed", 0, "Seed of the drawn networks and of the first training of each; the next trainings have the "
-    "next seeds.", 0, _MAX_SEED, flag_values=FLAGS,
-)  # fmt: skip
+    "seed",
+    0,
+    "Seed of the drawn networks and of the first training of each; the next trainings have the next seeds.",
+    0,
+    _MAX_SEED,
+    flag_values=FLAGS,
+)
 for _name in ("search_dir", "model_dir"):
     flags.mark_flag_as_required(_name, flag_values=FLAGS)
 
@@ -71,12 +85,23 @@ def _train(file: Path, folder: Path, settings: dict, train_data: str, seed: int)
     """Trains a network alone, as a command in a process of its own; returns its exit code."""
     from mobiledets_tf.quickstart.runner import call
 
-    return call([
-        sys.executable, "-m", "mobiledets_tf.cli.train", f"--architecture={file}",
-        f"--train_data={train_data}", f"--model_dir={folder}", f"--image_size={settings['image_size'][0]}",
-        f"--steps={FLAGS.steps}", f"--batch_size={FLAGS.batch_size}",
-        f"--learning_rate={FLAGS.learning_rate}", "--norandom_flip", "--norandom_crop", f"--seed={seed}",
-    ])  # fmt: skip
+    return call(
+        [
+            sys.executable,
+            "-m",
+            "mobiledets_tf.cli.train",
+            f"--architecture={file}",
+            f"--train_data={train_data}",
+            f"--model_dir={folder}",
+            f"--image_size={settings['image_size'][0]}",
+            f"--steps={FLAGS.steps}",
+            f"--batch_size={FLAGS.batch_size}",
+            f"--learning_rate={FLAGS.learning_rate}",
+            "--norandom_flip",
+            "--norandom_crop",
+            f"--seed={seed}",
+        ]
+    )
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

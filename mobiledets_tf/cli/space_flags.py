@@ -9,16 +9,19 @@ from mobiledets_tf.search_space import SPACES, SearchSpace, get_space
 def define(flag_values: flags.FlagValues) -> None:
     """Adds the flags of the search space to a command's flags."""
     flags.DEFINE_enum(
-        "search_space", "ibn_fused_tucker", SPACES, "Which blocks the space offers.",
+        "search_space",
+        "ibn_fused_tucker",
+        SPACES,
+        "Which blocks the space offers.",
         flag_values=flag_values,
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "kernel_sizes", ["3", "5"], "Kernel sizes of the space; 3 alone is the DSP variant.",
-        flag_values=flag_values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=flag_values
     )
+    flags.DEFINE_list(
+        "kernel_sizes",
+        ["3", "5"],
+        "Kernel sizes of the space; 3 alone is the DSP variant.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=flag_values)
 
 
 def space(flag_values: flags.FlagValues) -> SearchSpace:

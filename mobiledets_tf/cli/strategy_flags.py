@@ -8,9 +8,12 @@ from mobiledets_tf import distribution
 def define(flag_values: flags.FlagValues) -> None:
     """Adds the flags for tf.distribute to a command's flags."""
     flags.DEFINE_enum(
-        "distribution_strategy", "one_device", distribution.STRATEGIES, "Of tf.distribute.",
+        "distribution_strategy",
+        "one_device",
+        distribution.STRATEGIES,
+        "Of tf.distribute.",
         flag_values=flag_values,
-    )  # fmt: skip
+    )
     flags.DEFINE_string(
         "tpu", None, "Address of the TPU for --distribution_strategy=tpu.", flag_values=flag_values
     )

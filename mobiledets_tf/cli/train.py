@@ -16,9 +16,11 @@ MODES = ("train", "eval", "train_and_eval")
 _ROW = "step {step}  AP {AP:.4f}  AP50 {AP50:.4f}  AP75 {AP75:.4f}  loss {loss:.4f}"
 
 flags.DEFINE_string(
-    "architecture", None, "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
+    "architecture",
+    None,
+    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
     "train_data", None, "Converted data folder, or a pattern of TFRecord files.", flag_values=FLAGS
 )
@@ -26,25 +28,31 @@ flags.DEFINE_string(
     "eval_data", None, "The same for evaluation; default: the folder of --train_data.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "pipeline_config", None,
+    "pipeline_config",
+    None,
     "Pipeline config of the Object Detection API to start from, a file or the name of a shipped one; "
     "default: one is generated.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_string(
     "model_dir", None, "Folder of the training; goes on from its last checkpoint.", flag_values=FLAGS
 )
 flags.DEFINE_string("init_from", None, weight_flags.INIT_FROM, flag_values=FLAGS)
 weight_flags.define_cache(FLAGS)
 flags.DEFINE_enum(
-    "preset", None, ["finetune", "small"],
+    "preset",
+    None,
+    ["finetune", "small"],
     "Steps, batch, rate and augmentation by the size of the data: finetune with --init_from, small from "
-    "scratch. Other flags go before it.", flag_values=FLAGS,
-)  # fmt: skip
-flags.DEFINE_bool(
-    "quantization_aware", None, "Trains with simulated int8 quantisation; needs --init_from.",
+    "scratch. Other flags go before it.",
     flag_values=FLAGS,
-)  # fmt: skip
+)
+flags.DEFINE_bool(
+    "quantization_aware",
+    None,
+    "Trains with simulated int8 quantisation; needs --init_from.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.", flag_values=FLAGS)
 # None keeps the value of the config; the help text gives the value of a generated config in brackets.
 flags.DEFINE_integer("steps", None, "Training steps (2000).", flag_values=FLAGS)
@@ -59,9 +67,11 @@ flags.DEFINE_bool(
 flags.DEFINE_bool("random_crop", None, "SSD random crop (off); for long trainings.", flag_values=FLAGS)
 flags.DEFINE_bool("random_color", None, "Brightness, contrast, hue, saturation (off).", flag_values=FLAGS)
 flags.DEFINE_bool(
-    "random_scale", None, "Smaller objects: images on a canvas of up to twice their size (off).",
+    "random_scale",
+    None,
+    "Smaller objects: images on a canvas of up to twice their size (off).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer(
     "early_stop", None, "Ends after so many evaluations in a row without a better AP.", flag_values=FLAGS
 )
@@ -70,9 +80,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("cache", False, "Keeps decoded training images in memory.", flag_values=FLAGS)
 flags.DEFINE_bool(
-    "mixed_precision", None, "The network computes in bfloat16 (for GPUs and TPUs that can).",
+    "mixed_precision",
+    None,
+    "The network computes in bfloat16 (for GPUs and TPUs that can).",
     flag_values=FLAGS,
-)  # fmt: skip
+)
 flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.", flag_values=FLAGS)
 strategy_flags.define(FLAGS)
 flags.mark_flag_as_required("model_dir", flag_values=FLAGS)
@@ -117,9 +129,7 @@ def _train() -> None:
     from mobiledets_tf.detection import training_run
 
     strategy = strategy_flags.strategy(FLAGS)
-    options = training_run.Options(
-        FLAGS.seed, FLAGS.mode == "train_and_eval", FLAGS.early_stop, FLAGS.cache
-    )
+    options = training_run.Options(FLAGS.seed, FLAGS.mode == "train_and_eval", FLAGS.early_stop, FLAGS.cache)
     result = training_run.run(_job(), options, strategy, None if FLAGS.init_from is None else _initial_path)
     print(f"trained to step {result.step}: {FLAGS.model_dir}")
     for row in result.metrics:
@@ -141,9 +151,13 @@ def _check_flags() -> None:
     if FLAGS.image_size is not None:
         architecture.image_hw(FLAGS.image_size)
     for name, low in (
-        ("steps", 1), ("batch_size", 1), ("num_classes", 1), ("seed", 0), ("early_stop", 1),
+        ("steps", 1),
+        ("batch_size", 1),
+        ("num_classes", 1),
+        ("seed", 0),
+        ("early_stop", 1),
         ("max_damaged_records", 0),
-    ):  # fmt: skip
+    ):
         if FLAGS[name].value is not None and FLAGS[name].value < low:
             raise InputError(f"--{name}={FLAGS[name].value}: allowed are {low} and more")
     for name in ("learning_rate", "depth_multiplier"):
@@ -161,8 +175,10 @@ def _check_flags() -> None:
     started = (Path(FLAGS.model_dir) / "pipeline.config").exists()
     if FLAGS.mode == "eval" and not started:
         raise InputError(f"--model_dir={FLAGS.model_dir} holds no training to evaluate")
-    for flag, given in (("--preset=finetune", FLAGS.preset == "finetune"),
-                        ("--quantization_aware", FLAGS.quantization_aware)):  # fmt: skip
+    for flag, given in (
+        ("--preset=finetune", FLAGS.preset == "finetune"),
+        ("--quantization_aware", FLAGS.quantization_aware),
+    ):
         if given and FLAGS.init_from is None and not started:
             raise InputError(f"{flag} needs --init_from: it starts from trained weights")
     named = FLAGS.architecture or FLAGS.pipeline_config or _initial_folder() or _zoo_network()

@@ -15,9 +15,11 @@ INIT_FROM = (
 def define_cache(flag_values: flags.FlagValues) -> None:
     """Defines `--weights_cache`."""
     flags.DEFINE_string(
-        "weights_cache", None, "Folder of downloaded weights ($MOBILEDETS_CACHE, or ~/.cache/mobiledets).",
+        "weights_cache",
+        None,
+        "Folder of downloaded weights ($MOBILEDETS_CACHE, or ~/.cache/mobiledets).",
         flag_values=flag_values,
-    )  # fmt: skip
+    )
 
 
 def check(flag: str, path: str) -> None:

@@ -98,17 +98,19 @@ def _check_split(split: coco.Split, exif_turn: str) -> Checked:
         )
     notes += _unused(split, data) + suspicious.warnings(data)
     return Checked(
-        split, data, (faults + suspicious.faults(str(split.annotations), data), image_faults), tuple(notes),
-        {image_id: each for image_id, (_, each) in sound.items()}, repaired,
-    )  # fmt: skip
+        split,
+        data,
+        (faults + suspicious.faults(str(split.annotations), data), image_faults),
+        tuple(notes),
+        {image_id: each for image_id, (_, each) in sound.items()},
+        repaired,
+    )
 
 
 # --- images ------------------------------------------------------------------------------------
 
 
-def _each(
-    split: coco.Split, images: Sequence[coco.Image], do: Callable
-) -> Iterator[tuple[int, object]]:  # fmt: skip
+def _each(split: coco.Split, images: Sequence[coco.Image], do: Callable) -> Iterator[tuple[int, object]]:
     """Calls `do` with every image, several in parallel, and yields (image id, result)."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
@@ -155,9 +157,12 @@ def _unused(split: coco.Split, data: coco.Dataset) -> list[str]:
 
 
 def _turned(
-    split: coco.Split, data: coco.Dataset, faults: list[coco.Fault], exif_turn: str,
+    split: coco.Split,
+    data: coco.Dataset,
+    faults: list[coco.Fault],
+    exif_turn: str,
     looks: dict[int, image_files.Look],
-) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:  # fmt: skip
+) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:
     """Decides whether boxes on images with an EXIF orientation refer to the upright or stored picture.
 
     If the annotated size is the stored one, the boxes may refer to either picture, because some
@@ -173,11 +178,17 @@ def _turned(
     settled = {image.id for image in data.images if image.as_stored} & turned.keys()
     if not turned:
         return data, faults, []
-    unclear = {} if settled else {
-        image.id: turned[image.id].upright_size for image in data.images
-        if image.id in turned and turned[image.id].size == (image.width, image.height)
-        and turned[image.id].upright_size != turned[image.id].size
-    }  # fmt: skip
+    unclear = (
+        {}
+        if settled
+        else {
+            image.id: turned[image.id].upright_size
+            for image in data.images
+            if image.id in turned
+            and turned[image.id].size == (image.width, image.height)
+            and turned[image.id].upright_size != turned[image.id].size
+        }
+    )
     stored, why = settled, ""
     if unclear and exif_turn != "stored":
         upright, upright_faults = coco.load(split, unclear)
@@ -186,13 +197,17 @@ def _turned(
             stored, why = set(unclear), "; only so do their boxes fit"
         else:
             if exif_turn == "auto" and len(upright_faults) == len(faults):
-                why = (f"; the sizes of {len(unclear)} are those of the stored picture and their boxes fit "
-                       "both: --exif_turn=stored reads them so")  # fmt: skip
+                why = (
+                    f"; the sizes of {len(unclear)} are those of the stored picture and their boxes fit "
+                    "both: --exif_turn=stored reads them so"
+                )
             elif exif_turn == "auto":
                 why = "; only so do their boxes fit"
             data, faults = upright, upright_faults
-    note = (f"images with an EXIF turn: {len(turned)}, of which {len(turned) - len(stored)} are read upright "
-            f"and {len(stored)} as stored{why}")  # fmt: skip
+    note = (
+        f"images with an EXIF turn: {len(turned)}, of which {len(turned) - len(stored)} are read upright "
+        f"and {len(stored)} as stored{why}"
+    )
     return data, faults, [note]
 
 
@@ -260,7 +275,7 @@ def _compared(found: list[Checked]) -> list[Checked]:
 
 def _lines(
     place: int, names: Sequence[str], equal: Iterable[list[int]], near: Iterable[list[int]]
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """Yields the warnings of split number `place`: repeats within it, and images also in an earlier split."""
     repeated = sum(max(0, members.count(place) - 1) for members in equal)
     if repeated:

@@ -23,9 +23,11 @@ _SMALL, _MEDIUM = 32, 96
 
 
 def write(
-    path: str | os.PathLike, checked: Sequence[Checked], input_size: int,
+    path: str | os.PathLike,
+    checked: Sequence[Checked],
+    input_size: int,
     augmented: dict[str, Sequence[np.ndarray]] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Writes the page, atomically.
 
     Args:
@@ -74,8 +76,15 @@ def _counts(dataset: coco.Dataset, input_size: int) -> str:
         row[0] += 1
         row[1 + (side >= _SMALL) + (side >= _MEDIUM)] += 1
         row[4] += _input_side(box, sizes[box.image_id], input_size) < statistics.SMALL_SIDE
-    columns = ("class", "boxes", f"small (below {_SMALL} px)", f"medium (below {_MEDIUM} px)", "large",
-               f"below {statistics.SMALL_SIDE} px at {input_size}x{input_size}", "crowds")  # fmt: skip
+    columns = (
+        "class",
+        "boxes",
+        f"small (below {_SMALL} px)",
+        f"medium (below {_MEDIUM} px)",
+        "large",
+        f"below {statistics.SMALL_SIDE} px at {input_size}x{input_size}",
+        "crowds",
+    )
     return html_parts.table(columns, [(name, *row) for name, row in counts.items()])
 
 
@@ -122,8 +131,10 @@ def _repeats(checked: Sequence[Checked]) -> list[str]:
     """Returns a table of the groups of equal and nearly equal images across all splits."""
     keys = [
         (each.split.name, image.file_name, each.prints[image.id])
-        for each in checked for image in each.dataset.images if image.id in each.prints
-    ]  # fmt: skip
+        for each in checked
+        for image in each.dataset.images
+        if image.id in each.prints
+    ]
     found = duplicates.groups([each for _, _, each in keys])
     rows = []
     for members in found:
@@ -208,4 +219,3 @@ def _png(picture: Image.Image, words: str = "") -> str:
     data = base64.b64encode(image_files.encode(picture, 80)).decode()
     title = html_parts.text(words)
     return f'<img alt="{title}" title="{title}" src="data:image/jpeg;base64,{data}">'
-

@@ -36,9 +36,10 @@ def require_same(ours: Mapping[int, str], where: str, theirs: Mapping[int, str],
 def differences(ours: Mapping[int, str], theirs: Mapping[int, str]) -> list[int]:
     """Returns the ids whose names differ or that only one side has."""
     return [
-        number for number in sorted(ours.keys() | theirs.keys())
+        number
+        for number in sorted(ours.keys() | theirs.keys())
         if number not in ours or number not in theirs or same_name(ours[number]) != same_name(theirs[number])
-    ]  # fmt: skip
+    ]
 
 
 def beside(files: list[str]) -> tuple[dict[int, str], str] | None:

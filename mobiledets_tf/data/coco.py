@@ -156,9 +156,7 @@ def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None
     return [_split(path, images / _SPLIT_FILE.fullmatch(path.name)[1]) for path in found]
 
 
-def load(
-    split: Split, sizes: Mapping[int, tuple[int, int]] | None = None
-) -> tuple[Dataset, list[Fault]]:  # fmt: skip
+def load(split: Split, sizes: Mapping[int, tuple[int, int]] | None = None) -> tuple[Dataset, list[Fault]]:
     """Reads and checks an annotation file; the images themselves are not opened.
 
     Args:

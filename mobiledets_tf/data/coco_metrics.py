@@ -76,8 +76,9 @@ def coco_scores(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any
 
     _validate(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(ground_truth, ground_truth["annotations"]),
-                              _index(ground_truth, detections), "bbox")  # fmt: skip
+        evaluation = COCOeval(
+            _index(ground_truth, ground_truth["annotations"]), _index(ground_truth, detections), "bbox"
+        )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -106,9 +106,9 @@ def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
 def _in_parts(measure: Callable[[np.ndarray], np.ndarray], thumbnails: np.ndarray) -> np.ndarray:
     """Applies a function to float32 copies of some thumbnails at a time, which saves memory."""
     starts = range(0, len(thumbnails), _AT_A_TIME)
-    return np.concatenate([
-        measure(thumbnails[start : start + _AT_A_TIME].astype(np.float32)) for start in starts
-    ])  # fmt: skip
+    return np.concatenate(
+        [measure(thumbnails[start : start + _AT_A_TIME].astype(np.float32)) for start in starts]
+    )
 
 
 def _hashes(thumbnails: np.ndarray) -> np.ndarray:

@@ -269,7 +269,7 @@ def _model_reads(jpeg: bytes) -> bool:
 
 def as_jpeg(
     data: bytes, size: tuple[int, int], as_stored: bool = False, decodes: bool | None = None
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Returns the file unchanged if it is an RGB JPEG that training can decode, otherwise re-encodes it.
 
     Alpha is dropped; the JPEG quality is 95.

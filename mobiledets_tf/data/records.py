@@ -1,6 +1,6 @@
 """Reads converted folders: TFRecord shards with the Object Detection API's keys, and their label map.
 
-  train-00000-of-00004.tfrecord ...   val-00000-of-00001.tfrecord   label_map.pbtxt   dataset.json
+train-00000-of-00004.tfrecord ...   val-00000-of-00001.tfrecord   label_map.pbtxt   dataset.json
 """
 
 import functools
@@ -118,9 +118,7 @@ def label_map_names(path: str | os.PathLike) -> dict[int, tuple[str, ...]]:
         text_format.Parse(_read_text(str(path)), message, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InputError(f"label map {str(path)!r} cannot be parsed: {error}") from error
-    names = {
-        item.id: tuple(filter(None, (item.display_name, item.name))) or ("",) for item in message.item
-    }
+    names = {item.id: tuple(filter(None, (item.display_name, item.name))) or ("",) for item in message.item}
     if not names or min(names) < 1 or len(names) != len(message.item):
         raise InputError(f"label map {str(path)!r} needs items with different ids from 1 on")
     return dict(sorted(names.items()))
@@ -347,9 +345,7 @@ def _require_whole_set(found: Sequence[str], split: str) -> None:
     """Raises InputError unless the shards of a split are complete and from one conversion."""
     names = {os.path.basename(file) for file in found}
     if names != {shard_name(split, index, len(names)) for index in range(len(names))}:
-        raise InputError(
-            f"shards of {split!r} are missing or of two sets: {', '.join(sorted(names)[:4])}..."
-        )
+        raise InputError(f"shards of {split!r} are missing or of two sets: {', '.join(sorted(names)[:4])}...")
 
 
 # --- paths: local ones are handled without TensorFlow, so that a wrong path fails at once ------
@@ -405,9 +401,12 @@ def _label_map_class() -> Any:
         item.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
     label_map = file.message_type.add(name="LabelMap")
     label_map.field.add(
-        name="item", number=1, type=field.TYPE_MESSAGE, type_name=".mobiledets.Item",
+        name="item",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".mobiledets.Item",
         label=field.LABEL_REPEATED,
-    )  # fmt: skip
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mobiledets.LabelMap"))

@@ -20,9 +20,11 @@ def is_corners(box: Annotation) -> bool:
     """Whether the area of a box implies that `bbox` contains (left, top, right, bottom)."""
     x, y, width, height = box.bbox
     return (
-        width > x and height > y and not _equal(box.area, width * height)
+        width > x
+        and height > y
+        and not _equal(box.area, width * height)
         and _equal(box.area, (width - x) * (height - y))
-    )  # fmt: skip
+    )
 
 
 def is_smaller_than_its_area(box: Annotation) -> bool:
@@ -61,11 +63,15 @@ def _plain_boxes(dataset: Dataset) -> list[Annotation]:
 
 def _counts(boxes: list[Annotation]) -> list[tuple[int, str]]:
     found = (
-        (sum(map(is_in_first_pixel, boxes)),
-         "lie between 0 and 1: these are normalised boxes; 'bbox' is in pixels"),
-        (sum(map(is_corners, boxes)),
-         "have the 'area' of a box from corner to corner; 'bbox' is [x, y, width, height]"),
-    )  # fmt: skip
+        (
+            sum(map(is_in_first_pixel, boxes)),
+            "lie between 0 and 1: these are normalised boxes; 'bbox' is in pixels",
+        ),
+        (
+            sum(map(is_corners, boxes)),
+            "have the 'area' of a box from corner to corner; 'bbox' is [x, y, width, height]",
+        ),
+    )
     return [(count, reason) for count, reason in found if count]
 
 

@@ -53,9 +53,7 @@ def _together(checked: Checked) -> list[list[coco.Image]]:
     """Groups the images that have to stay on the same side; most groups have one image."""
     images = checked.dataset.images
     place = {image.id: index for index, image in enumerate(images)}
-    pairs = (
-        (place[members[0]], place[other]) for members in _joined(checked) for other in members[1:]
-    )
+    pairs = ((place[members[0]], place[other]) for members in _joined(checked) for other in members[1:])
     found = duplicates.components(len(images), pairs)
     return [[images[index] for index in members] for members in found]
 
@@ -99,6 +97,9 @@ def _part(checked: Checked, name: str, ids: set[int]) -> Checked:
     )
     prints = {image_id: each for image_id, each in checked.prints.items() if image_id in ids}
     return dataclasses.replace(
-        checked, split=dataclasses.replace(checked.split, name=name), dataset=part, prints=prints,
+        checked,
+        split=dataclasses.replace(checked.split, name=name),
+        dataset=part,
+        prints=prints,
         repaired=checked.repaired & ids,
-    )  # fmt: skip
+    )

@@ -39,7 +39,7 @@ def step(name: str) -> preprocessor_pb2.PreprocessingStep:
 
 def samples(
     images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], names: Sequence[str], side: int, seed: int = 0
-) -> list[np.ndarray]:  # fmt: skip
+) -> list[np.ndarray]:
     """Augments images and draws the remaining boxes on them.
 
     Args:
@@ -86,7 +86,9 @@ def drawn_batch(features: dict, labels: dict, count: int) -> np.ndarray:
     """
     images = features[Keys.image].numpy()[:count]
     boxes, weights = labels[Keys.groundtruth_boxes].numpy(), labels[Keys.groundtruth_weights].numpy()
-    return np.stack([
-        draw_boxes(image, boxes[row][weights[row] > 0], boxes[row][weights[row] <= 0])
-        for row, image in enumerate(images)
-    ])  # fmt: skip
+    return np.stack(
+        [
+            draw_boxes(image, boxes[row][weights[row] > 0], boxes[row][weights[row] <= 0])
+            for row, image in enumerate(images)
+        ]
+    )

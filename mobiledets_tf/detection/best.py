@@ -43,9 +43,7 @@ class Watch:
         rows = [row for row in evaluate.read_metrics(self._folder) if row["step"] <= step]
         if step not in {row["step"] for row in rows}:
             if self._evaluator is None:
-                self._evaluator = evaluate.Evaluator(
-                    model_dir.load(self._folder), self._folder, self._stop
-                )
+                self._evaluator = evaluate.Evaluator(model_dir.load(self._folder), self._folder, self._stop)
             self.last = self._evaluator.evaluate(checkpoint)
             rows.append(self.last.metrics)
             evaluate.write_metrics(self._folder, rows)

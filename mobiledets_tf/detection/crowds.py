@@ -53,9 +53,12 @@ def are_inside(anchors: tf.Tensor, boxes: tf.Tensor, weights: tf.Tensor) -> tf.T
 
 
 def class_weights(
-    weights: tf.Tensor, match: tf.Tensor, anchors: tf.Tensor, boxes: Sequence[tf.Tensor],
+    weights: tf.Tensor,
+    match: tf.Tensor,
+    anchors: tf.Tensor,
+    boxes: Sequence[tf.Tensor],
     box_weights: Sequence[tf.Tensor],
-) -> tf.Tensor:  # fmt: skip
+) -> tf.Tensor:
     """Sets the class loss weights of unmatched anchors in crowd boxes to 0.
 
     Args:

@@ -25,8 +25,12 @@ def draw_boxes(
     pen = ImageDraw.Draw(picture)
     for boxes, colour in ((truth, TRUE), (found, FOUND)):
         for top, left, bottom, right in boxes:
-            corners = (left * picture.width, top * picture.height,
-                       right * picture.width, bottom * picture.height)  # fmt: skip
+            corners = (
+                left * picture.width,
+                top * picture.height,
+                right * picture.width,
+                bottom * picture.height,
+            )
             # Padding has no area.
             if corners[2] > corners[0] and corners[3] > corners[1]:
                 pen.rectangle(corners, outline=colour, width=2)

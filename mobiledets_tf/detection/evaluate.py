@@ -104,8 +104,11 @@ class Evaluator:
         self._model = meta_architecture.build_detection_model(
             config.model, is_training=False, quantization_aware=self._quantized
         )
-        paths = [path for pattern in reader.tf_record_input_reader.input_path
-                 for path in records.resolve(pattern, "val")]  # fmt: skip
+        paths = [
+            path
+            for pattern in reader.tf_record_input_reader.input_path
+            for path in records.resolve(pattern, "val")
+        ]
         self._records = Records(paths)
         names = records.read_label_map(reader.label_map_path)
         self._names = names
@@ -142,10 +145,13 @@ class Evaluator:
 
     def _results(self, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
-            found | {"image_id": self._image_ids[found["image_id"] - 1],
-                     "category_id": self._category_ids[found["category_id"]]}
+            found
+            | {
+                "image_id": self._image_ids[found["image_id"] - 1],
+                "category_id": self._category_ids[found["category_id"]],
+            }
             for found in detections
-        ]  # fmt: skip
+        ]
 
     def _one_batch(self, features, labels):
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=False)

@@ -120,9 +120,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
             "anchors": self.anchors.get(),
         }
 
-    def _assign_targets(
-        self, boxes, classes, keypoints=None, weights=None, confidences=None
-    ):  # fmt: skip
+    def _assign_targets(self, boxes, classes, keypoints=None, weights=None, confidences=None):
         """Returns the API's targets, with anchors in crowds excluded from the class loss (`crowds`)."""
         targets = super()._assign_targets(boxes, classes, keypoints, weights, confidences)
         if weights is None:

@@ -1,12 +1,12 @@
 """The model folder of a training run: its contents, and the check that a resumed run has the same settings.
 
-    pipeline.config     the config that the run uses
-    architecture.json   the network, before the depth multiplier is applied
-    label_map.pbtxt     class names
-    settings.json       everything that has to stay the same when the run is resumed
-    ckpt-N, checkpoint  checkpoints with canonical weight names
-    train/, eval/       TensorBoard summaries
-    eval_metrics.json   COCO metrics of the evaluated checkpoints
+pipeline.config     the config that the run uses
+architecture.json   the network, before the depth multiplier is applied
+label_map.pbtxt     class names
+settings.json       everything that has to stay the same when the run is resumed
+ckpt-N, checkpoint  checkpoints with canonical weight names
+train/, eval/       TensorBoard summaries
+eval_metrics.json   COCO metrics of the evaluated checkpoints
 """
 
 import os
@@ -73,9 +73,7 @@ def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
 
 def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
     """Points the config to the folder's own copies, so that a moved folder still works."""
-    config = pipeline_config.override(
-        config, pipeline_config.Overrides(label_map=str(folder / LABEL_MAP))
-    )
+    config = pipeline_config.override(config, pipeline_config.Overrides(label_map=str(folder / LABEL_MAP)))
     extractor = config.model.ssd.feature_extractor
     if extractor.type.startswith(network_settings.FILE_PREFIX):
         extractor.type = network_settings.FILE_PREFIX + str(folder / ARCHITECTURE)

@@ -135,7 +135,7 @@ def _check_fixed_fields(ssd: ssd_pb2.Ssd) -> None:
         ("box_predictor.apply_sigmoid_to_scores", predictor.apply_sigmoid_to_scores, False),
         ("add_background_class", ssd.add_background_class, True),
         ("return_raw_detections_during_predict", ssd.return_raw_detections_during_predict, False),
-    ):  # fmt: skip
+    ):
         _require_equal(name, given, allowed)
 
 

@@ -165,9 +165,12 @@ class _Run:
             self._config.model, True, quantization_aware=pipeline_config.is_quantization_aware(self._config)
         )
         self._step = tf.Variable(
-            0, trainable=False, dtype=tf.int64, name="global_step",
+            0,
+            trainable=False,
+            dtype=tf.int64,
+            name="global_step",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )  # fmt: skip
+        )
         self._optimizer, (rate,) = optimizer_builder.build(self._train.optimizer, global_step=self._step)
         self._rate = rate if callable(rate) else lambda: rate
         self._checkpoint = tf.train.Checkpoint(step=self._step, model=self._model, optimizer=self._optimizer)
@@ -187,12 +190,16 @@ class _Run:
     def _one_step(self, iterator):
         def replica(features, labels):
             losses = model_lib_v2.eager_train_step(
-                self._model, features, labels, self._train.unpad_groundtruth_tensors, self._optimizer,
+                self._model,
+                features,
+                labels,
+                self._train.unpad_groundtruth_tensors,
+                self._optimizer,
                 training_step=self._step,
                 add_regularization_loss=self._train.add_regularization_loss,
                 clip_gradients_value=self._train.gradient_clipping_by_norm or None,
                 num_replicas=self._strategy.num_replicas_in_sync,
-            )  # fmt: skip
+            )
             self._step.assign_add(1)
             return losses
 
@@ -207,9 +214,12 @@ class _Run:
 
         def dataset(context):
             return inputs.train_input(
-                self._train, self._config.train_input_reader, self._config.model, self._model,
+                self._train,
+                self._config.train_input_reader,
+                self._config.model,
+                self._model,
                 input_context=context,
-            )  # fmt: skip
+            )
 
         with training_order(self.records, self._options.seed, self._now), self._strategy.scope():
             return iter(self._strategy.distribute_datasets_from_function(dataset))
@@ -336,9 +346,10 @@ class _Run:
 
     def _clean(self) -> None:
         """Deletes the temporary files of workers other than the chief, which have to save as well."""
-        for path in (self._manager.directory, model_lib_v2.get_filepath(
-            self._strategy, str(Path(self._folder) / "train")
-        )):  # fmt: skip
+        for path in (
+            self._manager.directory,
+            model_lib_v2.get_filepath(self._strategy, str(Path(self._folder) / "train")),
+        ):
             model_lib_v2.clean_temporary_directories(self._strategy, path)
 
 
@@ -365,9 +376,7 @@ def _known_errors(records: Records) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         if records.failure is not None:
-            raise InputError(
-                f"{records.failure}; --max_damaged_records allows some to be skipped"
-            ) from error
+            raise InputError(f"{records.failure}; --max_damaged_records allows some to be skipped") from error
         if "No space left" not in str(error):
             require_decodable(records.files)
             raise

@@ -138,7 +138,7 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
 
 def check_examples(
     files: list[str], num_classes: int, what: str, label_map: str, max_damaged: int = 0
-) -> None:  # fmt: skip
+) -> None:
     """Raises InputError if there are no examples, or a class is unknown to the head or named differently."""
     index, names = RecordIndex(files), records.label_map_names(label_map)
     if not len(index):

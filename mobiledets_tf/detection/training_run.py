@@ -66,7 +66,7 @@ class Result:
 
 def run(
     job: Job, options: Options, strategy: tf.distribute.Strategy, init_from: Callable[[], str] | None = None
-) -> Result:  # fmt: skip
+) -> Result:
     """Trains a detector, or resumes its training, and evaluates its checkpoints.
 
     Args:
@@ -106,7 +106,7 @@ def run(
 
 def _train(
     job: Job, options: Options, strategy: tf.distribute.Strategy, workers: Replicas, initial: Account | None
-) -> tuple[int, best.Watch | None]:  # fmt: skip
+) -> tuple[int, best.Watch | None]:
     """Returns the last step, and the evaluations if there are any."""
     with StopRequest() as stop:
         watch = None
@@ -129,5 +129,7 @@ def _warn_of_mirrors(config: PipelineConfig, label_map: str) -> None:
     found = classes.told_by_side(names) if pipeline_config.mirrors(config) else []
     if found:
         what = classes.mirror_warning(found, len(names))
-        print(f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
+            file=sys.stderr,
+        )

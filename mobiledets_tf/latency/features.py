@@ -100,9 +100,14 @@ def _filters_index(space: SearchSpace, block: int) -> int:
 
 # Summed quantity -> its unit; a coefficient is the cost per unit.
 _QUANTITIES = {
-    "count": 1.0, "madds": 1e-6, "padded16_madds": 1e-6, "padded32_madds": 1e-6, "padded64_madds": 1e-6,
-    "map_bytes": 2.0**-20, "weight_bytes": 2.0**-20,
-}  # fmt: skip
+    "count": 1.0,
+    "madds": 1e-6,
+    "padded16_madds": 1e-6,
+    "padded32_madds": 1e-6,
+    "padded64_madds": 1e-6,
+    "map_bytes": 2.0**-20,
+    "weight_bytes": 2.0**-20,
+}
 # Accelerators process channels in multiples of the side of their compute array, CPUs in multiples of
 # the length of a vector register.
 _LANES = (16, 32, 64)

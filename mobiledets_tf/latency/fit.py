@@ -61,9 +61,12 @@ class Fit:
 
 
 def fit(
-    header: dict, space: SearchSpace, decisions: np.ndarray, measured: np.ndarray,
+    header: dict,
+    space: SearchSpace,
+    decisions: np.ndarray,
+    measured: np.ndarray,
     band: tuple[float, float] | None = None,
-) -> Fit:  # fmt: skip
+) -> Fit:
     """Fits a latency model to measured networks.
 
     Args:
@@ -88,10 +91,18 @@ def fit(
     best = min(compared, key=compared.get)
     intercept, coefficients = methods[best](matrix, measured)
     model = LatencyModel(
-        device=header["device"], kind=header["kind"], unit="ms", space=space, image_size=size,
-        num_classes=header["num_classes"], features=OpSums.name, intercept=intercept,
-        coefficients=coefficients, variant=header["variant"], head=header["head"],
-    )  # fmt: skip
+        device=header["device"],
+        kind=header["kind"],
+        unit="ms",
+        space=space,
+        image_size=size,
+        num_classes=header["num_classes"],
+        features=OpSums.name,
+        intercept=intercept,
+        coefficients=coefficients,
+        variant=header["variant"],
+        head=header["head"],
+    )
     predicted = held_out[best]
     costs = {name: model.predict_one(network) for name, network in published_in(space).items()}
     if band is None:
@@ -120,9 +131,11 @@ def published_in(space: SearchSpace) -> dict[str, np.ndarray]:
     found = {}
     for name in architectures.PUBLISHED:
         network = dataclasses.replace(
-            architectures.load(name), activation=space.activation, se_ratio=space.se_ratio,
+            architectures.load(name),
+            activation=space.activation,
+            se_ratio=space.se_ratio,
             extra_filters=space.extra_filters,
-        )  # fmt: skip
+        )
         try:
             found[name] = encode(space, network)
         except InputError:

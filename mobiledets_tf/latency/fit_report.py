@@ -35,7 +35,8 @@ def described(fit: Fit, measured: Sequence[Samples], command: str) -> LatencyMod
         "command": command,
         "measured_by": [_measure_command(samples.header, samples.networks) for samples in measured],
         "samples": {
-            "measured": len(fit.measured), "failed": failed,
+            "measured": len(fit.measured),
+            "failed": failed,
             "drawn": [{"seed": h["seed"], "sampling": h["sampling"]} for h in headers],
         },
         "method": fit.method,
@@ -44,7 +45,7 @@ def described(fit: Fit, measured: Sequence[Samples], command: str) -> LatencyMod
         "learning_curve": [
             {"fitted_to": count, "mean_abs_pct_error": round(error, 4)} for count, error in fit.curve
         ],
-    }  # fmt: skip
+    }
     if "measured_with" in header:
         info["measured_with"] = header["measured_with"]
     return dataclasses.replace(fit.model, info=info)
@@ -94,10 +95,13 @@ def draw(model: LatencyModel, fit: Fit, path: str | os.PathLike) -> None:
     left.scatter(fit.measured, fit.predicted, s=9, alpha=0.7)
     figures = fit.inside
     left.set(
-        xscale="log", yscale="log", xlabel=f"{model.kind}, ms", ylabel="predicted (held out), ms",
+        xscale="log",
+        yscale="log",
+        xlabel=f"{model.kind}, ms",
+        ylabel="predicted (held out), ms",
         title=f"{model.title}, {model.space.name}\nin the band: R2 {figures.r2:.4f}, Spearman "
         f"{figures.spearman:.4f}, mean error {figures.mean_abs_pct_error:.1f} %",
-    )  # fmt: skip
+    )
     left.legend(loc="upper left", frameon=False)
     right.plot(*zip(*fit.curve, strict=True), marker="o") if fit.curve else right.set_axis_off()
     right.set(xlabel="networks fitted to", ylabel="held-out mean error, %", ylim=(0, None))

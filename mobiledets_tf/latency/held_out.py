@@ -40,9 +40,7 @@ class Figures:
         )
 
 
-def figures(
-    predicted: np.ndarray, measured: np.ndarray, band: tuple[float, float] | None = None
-) -> Figures:
+def figures(predicted: np.ndarray, measured: np.ndarray, band: tuple[float, float] | None = None) -> Figures:
     """Compares predicted with measured costs.
 
     Args:

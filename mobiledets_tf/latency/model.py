@@ -191,10 +191,24 @@ def load(path: str | os.PathLike) -> LatencyModel:
         raise InputError(f"{where}: missing or malformed entry ({type(error).__name__}: {error})") from error
 
 
-_KEYS = frozenset({
-    "schema_version", "device", "variant", "kind", "unit", "search_space", "image_size", "num_classes",
-    "head", "features", "intercept", "coefficients", "content_hash", "written_by",
-})  # fmt: skip
+_KEYS = frozenset(
+    {
+        "schema_version",
+        "device",
+        "variant",
+        "kind",
+        "unit",
+        "search_space",
+        "image_size",
+        "num_classes",
+        "head",
+        "features",
+        "intercept",
+        "coefficients",
+        "content_hash",
+        "written_by",
+    }
+)
 
 
 def _parse(data: Any) -> LatencyModel:

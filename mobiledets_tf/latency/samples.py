@@ -347,9 +347,17 @@ def require_same(headers: list[dict[str, Any]], header: dict[str, Any], path: st
 
 
 _HEADER_KEYS = (
-    "device", "variant", "kind", "versions", "search_space", "image_size", "num_classes", "head", "seed",
+    "device",
+    "variant",
+    "kind",
+    "versions",
+    "search_space",
+    "image_size",
+    "num_classes",
+    "head",
+    "seed",
     "sampling",
-)  # fmt: skip
+)
 
 
 def joined(files: Sequence[Samples]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,17 @@ from mobiledets_tf.layers.squeeze_excite import SqueezeExcite
 from mobiledets_tf.layers.tucker import Tucker
 
 __all__ = [
-    "BACKBONE_NORM", "HEAD_NORM", "BatchNorm", "ConvBNActivation", "DepthwiseHeNormal",
-    "FusedInvertedBottleneck", "InvertedBottleneck", "InvertedBottleneckNoExpansion", "SqueezeExcite",
-    "TDBLayer", "Tucker", "hard_swish", "layer_for",
-]  # fmt: skip
+    "BACKBONE_NORM",
+    "HEAD_NORM",
+    "BatchNorm",
+    "ConvBNActivation",
+    "DepthwiseHeNormal",
+    "FusedInvertedBottleneck",
+    "InvertedBottleneck",
+    "InvertedBottleneckNoExpansion",
+    "SqueezeExcite",
+    "TDBLayer",
+    "Tucker",
+    "hard_swish",
+    "layer_for",
+]

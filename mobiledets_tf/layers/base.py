@@ -56,10 +56,13 @@ def conv_layers(
     else:
         layers = [
             keras.layers.Conv2D(
-                op.out_channels, op.kernel_size, kernel_initializer=kernel_initializer,
-                bias_initializer=bias_initializer, **common,
+                op.out_channels,
+                op.kernel_size,
+                kernel_initializer=kernel_initializer,
+                bias_initializer=bias_initializer,
+                **common,
             )
-        ]  # fmt: skip
+        ]
     if op.batch_norm:
         layers.append(
             keras.layers.BatchNormalization(

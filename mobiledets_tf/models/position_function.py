@@ -102,9 +102,11 @@ class PositionFunction:
             # The function is not inlined, so one copy serves all positions. Each trace has its own Python
             # function, because TensorFlow warns if one function is traced many times.
             self._traced[key] = tf.function(
-                lambda *given: run(*given), input_signature=specs, autograph=False,
+                lambda *given: run(*given),
+                input_signature=specs,
+                autograph=False,
                 experimental_attributes={"_noinline": True},
-            )  # fmt: skip
+            )
         return self._traced[key](*arguments)
 
     def _spec(self, argument: tf.Tensor) -> tf.TensorSpec:

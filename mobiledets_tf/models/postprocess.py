@@ -42,9 +42,12 @@ def _generate(map_sizes: tuple[tuple[int, int], ...], image_size: tuple[int, int
     from object_detection.anchor_generators import multiple_grid_anchor_generator
 
     generator = multiple_grid_anchor_generator.create_ssd_anchors(
-        num_layers=len(map_sizes), min_scale=ANCHOR_MIN_SCALE, max_scale=ANCHOR_MAX_SCALE,
-        aspect_ratios=ANCHOR_ASPECT_RATIOS, reduce_boxes_in_lowest_layer=True,
-    )  # fmt: skip
+        num_layers=len(map_sizes),
+        min_scale=ANCHOR_MIN_SCALE,
+        max_scale=ANCHOR_MAX_SCALE,
+        aspect_ratios=ANCHOR_ASPECT_RATIOS,
+        reduce_boxes_in_lowest_layer=True,
+    )
     assert tuple(generator.num_anchors_per_location()) == ANCHORS_PER_LOCATION
     # init_scope makes this work while a tf.function is being traced.
     with tf.init_scope():
@@ -130,10 +133,14 @@ def suppress(
       count [batch] int32; rows after the count are zero (class 1).
     """
     boxes, scores, classes, count = tf.image.combined_non_max_suppression(
-        boxes[:, :, tf.newaxis], scores[..., 1:],
-        max_output_size_per_class=max_detections, max_total_size=max_detections,
-        iou_threshold=iou_threshold, score_threshold=score_threshold, clip_boxes=True,
-    )  # fmt: skip
+        boxes[:, :, tf.newaxis],
+        scores[..., 1:],
+        max_output_size_per_class=max_detections,
+        max_total_size=max_detections,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        clip_boxes=True,
+    )
     return boxes, scores, tf.cast(classes, tf.int32) + 1, count
 
 

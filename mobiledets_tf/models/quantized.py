@@ -29,8 +29,13 @@ from mobiledets_tf.layers.activations import hard_swish
 _RANGE_DECAY = 0.99
 _KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
 # Layers whose int8 operation stores its output.
-_STORED = (keras.layers.Add, keras.layers.Multiply, keras.layers.Concatenate,
-           keras.layers.GlobalAveragePooling2D, keras.layers.ReLU)  # fmt: skip
+_STORED = (
+    keras.layers.Add,
+    keras.layers.Multiply,
+    keras.layers.Concatenate,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.ReLU,
+)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,14 @@ def run(op: Op, norm: BatchNorm, x: tf.Tensor, tensors: Tensors) -> tf.Tensor:
         return _activate(x + scale_offset_or_bias, op.activation)
     scale, offset = tf.unstack(scale_offset_or_bias, num=2)
     normalised = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=norm.epsilon, is_training=True,
-    )  # fmt: skip
+        x=x,
+        scale=scale,
+        offset=offset,
+        mean=[],
+        variance=[],
+        epsilon=norm.epsilon,
+        is_training=True,
+    )
     return _activate(normalised.y, op.activation)
 
 

@@ -90,8 +90,13 @@ def _chain(ops: tuple[ConvOp, ...], name: str, x, norm: BatchNorm, init, bias: f
         single = op.depthwise and op.strides > 1 and tuple(x.shape[1:3]) == (1, 1)
         # Each layer has its own initialiser: two layers that share an object may draw equal values.
         layers = conv_layers(
-            op, f"{name}_{op.name}", norm, init(stddev=_HEAD_STDDEV), init(stddev=_HEAD_STDDEV),
-            keras.initializers.Constant(bias), "float32" if single else None,
-        )  # fmt: skip
+            op,
+            f"{name}_{op.name}",
+            norm,
+            init(stddev=_HEAD_STDDEV),
+            init(stddev=_HEAD_STDDEV),
+            keras.initializers.Constant(bias),
+            "float32" if single else None,
+        )
         x = apply_layers(layers, x)
     return x

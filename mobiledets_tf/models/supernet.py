@@ -54,8 +54,12 @@ class SupernetLayer:
         self.plan: LayerPlan = plan_layer(space, layer, position, in_choices, out_choices)
         self.ops = {
             role: SharedOp(
-                op, BACKBONE_NORM, f"{position.name}/{role}", self.plan.sizes[role],
-                initializer(op), scale=bn_scale(op, layer.residual),
+                op,
+                BACKBONE_NORM,
+                f"{position.name}/{role}",
+                self.plan.sizes[role],
+                initializer(op),
+                scale=bn_scale(op, layer.residual),
             )
             for role, op in self.plan.largest.items()
         }

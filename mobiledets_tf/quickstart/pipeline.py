@@ -98,9 +98,13 @@ def latency_stages(work: Path, classes: int, options: Options) -> list[Stage]:
         fit = ("--mode=fit", "--device=madds", *shape, f"--output={model}")
         return [Stage("latency", "latency", fit, model.name)]
     measure = (
-        "--mode=measure", f"--device={options.device}", *shape, f"--networks={NETWORKS}",
-        f"--seed={options.seed}", f"--output={samples}",
-    )  # fmt: skip
+        "--mode=measure",
+        f"--device={options.device}",
+        *shape,
+        f"--networks={NETWORKS}",
+        f"--seed={options.seed}",
+        f"--output={samples}",
+    )
     fit = ("--mode=fit", f"--samples={samples}", f"--output={model}")
     return [Stage("measure", "latency", measure, samples.name), Stage("latency", "latency", fit, model.name)]
 
@@ -119,22 +123,46 @@ def _learn(work: Path, images: int, options: Options) -> list[Stage]:
     model, records = work / "latency_model.json", f"--train_data={work / 'records'}"
     seed, batch = f"--seed={options.seed}", f"--batch_size={BATCH}"
     search = (
-        *_space(), records, f"--latency_model={model}", f"--latency_target={target(model)}",
-        f"--model_dir={work / 'search'}", f"--steps={search_steps}", batch, seed, "--preset=small",
-        "--finalists=6", f"--finalist_steps={finalist_steps}", "--rounds=2", "--population=10",
-        "--children=14", "--quality_images=96", "--judge_images=192",
-    )  # fmt: skip
+        *_space(),
+        records,
+        f"--latency_model={model}",
+        f"--latency_target={target(model)}",
+        f"--model_dir={work / 'search'}",
+        f"--steps={search_steps}",
+        batch,
+        seed,
+        "--preset=small",
+        "--finalists=6",
+        f"--finalist_steps={finalist_steps}",
+        "--rounds=2",
+        "--population=10",
+        "--children=14",
+        "--quality_images=96",
+        "--judge_images=192",
+    )
     # The searched network already has its final widths, so the training does not scale them again.
     train = (
-        f"--architecture={work / 'search' / 'architecture.json'}", f"--init_from={work / 'search'}", records,
-        f"--model_dir={work / 'train'}", f"--image_size={IMAGE_SIZE}", f"--steps={steps}", batch,
-        "--learning_rate=0.1", "--norandom_flip", "--norandom_crop", seed,
-    )  # fmt: skip
+        f"--architecture={work / 'search' / 'architecture.json'}",
+        f"--init_from={work / 'search'}",
+        records,
+        f"--model_dir={work / 'train'}",
+        f"--image_size={IMAGE_SIZE}",
+        f"--steps={steps}",
+        batch,
+        "--learning_rate=0.1",
+        "--norandom_flip",
+        "--norandom_crop",
+        seed,
+    )
     export = (
-        f"--checkpoint_dir={work / 'train'}", f"--calibration_data={work / 'records'}",
-        f"--eval_data={work / 'records'}", "--quantization=int8", "--input_type=uint8",
-        "--postprocess=tflite", f"--output_dir={work / 'export'}",
-    )  # fmt: skip
+        f"--checkpoint_dir={work / 'train'}",
+        f"--calibration_data={work / 'records'}",
+        f"--eval_data={work / 'records'}",
+        "--quantization=int8",
+        "--input_type=uint8",
+        "--postprocess=tflite",
+        f"--output_dir={work / 'export'}",
+    )
     return [
         Stage("search", "search", search, "search"),
         Stage("train", "train", train, "train"),

@@ -36,27 +36,45 @@ def write(work_dir: str | os.PathLike) -> Path:
     report = read_json(work / "export" / "report.json", "export report")
     search = read_json(work / "search" / "search_report.json", "search report")
     network = architecture.load(work / "search" / "architecture.json")
-    body = "\n".join([
-        f"<h1>{text(network.name)}: from images to an int8 detector</h1>",
-        _headline(summary, report),
-        section("Search", _search_words(search), _finalists(search), picture(
-            work / "architecture.png", "The network that was found, a bar a layer, by type and output width."
-        ), picture(
-            work / "search" / "search_report.png",
-            "Quality and cost over the steps, the Pareto set, and what networks are drawn from.",
-        )),
-        *_latency_model(work / "latency_model.png", search["cost_kind"]),
-        section("Training", picture(
-            work / "train" / "training_curve.png", "AP and loss on the evaluation images over the steps."
-        )),
-        section("Detections, float against int8", _accuracy(report), picture(
-            work / "export" / "detections.png",
-            "The same images by the float model and by the int8 file. White dashed boxes are the truth.",
-        )),
-        section("Ready for devices", *(parts.device(*item) for item in report["readiness"].items())),
-        section("Latency", *parts.latency(report)),
-        section("Files", _files(work)),
-    ])  # fmt: skip
+    body = "\n".join(
+        [
+            f"<h1>{text(network.name)}: from images to an int8 detector</h1>",
+            _headline(summary, report),
+            section(
+                "Search",
+                _search_words(search),
+                _finalists(search),
+                picture(
+                    work / "architecture.png",
+                    "The network that was found, a bar a layer, by type and output width.",
+                ),
+                picture(
+                    work / "search" / "search_report.png",
+                    "Quality and cost over the steps, the Pareto set, and what networks are drawn from.",
+                ),
+            ),
+            *_latency_model(work / "latency_model.png", search["cost_kind"]),
+            section(
+                "Training",
+                picture(
+                    work / "train" / "training_curve.png",
+                    "AP and loss on the evaluation images over the steps.",
+                ),
+            ),
+            section(
+                "Detections, float against int8",
+                _accuracy(report),
+                picture(
+                    work / "export" / "detections.png",
+                    "The same images by the float model and by the int8 file. "
+                    "White dashed boxes are the truth.",
+                ),
+            ),
+            section("Ready for devices", *(parts.device(*item) for item in report["readiness"].items())),
+            section("Latency", *parts.latency(report)),
+            section("Files", _files(work)),
+        ]
+    )
     write_text(work / NAME, document(f"{network.name} detector", body))
     return work / NAME
 
@@ -106,15 +124,23 @@ def _finalists(search: dict[str, Any]) -> str:
 
     rows = [
         (
-            entry["source"], shown(entry["quality"]), str(entry["trained_alone"]),
-            shown(entry["score_alone"]), f"{entry['cost_over_target']:.3f}", f"{entry['params']:,}",
+            entry["source"],
+            shown(entry["quality"]),
+            str(entry["trained_alone"]),
+            shown(entry["score_alone"]),
+            f"{entry['cost_over_target']:.3f}",
+            f"{entry['params']:,}",
         )
         for entry in entries
-    ]  # fmt: skip
+    ]
     names = (
-        "from", f"{metric}, shared weights", "steps alone", f"{metric} after them", "cost / target",
+        "from",
+        f"{metric}, shared weights",
+        "steps alone",
+        f"{metric} after them",
+        "cost / target",
         "parameters",
-    )  # fmt: skip
+    )
     return "<p>Finalists, the one that was taken first:</p>" + table(names, rows)
 
 
@@ -128,9 +154,13 @@ def _accuracy(report: dict[str, Any]) -> str:
 
 def _files(work: Path) -> str:
     names = (
-        "export/detector.tflite", "export/labels.txt", "export/labels_indexed.txt", "export/report.html",
-        "export/report.json", "search/architecture.json",
-    )  # fmt: skip
+        "export/detector.tflite",
+        "export/labels.txt",
+        "export/labels_indexed.txt",
+        "export/report.html",
+        "export/report.json",
+        "search/architecture.json",
+    )
     items = [f'<li><a href="{name}"><code>{name}</code></a></li>' for name in names if (work / name).exists()]
     return "\n".join(["<ul>", *items, "</ul>"])
 

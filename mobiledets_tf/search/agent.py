@@ -77,9 +77,7 @@ class Agent:
             [proposals.around(space, centre.decisions, search.mutation_rate) for centre in self.centres]
         )
 
-    def _draw(
-        self, probabilities: Probabilities, rng: np.random.Generator, networks: int
-    ) -> np.ndarray:
+    def _draw(self, probabilities: Probabilities, rng: np.random.Generator, networks: int) -> np.ndarray:
         return self.objective.networks.sample(probabilities, rng, networks)
 
     def state(self) -> dict[str, Any]:

@@ -26,7 +26,6 @@ _MARGIN = 4
 _ROUNDS = 200
 
 
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stage:
     """A stage of the chain at which a width, an option, or both are chosen.
@@ -96,9 +95,7 @@ class Band:
         """Returns the probability that a sampled network lies inside the band, up to rounding of costs."""
         return float(self._completions(probabilities, margin=0)[0][0, 0])
 
-    def sample(
-        self, probabilities: Probabilities, rng: np.random.Generator, networks: int
-    ) -> np.ndarray:
+    def sample(self, probabilities: Probabilities, rng: np.random.Generator, networks: int) -> np.ndarray:
         """Samples networks from a policy conditioned on the band.
 
         Args:
@@ -231,20 +228,24 @@ def _stages(latency: LatencyModel) -> tuple[list[_Stage], float]:
             own = np.arange(before)
             stages.append(
                 _Stage(
-                    (position.op,), np.arange(options)[:, None], table[own, :, own],
+                    (position.op,),
+                    np.arange(options)[:, None],
+                    table[own, :, own],
                     np.repeat(own[:, None], options, axis=1),
                 )
-            )  # fmt: skip
+            )
             continue
         if position.out_filters in endpoints:
             table = table + endpoints[position.out_filters]
         choices = np.stack(np.unravel_index(np.arange(options * after), (options, after)), axis=1)
         stages.append(
             _Stage(
-                (position.op, position.out_filters), choices, table.reshape(before, -1),
+                (position.op, position.out_filters),
+                choices,
+                table.reshape(before, -1),
                 np.repeat(choices[None, :, 1], before, axis=0),
             )
-        )  # fmt: skip
+        )
     lowest = [float(stage.cost.min()) for stage in stages]
     moved = [
         dataclasses.replace(stage, cost=stage.cost - low) for stage, low in zip(stages, lowest, strict=True)

@@ -102,9 +102,12 @@ class Controller:
         return relative_entropy(self.probabilities())
 
     def update(
-        self, decisions: np.ndarray, advantages: Sequence[float], learning_rate: float,
+        self,
+        decisions: np.ndarray,
+        advantages: Sequence[float],
+        learning_rate: float,
         expected: Sequence[np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Takes one policy gradient step: ascends the mean over replicas of advantage * log-probability.
 
         The gradients are squared before they are averaged for Adam's second moment (TuNAS), so

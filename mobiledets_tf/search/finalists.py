@@ -89,10 +89,17 @@ class Halving:
     """
 
     def __init__(
-        self, shared: SharedStep, stream: Stream, judge: Sequence[Batch], metric: str, rate: float,
-        steps: int, start: Callable[[Finalist], dict[str, np.ndarray]], folder: str | Path,
+        self,
+        shared: SharedStep,
+        stream: Stream,
+        judge: Sequence[Batch],
+        metric: str,
+        rate: float,
+        steps: int,
+        start: Callable[[Finalist], dict[str, np.ndarray]],
+        folder: str | Path,
         after: Callable[[], None],
-    ):  # fmt: skip
+    ):
         self._shared, self._stream, self._judge, self._metric = shared, stream, judge, metric
         self._rate, self._steps, self._start = rate, steps, start
         self._folder, self._after = Path(folder), after
@@ -164,9 +171,7 @@ class Halving:
         replicas, count = self._shared.replicas, self._shared.strategy.num_replicas_in_sync
         return [self._stream.recorded(first, self._steps, replica, count) for replica in replicas.local]
 
-    def _train(
-        self, finalist: Finalist, images: Sequence[Callable[[], Iterator[Batch]]]
-    ) -> list[float]:
+    def _train(self, finalist: Finalist, images: Sequence[Callable[[], Iterator[Batch]]]) -> list[float]:
         """Trains one network for one more rung; returns its quality on each judging batch."""
         shared, network = self._shared, np.array(finalist.decisions, np.int32)
         path, wanted = self._path(finalist), finalist.steps + self._steps

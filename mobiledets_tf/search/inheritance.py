@@ -20,9 +20,14 @@ BATCHES = 16
 
 
 def write(
-    folder: str | os.PathLike, network: Architecture, num_classes: int, image_size: tuple[int, int],
-    weights: dict[str, np.ndarray], images: Sequence[tf.Tensor], step: int,
-) -> str:  # fmt: skip
+    folder: str | os.PathLike,
+    network: Architecture,
+    num_classes: int,
+    image_size: tuple[int, int],
+    weights: dict[str, np.ndarray],
+    images: Sequence[tf.Tensor],
+    step: int,
+) -> str:
     """Writes a checkpoint that `--init_from` and `--checkpoint_dir` accept.
 
     Args:

@@ -261,9 +261,7 @@ def _transform(model_config, preprocess: Callable, max_boxes: int) -> Callable:
     return run
 
 
-def ground_truth(
-    labels: dict, image_size: tuple[int, int], num_classes: int
-) -> dict:
+def ground_truth(labels: dict, image_size: tuple[int, int], num_classes: int) -> dict:
     """Converts a batch's boxes to a COCO dictionary in pixels of the network's input.
 
     Args:

@@ -163,15 +163,23 @@ def build_step(
 
 class _Run:
     def __init__(
-        self, search: Search, strategy: tf.distribute.Strategy, files: list[str], label_map: str,
+        self,
+        search: Search,
+        strategy: tf.distribute.Strategy,
+        files: list[str],
+        label_map: str,
         times: DeviceTimes | None,
-    ):  # fmt: skip
+    ):
         self.search, self._times = search, times
         latency = search.latency
         self.shared, model_config = build_step(
-            latency.space, latency.image_size, latency.num_classes, search.execution, search.weight_update,
+            latency.space,
+            latency.image_size,
+            latency.num_classes,
+            search.execution,
+            search.weight_update,
             strategy,
-        )  # fmt: skip
+        )
         self._network_settings = network_settings.read(model_config.ssd)
         self._main = self.shared.replicas.is_chief
         split = input_pipeline.Split(files)
@@ -256,9 +264,13 @@ class _Run:
     def finish(self) -> architectures.Architecture:
         first, steps = self.step, self.search.schedule.steps
         bar = tqdm(
-            total=steps, initial=first, unit="step", desc="search", dynamic_ncols=True,
+            total=steps,
+            initial=first,
+            unit="step",
+            desc="search",
+            dynamic_ncols=True,
             disable=not self._main,
-        )  # fmt: skip
+        )
         with bar, quiet(), StopRequest() as stop:
             while self.step < steps:
                 row = self._one_step()
@@ -327,9 +339,14 @@ class _Run:
         return [next(iterator) for iterator in self._quality_batches]
 
     def _learn(
-        self, agent: Agent, networks: np.ndarray, costs: np.ndarray, batches: list[Batch],
-        rng: np.random.Generator, row: dict[str, Any],
-    ) -> str | None:  # fmt: skip
+        self,
+        agent: Agent,
+        networks: np.ndarray,
+        costs: np.ndarray,
+        batches: list[Batch],
+        rng: np.random.Generator,
+        row: dict[str, Any],
+    ) -> str | None:
         """Lets the agent measure networks and learn from them; archives the measured networks.
 
         Args:
@@ -410,9 +427,13 @@ class _Run:
         self.history.append(row)
         rates = {"learning_rate": self.search.schedule.weight_learning_rate(self.step - 1)}
         self._summaries.scalars(
-            row | rates | {"cost_over_target": row["cost"] / agent.objective.target,
-                           "controller_rate": self.search.schedule.controller_learning_rate(self.step - 1)}
-        )  # fmt: skip
+            row
+            | rates
+            | {
+                "cost_over_target": row["cost"] / agent.objective.target,
+                "controller_rate": self.search.schedule.controller_learning_rate(self.step - 1),
+            }
+        )
         every = max(1, self.search.schedule.steps // _SNAPSHOTS)
         if self.step % every == 0 or self.step == self.search.schedule.steps:
             for one in self.agents:
@@ -463,9 +484,16 @@ class _Run:
         if not self._main:
             return decode(space, first.decisions)
         summary = search_report.summarise(
-            search, self.agents, self._known, self.archives, finalists, self._populations, reliable,
-            self.history.rows, self.dropped,
-        )  # fmt: skip
+            search,
+            self.agents,
+            self._known,
+            self.archives,
+            finalists,
+            self._populations,
+            reliable,
+            self.history.rows,
+            self.dropped,
+        )
         plots.draw(
             folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
         )
@@ -485,9 +513,14 @@ class _Run:
         latency = self.search.latency
         weights = self._halving().weights(finalist)
         inheritance.write(
-            self.search.model_dir, found, latency.num_classes, latency.image_size, weights,
-            self._norm_images(), self.step + finalist.steps,
-        )  # fmt: skip
+            self.search.model_dir,
+            found,
+            latency.num_classes,
+            latency.image_size,
+            weights,
+            self._norm_images(),
+            self.step + finalist.steps,
+        )
 
     def _reliability(self) -> reliability.Reliability:
         """Measures whether the quality distinguishes networks, on newly proposed networks."""
@@ -578,9 +611,16 @@ class _Run:
         search = self.search
         start = self._fresh_weights if search.finalist_start == "fresh" else self._shared_weights
         return Halving(
-            self.shared, self._alone, self._judge, search.metric, search.finalist_rate, search.finalist_steps,
-            start, Path(search.model_dir) / "finalists", after,
-        )  # fmt: skip
+            self.shared,
+            self._alone,
+            self._judge,
+            search.metric,
+            search.finalist_rate,
+            search.finalist_steps,
+            start,
+            Path(search.model_dir) / "finalists",
+            after,
+        )
 
     def _fresh_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
         """Returns the weights that `mobiledets-train` would start from; every network uses the same seed."""

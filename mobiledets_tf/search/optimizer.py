@@ -67,9 +67,7 @@ class SharedMomentum(tf.Module):
 
     def _move_sampled_rows(self, gradients, taken, scale, learning_rate) -> tf.Tensor:
         rate = learning_rate * scale
-        for bank, slot, mine, gradient in zip(
-            self.supernet.banks, self.slots, taken, gradients, strict=True
-        ):  # fmt: skip
+        for bank, slot, mine, gradient in zip(self.supernet.banks, self.slots, taken, gradients, strict=True):
             # ResourceSparseApplyKerasMomentum computes the same on a single thread and is twice as slow.
             momentum = self.decay * tf.gather(slot, mine.where) - rate * gradient
             slot.scatter_update(tf.IndexedSlices(momentum, mine.where))

@@ -36,8 +36,10 @@ def draw(
 
     figure, axes = pyplot.subplot_mosaic(
         [["reward", "quality", "policy"], ["cost", "loss", "policy"], ["entropy", "front", "policy"]],
-        figsize=(15, 11), layout="constrained", width_ratios=(1, 1, 1.2),
-    )  # fmt: skip
+        figsize=(15, 11),
+        layout="constrained",
+        width_ratios=(1, 1, 1.2),
+    )
     paid = [row for row in history if "reward" in row]
     for name, rows, title in (
         ("reward", paid, f"reward ({search.objectives[0].reward})"),
@@ -76,10 +78,14 @@ def _front(axis, search: Search, archives: dict[str, Archive]) -> None:
         front = archives[objective.device].front
         costs = [candidate.cost / objective.target for candidate in front]
         axis.plot(
-            costs, [candidate.quality for candidate in front], marker=_MARKERS[number % len(_MARKERS)],
-            color=_GREYS[number % len(_GREYS)], label=f"{objective.device} ({objective.latency.kind})",
-            drawstyle="steps-post", markersize=4,
-        )  # fmt: skip
+            costs,
+            [candidate.quality for candidate in front],
+            marker=_MARKERS[number % len(_MARKERS)],
+            color=_GREYS[number % len(_GREYS)],
+            label=f"{objective.device} ({objective.latency.kind})",
+            drawstyle="steps-post",
+            markersize=4,
+        )
     axis.axvline(1.0, linestyle="--", color="0.3")
     axis.set(title="Pareto set of the networks seen", xlabel="predicted cost / target", ylabel=search.metric)
     axis.legend()
@@ -109,9 +115,14 @@ def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -
         columns = [np.concatenate([np.array(row) for row in s["probabilities"]]) for s in snapshots]
         last = max(1, snapshots[-1]["step"])
         axis.imshow(
-            np.stack(columns, axis=1), aspect="auto", cmap="Greys", vmin=0, vmax=1,
-            interpolation="nearest", extent=(0, last, edges[-1], 0),
-        )  # fmt: skip
+            np.stack(columns, axis=1),
+            aspect="auto",
+            cmap="Greys",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+            extent=(0, last, edges[-1], 0),
+        )
     for edge in edges[1:-1]:
         axis.axhline(edge, color="0.8", linewidth=0.5)
     places = _apart((edges[1:] + edges[:-1]) / 2, edges[-1] / _LABELS)

@@ -24,8 +24,7 @@ def even(space: SearchSpace) -> Probabilities:
     and a seventeenth in another.
     """
     rows = tuple(
-        _even_kinds(node.choices) if node.tag == "op" else _even(node.choices)
-        for _, node in space.decisions
+        _even_kinds(node.choices) if node.tag == "op" else _even(node.choices) for _, node in space.decisions
     )
     for row in rows:
         row.flags.writeable = False

@@ -219,9 +219,14 @@ def shared_quality(
     large = settings["batch_size"] * settings["rl_batch_multiplier"]
     split = input_pipeline.Split(files)
     stream = input_pipeline.Stream(
-        split, records.label_map_path(files), model_config, step.preprocess,
-        input_pipeline.fixed_batch_size(split.images["steer"], large), "steer", settings["seed"],
-    )  # fmt: skip
+        split,
+        records.label_map_path(files),
+        model_config,
+        step.preprocess,
+        input_pipeline.fixed_batch_size(split.images["steer"], large),
+        "steer",
+        settings["seed"],
+    )
     batches = stream.fixed(settings["quality_images"] or 4 * large)
     bar = tqdm(networks, desc="shared weights", unit="network")
     values = np.concatenate([step.measure(batches, network[None], settings["metric"]) for network in bar])
@@ -254,9 +259,7 @@ def write_start(
     write_json(Path(folder) / SHARED, {"schema_version": _SCHEMA_VERSION, "values": values})
 
 
-def read_start(
-    folder: str | os.PathLike, space: SearchSpace, networks: int
-) -> tuple[np.ndarray, np.ndarray]:
+def read_start(folder: str | os.PathLike, space: SearchSpace, networks: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads the files that `write_start` wrote.
 
     Args:

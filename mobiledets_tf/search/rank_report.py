@@ -39,9 +39,12 @@ def sizes(settings: dict[str, Any], space: SearchSpace, networks: np.ndarray) ->
 
 
 def report(
-    networks: np.ndarray, shared: np.ndarray, alone: np.ndarray, controls: dict[str, Sequence[float]],
+    networks: np.ndarray,
+    shared: np.ndarray,
+    alone: np.ndarray,
+    controls: dict[str, Sequence[float]],
     about: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Computes the rank correlation between shared-weights and stand-alone quality, with its controls.
 
     Args:

@@ -78,8 +78,13 @@ def run(options: Options, train: Train) -> tuple[int, dict[str, Any] | None]:
         code, alone = _train_alone(folder, options, settings, train)
     if code:
         return code, None
-    about = {"metric": settings["metric"], "alone_metric": options.alone, "draw": options.draw,
-             "steps": options.steps, "seed": options.seed}  # fmt: skip
+    about = {
+        "metric": settings["metric"],
+        "alone_metric": options.alone,
+        "draw": options.draw,
+        "steps": options.steps,
+        "seed": options.seed,
+    }
     summary = rank_report.report(networks, shared, alone, rank_report.sizes(settings, space, networks), about)
     write_artefact(folder / REPORT, summary)
     rank_report.draw(folder / PICTURE, summary)
@@ -118,7 +123,7 @@ def _check_data(searched: str, trained: str) -> None:
 
 def _train_alone(
     folder: Path, options: Options, settings: dict[str, Any], train: Train
-) -> tuple[int, np.ndarray]:  # fmt: skip
+) -> tuple[int, np.ndarray]:
     """Trains each network alone with each seed, except where that is already done.
 
     Returns:

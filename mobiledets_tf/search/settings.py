@@ -242,11 +242,30 @@ class Search:
 
 
 _PLAIN = (
-    "steered_by", "algorithm", "region", "published", "mutation_rate", "population", "children", "rounds",
-    "extraction", "finalists", "finalist_steps", "finalist_start", "finalist_rate", "batch_size",
-    "rl_batch_multiplier", "quality_images", "judge_images", "entropy_weight", "path_dropout", "metric",
-    "weight_update", "execution", "seed",
-)  # fmt: skip
+    "steered_by",
+    "algorithm",
+    "region",
+    "published",
+    "mutation_rate",
+    "population",
+    "children",
+    "rounds",
+    "extraction",
+    "finalists",
+    "finalist_steps",
+    "finalist_start",
+    "finalist_rate",
+    "batch_size",
+    "rl_batch_multiplier",
+    "quality_images",
+    "judge_images",
+    "entropy_weight",
+    "path_dropout",
+    "metric",
+    "weight_update",
+    "execution",
+    "seed",
+)
 
 
 def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:

@@ -158,10 +158,11 @@ class SharedStep:
         args = [
             self.replicas.spread(values)
             for values in (
-                [b.images for b in batches], [b.labels for b in batches],
+                [b.images for b in batches],
+                [b.labels for b in batches],
                 [tf.constant(row, tf.int32) for row in decisions],
             )
-        ]  # fmt: skip
+        ]
         empty = [not np.any(b.labels[input_pipeline.Labels.num_groundtruth_boxes]) for b in batches]
         if metric == "loss":
             losses = np.array([float(x) for x in self._local(self._loss(*args))])

@@ -15,7 +15,24 @@ from mobiledets_tf.search_space.spaces import (
 )
 
 __all__ = [
-    "SKIP", "SPACES", "LayerOption", "OneOf", "Position", "SearchBlock", "SearchLayer", "SearchSpace",
-    "check_decisions", "decode", "encode", "get_space", "map_one_ofs", "on_path", "one_ofs", "op_positions",
-    "sample", "select", "size", "stored_space",
-]  # fmt: skip
+    "SKIP",
+    "SPACES",
+    "LayerOption",
+    "OneOf",
+    "Position",
+    "SearchBlock",
+    "SearchLayer",
+    "SearchSpace",
+    "check_decisions",
+    "decode",
+    "encode",
+    "get_space",
+    "map_one_ofs",
+    "on_path",
+    "one_ofs",
+    "op_positions",
+    "sample",
+    "select",
+    "size",
+    "stored_space",
+]

@@ -109,9 +109,11 @@ class Folded:
         """Returns the four weights of the batch normalisation that maps kernel * x to y."""
         variance = self.std**2
         return {
-            "gamma": np.sqrt(variance + epsilon), "beta": self.mean, "moving_mean": self.mean - self.offset,
+            "gamma": np.sqrt(variance + epsilon),
+            "beta": self.mean,
+            "moving_mean": self.mean - self.offset,
             "moving_variance": variance,
-        }  # fmt: skip
+        }
 
     def some(self, channels: np.ndarray) -> "Folded":
         """Returns the convolution with only the given output channels."""

@@ -85,8 +85,10 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
     entries = {name: key for name, (key, _) in _entries(reader, _RANGES).items()}
     unknown = sorted(entries.keys() ^ ranges.keys())
     if unknown:
-        what = "holds no ranges: it was not trained with --quantization_aware" if not entries else (
-            f"is of another network: range {unknown[0]}"
+        what = (
+            "holds no ranges: it was not trained with --quantization_aware"
+            if not entries
+            else (f"is of another network: range {unknown[0]}")
         )
         raise InputError(f"checkpoint {prefix!r} {what}")
     for name, value in _read(reader, entries, prefix).items():
@@ -134,9 +136,7 @@ def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, An
     return prefix
 
 
-def save(
-    named_weights: Mapping[str, Any], directory: str | os.PathLike, global_step: int = 0
-) -> str:
+def save(named_weights: Mapping[str, Any], directory: str | os.PathLike, global_step: int = 0) -> str:
     """Writes weights as a checkpoint that training and export read; returns its prefix."""
     model = tf.train.Checkpoint(named_weights=dict(named_weights))
     checkpoint = tf.train.Checkpoint(model=model, step=tf.Variable(global_step, dtype=tf.int64))

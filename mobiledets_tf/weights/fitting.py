@@ -19,9 +19,13 @@ def needs_images(source: Account, target: Target) -> bool:
 
 
 def fit(
-    source: Account, target: Target, images: Images | None, build: Callable[[], keras.Model] | None = None,
-    seed: int = 0, by_worth: bool = False,
-) -> Account:  # fmt: skip
+    source: Account,
+    target: Target,
+    images: Images | None,
+    build: Callable[[], keras.Model] | None = None,
+    seed: int = 0,
+    by_worth: bool = False,
+) -> Account:
     """Fits the weights of an account to a detector and recovers batch normalisation.
 
     Weights of the same network stay the same, bit for bit, unless their batch normalisation is folded:
@@ -58,9 +62,7 @@ def fit(
 
 
 def _build(target: Target) -> keras.Model:
-    return build_detector(
-        target.architecture, target.num_classes, target.image_size, target.depth_multiplier
-    )
+    return build_detector(target.architecture, target.num_classes, target.image_size, target.depth_multiplier)
 
 
 def _named(detector: keras.Model) -> dict:

@@ -88,8 +88,9 @@ def convolutions(
         layer, op = placed.layer_name, placed.op
         if isinstance(op, SqueezeExciteOp):
             for name, inputs, outputs in (
-                ("reduce", op.channels, op.hidden), ("expand", op.hidden, op.channels),
-            ):  # fmt: skip
+                ("reduce", op.channels, op.hidden),
+                ("expand", op.hidden, op.channels),
+            ):
                 conv = ConvOp(name, 1, 1, inputs, outputs, batch_norm=False)
                 yield Convolution(f"{layer}_{op.name}_{name}", layer, conv)
         else:

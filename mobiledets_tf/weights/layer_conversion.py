@@ -184,17 +184,21 @@ def to_tucker(form: FusedForm, wanted: Wanted) -> Made:
     plain_std = np.sqrt((wanted.std**2) @ inputs[0, 0] ** 2)
     conv, scale_core, shift_core = _kept_linear(core, wanted, plain_mean, plain_std)
     conv = dataclasses.replace(
-        conv, kernel=conv.kernel * scale[:, None],
+        conv,
+        kernel=conv.kernel * scale[:, None],
         # `shift` is the constant missing from the compression's output, before BN and activation.
         offset=conv.offset + shift @ conv.kernel.sum(axis=(0, 1)),
-    )  # fmt: skip
+    )
     parts = {"compress": compress, "conv": conv, "project": _behind(outputs, whole, scale_core, shift_core)}
     return Made(parts, "decomposed", error, (("compress", "conv"), ("conv", "project")))
 
 
 MAKERS: dict[str, Callable[[FusedForm, Wanted], Made]] = {
-    "fused": to_fused, "ibn": to_ibn, "dwsep_no_expansion": to_separable, "tucker": to_tucker,
-}  # fmt: skip
+    "fused": to_fused,
+    "ibn": to_ibn,
+    "dwsep_no_expansion": to_separable,
+    "tucker": to_tucker,
+}
 
 
 def _kept_linear(

@@ -38,9 +38,7 @@ def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None
     return Target(network, given["num_classes"], size, float(given["depth_multiplier"]))
 
 
-def read(
-    path: str | os.PathLike, target: Target, names: Mapping[int, str] | None = None
-) -> Account:  # fmt: skip
+def read(path: str | os.PathLike, target: Target, names: Mapping[int, str] | None = None) -> Account:
     """Reads the weights of a checkpoint of this project for a network.
 
     The last convolutions of the class predictors keep their initial weights if the number of classes

@@ -132,9 +132,14 @@ class _Remap:
             self._put(conv, name, value, (names[name],))
 
     def _put(
-        self, conv: Convolution, name: str, value: np.ndarray, sources: tuple[str, ...],
-        how: str | None = None, error: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        conv: Convolution,
+        name: str,
+        value: np.ndarray,
+        sources: tuple[str, ...],
+        how: str | None = None,
+        error: float | None = None,
+    ) -> None:
         """Stores the kept part of a weight; new channels keep initial values, and zero weights read them."""
         fresh = np.asarray(self._fresh[name])
         if value.ndim == 4:
@@ -176,9 +181,12 @@ class _Remap:
         columns = self._choose(writes, theirs[-1].conv.op.out_channels, last.op.out_channels)
         mean, std = (values[rows] for values in self._stats[reads])
         size = layer_conversion.Wanted(
-            wanted.kernel_size, {role: conv.op.out_channels for role, conv in convs.items()},
-            self._activations[1], mean, std,
-        )  # fmt: skip
+            wanted.kernel_size,
+            {role: conv.op.out_channels for role, conv in convs.items()},
+            self._activations[1],
+            mean,
+            std,
+        )
         made = layer_conversion.MAKERS[wanted.op](form.some(rows, columns), size)
         sources = tuple(p.conv.kernel for p in theirs)
         for role, conv in convs.items():

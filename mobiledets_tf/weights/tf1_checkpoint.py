@@ -39,7 +39,7 @@ _NO_WEIGHTS = (
     (re.compile(r"/(Momentum|RMSProp(_1)?|Adam(_1)?)$"), "slot of the optimizer"),
     (re.compile(r"/ExponentialMovingAverage$"), "moving average of a weight, as the weight itself is there"),
     (re.compile(r"^global_step$"), "step of the old training"),
-)  # fmt: skip
+)
 
 
 def prefix(path: str | os.PathLike) -> str:
@@ -180,8 +180,11 @@ def _conv_scope(conv: Convolution, layer_scope: str, used: Counter) -> str:
 def _extra_scope(conv: Convolution, found: str, shapes) -> str:
     """Finds a scope by its level alone, because the width in its name depends on the depth multiplier."""
     level = int(conv.layer.removeprefix("extra")) + 1
-    tail = {"reduce": r"C5_1_Conv2d_{}_1x1_\d+", "depthwise": r"C5_2_Conv2d_{}_3x3_s2_\d+_depthwise",
-            "conv": r"C5_2_Conv2d_{}_3x3_s2_\d+"}[conv.op.name].format(level)  # fmt: skip
+    tail = {
+        "reduce": r"C5_1_Conv2d_{}_1x1_\d+",
+        "depthwise": r"C5_2_Conv2d_{}_3x3_s2_\d+_depthwise",
+        "conv": r"C5_2_Conv2d_{}_3x3_s2_\d+",
+    }[conv.op.name].format(level)
     pattern = re.compile(rf"{_ROOT}{found}/({tail})/(depthwise_)?weights")
     names = {match[1] for name in shapes if (match := pattern.fullmatch(name))}
     return names.pop() if len(names) == 1 else tail.replace(r"\d+", "?")

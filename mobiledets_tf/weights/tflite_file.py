@@ -29,9 +29,14 @@ from tflite_export.tflite import model_file
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _DTYPES = {
-    "FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16,
-    "INT32": np.int32, "INT64": np.int64,
-}  # fmt: skip
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
 _FRESH_NORM = "folded into the convolution: identity, with the bias as its shift"
 
 

@@ -42,10 +42,12 @@ def settings(folder: Path) -> dict[str, Any]:
     found = read_json(path, "settings file")
     size = found.get("image_size") if isinstance(found, dict) else None
     well_formed = (
-        isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(side) is int for side in size)
         and type(found.get("num_classes")) is int
         and type(found.get("depth_multiplier")) in (int, float)
-    )  # fmt: skip
+    )
     if not well_formed:
         raise InputError(f"settings file {str(path)!r} lacks num_classes, image_size or depth_multiplier")
     return found

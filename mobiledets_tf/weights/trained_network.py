@@ -52,9 +52,13 @@ class Source:
 
 
 def resolve(
-    architecture: str | None = None, checkpoint: str | None = None, num_classes: int | None = None,
-    image_size: int | None = None, depth_multiplier: float | None = None, data: tuple[str, ...] = (),
-) -> Source:  # fmt: skip
+    architecture: str | None = None,
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    depth_multiplier: float | None = None,
+    data: tuple[str, ...] = (),
+) -> Source:
     """Combines the given flags with the settings of a training folder.
 
     Args:

@@ -35,8 +35,13 @@ _TIMEOUT_S = 30
 _CHUNK = 1 << 20
 # A ValueError is raised for a header that is not a number.
 _NETWORK_ERRORS = (
-    urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError, ValueError,
-)  # fmt: skip
+    urllib.error.URLError,
+    HTTPException,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+    ValueError,
+)
 # Maximum size in bytes; the largest published archive is smaller than 100 MB.
 _LARGEST = 1 << 30
 
@@ -185,9 +190,10 @@ def _copy(answer, part: Path, there: int, length: int, address: str) -> int:
     from tqdm import tqdm
 
     show = {"unit": "B", "unit_scale": True, "desc": address.rpartition("/")[2], "dynamic_ncols": True}
-    with open(part, "ab" if there else "wb") as file, tqdm(
-        total=there + length if length else None, initial=there, **show
-    ) as bar:
+    with (
+        open(part, "ab" if there else "wb") as file,
+        tqdm(total=there + length if length else None, initial=there, **show) as bar,
+    ):
         while chunk := answer.read(_CHUNK):
             there += file.write(chunk)
             bar.update(len(chunk))

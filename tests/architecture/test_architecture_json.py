@@ -113,7 +113,7 @@ DAMAGE = {
     "extra level of one channel": (("extra_filters",), [512, 256, 256, 1], ["extra_filters", "2 to 8192"]),
     "origin of wrong type": (("origin",), "ibn", ["origin: a JSON object is needed"]),
     "origin without hash": (("origin",), {"search_space": "a", "decisions": []}, ["'space_hash' is missing"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -59,10 +59,15 @@ def test_squeeze_excite_of_no_expansion_is_sized_by_the_input():
     assert [op.hidden for op in lowered if isinstance(op, ops.SqueezeExciteOp)] == [8]  # 4 rounds up to 8
 
 
-@pytest.mark.parametrize("size, maps", [
-    (65, [5, 3, 2, 1, 1, 1]), (96, [6, 3, 2, 1, 1, 1]), (300, [19, 10, 5, 3, 2, 1]),
-    (513, [33, 17, 9, 5, 3, 2]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, maps",
+    [
+        (65, [5, 3, 2, 1, 1, 1]),
+        (96, [6, 3, 2, 1, 1, 1]),
+        (300, [19, 10, 5, 3, 2, 1]),
+        (513, [33, 17, 9, 5, 3, 2]),
+    ],
+)
 def test_map_sizes_round_up(size, maps):
     network = architecture.load("edgetpu")
     assert [m.size for m in architecture.feature_maps(network, size)] == [(side, side) for side in maps]
@@ -75,9 +80,24 @@ def test_size_is_height_then_width():
     assert [m.size for m in maps] == [(6, 20), (3, 10), (2, 5), (1, 3), (1, 2), (1, 1)]
 
 
-@pytest.mark.parametrize("size", [
-    64, 0, -320, 4097, 320.0, True, "320", None, float("nan"), (320,), (320, 64), (320, 320, 3), (320, 96.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "size",
+    [
+        64,
+        0,
+        -320,
+        4097,
+        320.0,
+        True,
+        "320",
+        None,
+        float("nan"),
+        (320,),
+        (320, 64),
+        (320, 320, 3),
+        (320, 96.5),
+    ],
+)
 def test_sizes_that_do_not_fit_six_maps(size):
     with pytest.raises(InputError, match="image size"):
         architecture.describe(architecture.load("cpu"), 90, size)
@@ -98,9 +118,17 @@ def test_class_count_touches_the_class_predictors_alone():
     assert changed == [f"predictor{i}_class" for i in range(6)]
 
 
-@pytest.mark.parametrize("anchors", [
-    (), (3, 6), (3, 6, 6, 6, 6, 0), (3, 6, 6, 6, 6, 6.0), (1,) * 7, (101,) * 6,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "anchors",
+    [
+        (),
+        (3, 6),
+        (3, 6, 6, 6, 6, 0),
+        (3, 6, 6, 6, 6, 6.0),
+        (1,) * 7,
+        (101,) * 6,
+    ],
+)
 def test_anchor_counts_out_of_range(anchors):
     with pytest.raises(InputError, match="anchors per location .* allowed: 6 integers from 1 to 100"):
         architecture.num_anchors(architecture.load("cpu"), 320, anchors)

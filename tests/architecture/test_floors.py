@@ -11,8 +11,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mobiledets_tf", "tflite_export", "object_detection_configs")
 # From the ground up; rooms of one line do not import each other, but for those of the first.
 FLOORS = (
-    ("errors", "version", "files", "folder_lock", "interrupts", "native_output", "distribution", "html_parts",
-     "compat", "replicas"),
+    (
+        "errors",
+        "version",
+        "files",
+        "folder_lock",
+        "interrupts",
+        "native_output",
+        "distribution",
+        "html_parts",
+        "compat",
+        "replicas",
+    ),
     ("architecture",),
     ("search_space", "layers", "configs"),
     ("latency", "models", "data"),
@@ -23,7 +33,7 @@ FLOORS = (
     ("export",),
     ("quickstart", "doctor"),
     ("cli",),
-)  # fmt: skip
+)
 
 
 def _room(name: str) -> str | None:
@@ -59,8 +69,11 @@ def test_every_import_points_downwards():
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     imports = _imports()
     assert {room for arrow in imports for room in arrow[:2]} <= floor.keys()
-    upwards = [f"{place}: {one} imports {other}" for one, other, place in imports
-               if floor[other] >= floor[one] and floor[one] > 0]  # fmt: skip
+    upwards = [
+        f"{place}: {one} imports {other}"
+        for one, other, place in imports
+        if floor[other] >= floor[one] and floor[one] > 0
+    ]
     assert not upwards
     assert not [arrow for arrow in imports if floor[arrow[0]] == 0 and floor[arrow[1]] > 0]
 

@@ -24,8 +24,11 @@ OPS = {
     "gpu": {"conv": 1, "ibn": 1, "fused": 17, "tucker": 4},
 }
 RELEASED = {
-    "cpu": "MobileDetCPU", "edgetpu": "MobileDetEdgeTPU", "dsp": "MobileDetDSP", "gpu": "MobileDetGPU",
-}  # fmt: skip
+    "cpu": "MobileDetCPU",
+    "edgetpu": "MobileDetEdgeTPU",
+    "dsp": "MobileDetDSP",
+    "gpu": "MobileDetGPU",
+}
 
 
 @pytest.fixture(params=GOLDEN)

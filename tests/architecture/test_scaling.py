@@ -9,10 +9,24 @@ from mobiledets_tf.architecture import ops
 from mobiledets_tf.errors import InputError
 
 
-@pytest.mark.parametrize("filters, multiplier, expected", [
-    (16, 1.0, 16), (16, 0.75, 16), (16, 0.74, 8), (24, 0.5, 16), (40, 0.5, 24), (72, 0.35, 24), (8, 0.1, 8),
-    (1, 0.01, 8), (96, 1.25, 120), (12, 1.0, 16), (20, 1.0, 24), (11, 1.0, 8), (144, 0.25, 40),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "filters, multiplier, expected",
+    [
+        (16, 1.0, 16),
+        (16, 0.75, 16),
+        (16, 0.74, 8),
+        (24, 0.5, 16),
+        (40, 0.5, 24),
+        (72, 0.35, 24),
+        (8, 0.1, 8),
+        (1, 0.01, 8),
+        (96, 1.25, 120),
+        (12, 1.0, 16),
+        (20, 1.0, 24),
+        (11, 1.0, 8),
+        (144, 0.25, 40),
+    ],
+)
 def test_rounds_half_up_to_eight(filters, multiplier, expected):
     assert architecture.scale_filters(filters, multiplier) == expected
 
@@ -68,9 +82,10 @@ def test_one_changes_nothing():
 
 def test_a_scaled_network_has_left_its_search_space():
     origin = architecture.Origin("ibn", "0123", (1, 2))
-    network = architecture.from_dict(architecture.to_dict(architecture.load("cpu")) | {
-        "origin": {"search_space": "ibn", "space_hash": "0123", "decisions": [1, 2]}
-    })  # fmt: skip
+    network = architecture.from_dict(
+        architecture.to_dict(architecture.load("cpu"))
+        | {"origin": {"search_space": "ibn", "space_hash": "0123", "decisions": [1, 2]}}
+    )
     assert network.origin == origin
     assert network.scaled(1.0).origin == origin
     assert network.scaled(0.5).origin is None

@@ -50,8 +50,12 @@ class Planted:
 
     def _model(self, cost, space):
         whole = {
-            "n": 200, "r2": 0.98, "spearman": 0.97, "mean_abs_pct_error": 2.5, "worst_abs_pct_error": 9.0
-        }  # fmt: skip
+            "n": 200,
+            "r2": 0.98,
+            "spearman": 0.97,
+            "mean_abs_pct_error": 2.5,
+            "worst_abs_pct_error": 9.0,
+        }
         return {"model": "m", "held_out": None if cost == "madds" else {"whole_space": whole}}
 
     def _published(self, name):
@@ -65,14 +69,25 @@ class Planted:
         return str(path)
 
     def _search(self, cost, space, target, seed):
-        error = {"n": 16, "r2": None, "spearman": 0.5, "mean_abs_pct_error": 4.0, "worst_abs_pct_error": 8.0,
-                 "mean_pct_error": -3.0}  # fmt: skip
+        error = {
+            "n": 16,
+            "r2": None,
+            "spearman": 0.5,
+            "mean_abs_pct_error": 4.0,
+            "worst_abs_pct_error": 8.0,
+            "mean_pct_error": -3.0,
+        }
         return {
-            "architecture": self._file(f"found-{cost}-{space}-{target:g}-{seed}"), "search_s": 600.0,
-            "reliability": {"tau": 0.5}, "target": 10 * target, "source": "population", "certainty": 0.8,
+            "architecture": self._file(f"found-{cost}-{space}-{target:g}-{seed}"),
+            "search_s": 600.0,
+            "reliability": {"tau": 0.5},
+            "target": 10 * target,
+            "source": "population",
+            "certainty": 0.8,
             "against_known": {"is_found": False, "certainty": 0.9},
-            "model_error": error if cost == "hexagon" else None, "population": [],
-        }  # fmt: skip
+            "model_error": error if cost == "hexagon" else None,
+            "population": [],
+        }
 
     def _train(self, data, network, seed):
         if network.startswith("published"):
@@ -142,10 +157,13 @@ def test_a_study_resumes_and_runs_nothing_twice(study_plan, units, tmp_path):
     assert len(runner.ran) == 40
     # Two workers share what is left.
     workers = [
-        threading.Thread(target=study_plan.work, args=(units, study_plan.Results(tmp_path), runner.run),
-                         kwargs={"wait_s": 0.01})
+        threading.Thread(
+            target=study_plan.work,
+            args=(units, study_plan.Results(tmp_path), runner.run),
+            kwargs={"wait_s": 0.01},
+        )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -325,9 +343,12 @@ def test_an_unfinished_study_says_what_is_missing(study_plan, units, tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "words"),
-    [("--costs=hexagn", "did you mean 'hexagon'"), ("--spaces=all", "allowed: ibn, ibn_fused"),
-     ("--data=absent", "--data=absent is no folder")],
-)  # fmt: skip
+    [
+        ("--costs=hexagn", "did you mean 'hexagon'"),
+        ("--spaces=all", "allowed: ibn, ibn_fused"),
+        ("--data=absent", "--data=absent is no folder"),
+    ],
+)
 def test_wrong_flags_are_named(tmp_path, flag, words):
     line = [sys.executable, str(BENCHMARKS / "study.py"), f"--work_dir={tmp_path / 'study'}", flag]
     found = subprocess.run(line, capture_output=True, text=True)

@@ -43,8 +43,12 @@ def test_the_contract_of_the_json(run):
     assert description["layers"][0].items() >= stem.items()
     assert len(description["layers"]) == 23
     assert [layer["endpoint"] for layer in description["layers"] if layer["endpoint"]] == [
-        "C1", "C2", "C3", "C4", "C5",
-    ]  # fmt: skip
+        "C1",
+        "C2",
+        "C3",
+        "C4",
+        "C5",
+    ]
     parts = description["layers"] + description["head"]
     assert sum(part["params"] for part in parts) == description["params"]
     assert sum(part["madds"] for part in parts) == description["madds"]
@@ -63,8 +67,17 @@ def test_text_is_a_table_that_adds_up(run):
     table, totals = out.rstrip().split("\n\n")
     header, *rows = table.splitlines()
     assert header.split() == [
-        "layer", "op", "kernel", "stride", "in", "out", "size", "params", "madds", "notes",
-    ]  # fmt: skip
+        "layer",
+        "op",
+        "kernel",
+        "stride",
+        "in",
+        "out",
+        "size",
+        "params",
+        "madds",
+        "notes",
+    ]
     assert len(rows) == 23 + 4 + 12
     end = header.index("madds") + len("madds")
     cells = [row[:end].split() for row in rows]
@@ -84,17 +97,20 @@ def test_text_names_squeeze_excite(run):
     assert "squeeze-excite" not in run("--architecture=gpu")[1]
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ([], "--architecture is required"),
-    (["--architecture=edgtpu"], "unknown architecture 'edgtpu' (did you mean 'edgetpu'?)"),
-    (["--architecture=none.json"], "architecture file 'none.json' does not exist"),
-    (["--architecture=cpu", "--image_size=64"], "image size 64 does not fit six feature maps"),
-    (["--architecture=cpu", "--num_classes=0"], "number of classes is 0"),
-    (["--architecture=cpu", "--num_classes=many"], "--num_classes=many"),
-    (["--architecture=cpu", "--depth_multiplier=nan"], "depth multiplier is nan"),
-    (["--architecture=cpu", "--format=jsn"], "--format=jsn (did you mean 'json'?)"),
-    (["--architecture=cpu", "--num_class=3"], "unknown flag --num_class (did you mean 'num_classes'?)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "--architecture is required"),
+        (["--architecture=edgtpu"], "unknown architecture 'edgtpu' (did you mean 'edgetpu'?)"),
+        (["--architecture=none.json"], "architecture file 'none.json' does not exist"),
+        (["--architecture=cpu", "--image_size=64"], "image size 64 does not fit six feature maps"),
+        (["--architecture=cpu", "--num_classes=0"], "number of classes is 0"),
+        (["--architecture=cpu", "--num_classes=many"], "--num_classes=many"),
+        (["--architecture=cpu", "--depth_multiplier=nan"], "depth multiplier is nan"),
+        (["--architecture=cpu", "--format=jsn"], "--format=jsn (did you mean 'json'?)"),
+        (["--architecture=cpu", "--num_class=3"], "unknown flag --num_class (did you mean 'num_classes'?)"),
+    ],
+)
 def test_wrong_input_gets_one_line_and_no_output(arguments, words, run):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

@@ -61,14 +61,16 @@ JSON_DAMAGE = {
     "class without name": (_drop("categories", 9, "name"), "category 10", "'name' is missing"),
     "class name twice": (_set("categories", 9, name="zero"), "category 10", "'zero' is used before"),
     "name but for spaces": (
-        _set("categories", 9, name=" zero"), "category 10", "' zero' is used before, written 'zero'",
+        _set("categories", 9, name=" zero"),
+        "category 10",
+        "' zero' is used before, written 'zero'",
     ),
     "class id twice": (_set("categories", 9, id=1), "category 1", "is used before"),
     "line break in class name": (_set("categories", 9, name="a\nb"), "category 10", "control characters"),
     "entry of another type": (lambda value: value["images"].append(None), "images[6]", "object, not null"),
     "no list": (lambda value: value.update(images={}), "images", "should be a list, not an object"),
     "no key": (lambda value: value.pop("categories"), "categories", "key is missing"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", JSON_DAMAGE)
@@ -140,15 +142,15 @@ def test_boxes_of_a_faulty_image_are_not_faults_of_their_own(data, edit):
 def test_splits_have_to_share_their_classes(data, edit):
     edit(_set("categories", 4, name="V"))
     reasons = sorted(fault.reason for fault in _faults(data))
-    assert reasons == ["'V' of instances_train.json is missing here",
-                       "'four' is not in instances_train.json"]  # fmt: skip
+    assert reasons == ["'V' of instances_train.json is missing here", "'four' is not in instances_train.json"]
 
 
 def test_photos_are_sound(shared):
     checked = check.check(coco.find_splits(shared / "data" / "cards_tiny"))
     assert [(each.split.name, len(each.dataset.images), each.faults) for each in checked] == [
-        ("train", 32, ()), ("val", 16, ())
-    ]  # fmt: skip
+        ("train", 32, ()),
+        ("val", 16, ()),
+    ]
 
 
 def _run(*arguments):
@@ -212,9 +214,32 @@ def test_wrong_flags_exit_with_2(arguments, reason, capsys):
 
 
 HOSTILE = (
-    None, True, 0, -1, 1, 0.5, 1e308, -1e308, float("nan"), float("inf"), 10**30, 10**400, "", "x", "\ud800",
-    "\0", "../..", "/", [], {}, [[]], [None] * 4, [0, 0, 1e308, 1e308], {"id": 1}, "x" * 5000,
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1,
+    0.5,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    10**30,
+    10**400,
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    "../..",
+    "/",
+    [],
+    {},
+    [[]],
+    [None] * 4,
+    [0, 0, 1e308, 1e308],
+    {"id": 1},
+    "x" * 5000,
+)
 
 
 def _mutate(rng, value):

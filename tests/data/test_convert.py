@@ -15,11 +15,22 @@ from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.version import WRITTEN_BY
 
 KEYS = {
-    "image/encoded", "image/format", "image/height", "image/width", "image/filename", "image/source_id",
-    "image/key/sha256", "image/object/bbox/xmin", "image/object/bbox/xmax", "image/object/bbox/ymin",
-    "image/object/bbox/ymax", "image/object/class/text", "image/object/class/label",
-    "image/object/is_crowd", "image/object/area",
-}  # fmt: skip
+    "image/encoded",
+    "image/format",
+    "image/height",
+    "image/width",
+    "image/filename",
+    "image/source_id",
+    "image/key/sha256",
+    "image/object/bbox/xmin",
+    "image/object/bbox/xmax",
+    "image/object/bbox/ymin",
+    "image/object/bbox/ymax",
+    "image/object/class/text",
+    "image/object/class/label",
+    "image/object/is_crowd",
+    "image/object/area",
+}
 
 
 def _convert(data, output_dir, num_shards=None):
@@ -232,9 +243,13 @@ def test_one_split_replaces_itself_and_keeps_the_others(data, tmp_path):
     (output_dir / "notes.txt").write_text("mine")
     _convert_split(data, output_dir, "train", 2)
     assert sorted(path.name for path in output_dir.iterdir()) == [
-        "dataset.json", "label_map.pbtxt", "notes.txt", "train-00000-of-00002.tfrecord",
-        "train-00001-of-00002.tfrecord", "val-00000-of-00001.tfrecord",
-    ]  # fmt: skip
+        "dataset.json",
+        "label_map.pbtxt",
+        "notes.txt",
+        "train-00000-of-00002.tfrecord",
+        "train-00001-of-00002.tfrecord",
+        "val-00000-of-00001.tfrecord",
+    ]
     assert len(json.loads((output_dir / "dataset.json").read_text())["splits"]["train"]["shards"]) == 2
 
 

@@ -23,10 +23,14 @@ def picture(width: int = 40, height: int = 24) -> Image.Image:
 def stored(orientation: int, kind: str = "PNG") -> bytes:
     """A file whose upright form is `picture()`."""
     turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
-    }  # fmt: skip
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     image = picture() if orientation == 1 else picture().transpose(turns[orientation])
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -84,8 +88,9 @@ def test_a_folder_with_one_split_is_converted_to_two(data, tmp_path, capsys):
     assert command.run(flags) == 0
     assert "one split is given: made" in capsys.readouterr().out
     assert sorted(path.name for path in output.glob("*.tfrecord")) == [
-        "train-00000-of-00001.tfrecord", "val-00000-of-00001.tfrecord",
-    ]  # fmt: skip
+        "train-00000-of-00001.tfrecord",
+        "val-00000-of-00001.tfrecord",
+    ]
 
 
 def test_two_splits_and_a_share_contradict_each_other(data, tmp_path, capsys):

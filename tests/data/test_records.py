@@ -17,8 +17,9 @@ def converted(pristine, tmp_path_factory):
 def test_a_folder_and_a_pattern_resolve_to_the_same_files(converted):
     files = records.resolve(converted, "train")
     assert [file.rpartition("/")[2] for file in files] == [
-        "train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"
-    ]  # fmt: skip
+        "train-00000-of-00002.tfrecord",
+        "train-00001-of-00002.tfrecord",
+    ]
     assert records.resolve(f"{converted}/train-*.tfrecord", "val") == files
     assert records.resolve(f"{converted}/train-00001*", "train") == files[1:]
     assert records.label_map_path(files) == f"{converted}/label_map.pbtxt"
@@ -53,8 +54,12 @@ def test_ground_truth_is_in_pixels_and_in_order(converted, pristine):
 def test_results_get_the_ids_of_the_annotation_file(tmp_path):
     files, names = [str(tmp_path / "val-00000-of-00001.tfrecord")], {1: "cat", 2: "big  dog", 3: "cow"}
     assert records.coco_category_ids(files, names) == {1: 1, 2: 2, 3: 3}
-    categories = [{"id": 1, "name": "cat", "coco_id": 17}, {"id": 2, "name": "big dog", "coco_id": 18},
-                  {"id": 3, "name": "horse", "coco_id": 19}, "damaged"]  # fmt: skip
+    categories = [
+        {"id": 1, "name": "cat", "coco_id": 17},
+        {"id": 2, "name": "big dog", "coco_id": 18},
+        {"id": 3, "name": "horse", "coco_id": 19},
+        "damaged",
+    ]
     (tmp_path / "dataset.json").write_text(json.dumps({"categories": categories}))
     # A class of another name keeps its own number.
     assert records.coco_category_ids(files, names) == {1: 17, 2: 18, 3: 3}
@@ -111,9 +116,16 @@ def test_foreign_label_maps_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "item {", "hello", 'item { name: "a" }', 'item { id: 1 name: "a" } item { id: 1 name: "b" }',
-     'item { id: "x" }', "\x00"],
-)  # fmt: skip
+    [
+        "",
+        "item {",
+        "hello",
+        'item { name: "a" }',
+        'item { id: 1 name: "a" } item { id: 1 name: "b" }',
+        'item { id: "x" }',
+        "\x00",
+    ],
+)
 def test_what_is_no_label_map_is_refused(text, tmp_path):
     path = tmp_path / "label_map.pbtxt"
     path.write_text(text)

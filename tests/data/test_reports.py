@@ -132,8 +132,10 @@ def test_pictures_that_training_cannot_decode_become_clean_copies(run, inputs):
 def test_a_record_that_cannot_be_decoded_is_named(tmp_path, inputs):
     (path, *_) = sorted((inputs / "jpeg_without_end" / "train").iterdir())
     feature = {
-        "image/encoded": [path.read_bytes()], "image/source_id": [b"photo_7"], "image/format": [b"jpeg"],
-    }  # fmt: skip
+        "image/encoded": [path.read_bytes()],
+        "image/source_id": [b"photo_7"],
+        "image/format": [b"jpeg"],
+    }
     features = {
         key: tf.train.Feature(bytes_list=tf.train.BytesList(value=value)) for key, value in feature.items()
     }
@@ -259,10 +261,12 @@ def test_names_of_both_sides_are_in_the_message():
 @pytest.mark.parametrize(
     ("there", "given"),
     [
-        ("grün.jpg", unicodedata.normalize("NFD", "grün.jpg")), ("a.JPG", "a.jpg"), ("a.jpeg", "A.jpg"),
+        ("grün.jpg", unicodedata.normalize("NFD", "grün.jpg")),
+        ("a.JPG", "a.jpg"),
+        ("a.jpeg", "A.jpg"),
         ("a.png", "a.jpg"),
     ],
-)  # fmt: skip
+)
 def test_the_near_file_is_named(tmp_path, there, given):
     from mobiledets_tf.data import image_files
 

@@ -132,11 +132,18 @@ def test_settings_are_read_exactly():
     ssd = pipeline_config.generate(Overrides("dsp", 7, (192, 320), depth_multiplier=0.35)).model.ssd
     settings = network_settings.read(ssd)
     assert dataclasses.asdict(settings) | {"architecture": None} == {
-        "architecture": None, "num_classes": 7, "image_size": (192, 320), "depth_multiplier": 0.35,
-        "anchors_per_location": (3, 6, 6, 6, 6, 6), "head_norm": {"momentum": 0.97, "epsilon": 0.001},
-        "class_bias": -4.6, "l2": 4e-5, "predictor_l2": 4e-5, "backbone_stddev": 0.03,
+        "architecture": None,
+        "num_classes": 7,
+        "image_size": (192, 320),
+        "depth_multiplier": 0.35,
+        "anchors_per_location": (3, 6, 6, 6, 6, 6),
+        "head_norm": {"momentum": 0.97, "epsilon": 0.001},
+        "class_bias": -4.6,
+        "l2": 4e-5,
+        "predictor_l2": 4e-5,
+        "backbone_stddev": 0.03,
         "backbone_momentum": 0.97,
-    }  # fmt: skip
+    }
     assert settings.architecture.name == "dsp"
 
 

@@ -78,9 +78,10 @@ def test_the_loss_of_a_crowd_is_that_of_a_hole(drawn, tmp_path):
     losses = {}
     for name, crowd in (("alone", [0.0, 0.0, 0.0, 0.0]), ("crowd", [0.0, 0.0, 1.0, 1.0])):
         model.provide_groundtruth(
-            [tf.constant([[0.2, 0.2, 0.7, 0.7], crowd])], [tf.constant([[1.0, 0.0], [0.0, 1.0]])],
+            [tf.constant([[0.2, 0.2, 0.7, 0.7], crowd])],
+            [tf.constant([[1.0, 0.0], [0.0, 1.0]])],
             groundtruth_weights_list=[tf.constant([1.0, 0.0])],
-        )  # fmt: skip
+        )
         loss = model.loss(predictions, tf.constant([[96, 96, 3]]))
         losses[name] = {key: float(value) for key, value in loss.items()}
     assert losses["crowd"]["Loss/localization_loss"] == losses["alone"]["Loss/localization_loss"]

@@ -98,9 +98,15 @@ def test_a_quantised_training_starts_from_a_float_folder_and_keeps_its_names(tra
     folder = tmp_path / "qat"
     flags = ("--steps=2", "--batch_size=2", "--learning_rate=0.001", "--mode=train")
     code = command.run(
-        ["mobiledets-train", f"--init_from={trained}", "--quantization_aware", f"--train_data={tiny}",
-         f"--model_dir={folder}", *flags]
-    )  # fmt: skip
+        [
+            "mobiledets-train",
+            f"--init_from={trained}",
+            "--quantization_aware",
+            f"--train_data={tiny}",
+            f"--model_dir={folder}",
+            *flags,
+        ]
+    )
     output = capsys.readouterr().out
     assert code == 0 and "it is for 5 classes, the network has 2" in output
     given, first, last = (checkpoints.values(path) for path in (trained, *checkpoints.kept(folder)[:3:2]))
@@ -129,9 +135,15 @@ def test_a_training_takes_weights_of_another_architecture(trained, tiny, tmp_pat
     flags = ("--steps=1", "--batch_size=2", "--learning_rate=0.001", "--mode=train", "--quantization_aware")
     network = ("--architecture=dsp", f"--image_size={SIZE}", f"--depth_multiplier={DEPTH}")
     code = command.run(
-        ["mobiledets-train", f"--init_from={trained}", f"--train_data={tiny}", f"--model_dir={folder}",
-         *network, *flags]
-    )  # fmt: skip
+        [
+            "mobiledets-train",
+            f"--init_from={trained}",
+            f"--train_data={tiny}",
+            f"--model_dir={folder}",
+            *network,
+            *flags,
+        ]
+    )
     output = capsys.readouterr().out
     assert code == 0 and "put onto dsp" in output and "recovered over 16 images" in output
     account = json.loads((folder / "import.json").read_text())

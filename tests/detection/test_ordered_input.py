@@ -18,12 +18,18 @@ BATCH = 4
 def config(tiny):
     return pipeline_config.generate(
         Overrides(
-            "edgetpu", 2, (96, 96), 0.25, BATCH, train_files=[str(train_file(tiny))],
+            "edgetpu",
+            2,
+            (96, 96),
+            0.25,
+            BATCH,
+            train_files=[str(train_file(tiny))],
             eval_files=[str(tiny / "val-00000-of-00001.tfrecord")],
             label_map=str(tiny / "label_map.pbtxt"),
-            random_flip=True, random_crop=True,
+            random_flip=True,
+            random_crop=True,
         )
-    )  # fmt: skip
+    )
 
 
 def train_file(tiny):
@@ -113,10 +119,13 @@ def test_cached_examples_hold_the_same_picture(tiny):
         pictures = [
             tf.io.decode_image(
                 tf.train.Example.FromString(each.read(number))
-                .features.feature["image/encoded"].bytes_list.value[0]
-            ).numpy().astype(int)
+                .features.feature["image/encoded"]
+                .bytes_list.value[0]
+            )
+            .numpy()
+            .astype(int)
             for each in (plain, cached)
-        ]  # fmt: skip
+        ]
         assert pictures[0].shape == pictures[1].shape
         # Two JPEG decoders round differently.
         assert np.abs(pictures[0] - pictures[1]).mean() < 2

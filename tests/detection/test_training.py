@@ -74,8 +74,13 @@ def test_training_is_interrupted_and_goes_on(tiny, loss_curve, tmp_path, monkeyp
     assert [entry["step"] for entry in metrics] == [4, 8, 12, 16, 20]
     assert all(-1 <= entry["AP50"] <= 1 and entry["loss"] > 0 for entry in metrics)
     assert {path.name for path in folder.iterdir()} >= {
-        "architecture.json", "label_map.pbtxt", "pipeline.config", "settings.json", "train", "eval",
-    }  # fmt: skip
+        "architecture.json",
+        "label_map.pbtxt",
+        "pipeline.config",
+        "settings.json",
+        "train",
+        "eval",
+    }
     assert summaries(folder / "eval") >= {"AP", "AP/red", "AP/blue", "Loss/loss", "detections"}
     [kept] = best.find(folder)
     top = max(metrics, key=lambda entry: entry["AP"])
@@ -289,7 +294,7 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
         "missing weights": (("--architecture=cpu", data, "--init_from=none"), "=none does not exist"),
         "no evaluation": (("--architecture=cpu", data, "--mode=train", "--early_stop=2"), "--early_stop"),
         "nothing to evaluate": (("--mode=eval",), "holds no training"),
-    }  # fmt: skip
+    }
 
 
 def test_wrong_input_gets_one_line_and_leaves_nothing(tiny, empty, tmp_path, capsys):

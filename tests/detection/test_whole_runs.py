@@ -60,9 +60,10 @@ def _bounds(mask: np.ndarray) -> np.ndarray:
 def test_augmented_samples_are_in_tensorboard_with_their_boxes(trained):
     """Boxes are drawn round the squares of the data, wherever augmentation has put these."""
     events = (
-        event for path in (trained / "train").glob("events.*")
+        event
+        for path in (trained / "train").glob("events.*")
         for event in tf.compat.v1.train.summary_iterator(str(path))
-    )  # fmt: skip
+    )
     [value] = [v for event in events for v in event.summary.value if v.tag == "augmented"]
     # Width and height come before the images.
     pictures = [tf.io.decode_png(png).numpy().astype(int) for png in tf.make_ndarray(value.tensor)[2:]]

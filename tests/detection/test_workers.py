@@ -31,9 +31,14 @@ os._exit(code)
 def command(tiny):
     """The flags of a small training without its folder."""
     return [
-        "--architecture=edgetpu", "--image_size=96", "--depth_multiplier=0.25", "--batch_size=4",
-        f"--train_data={tiny}", f"--steps={STEPS}", "--learning_rate=0.002",
-    ]  # fmt: skip
+        "--architecture=edgetpu",
+        "--image_size=96",
+        "--depth_multiplier=0.25",
+        "--batch_size=4",
+        f"--train_data={tiny}",
+        f"--steps={STEPS}",
+        "--learning_rate=0.002",
+    ]
 
 
 def start(flags, folder):

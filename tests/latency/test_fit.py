@@ -23,10 +23,17 @@ COUNT = 240
 
 def header(**changes):
     return {
-        "device": "host_cpu", "variant": "", "kind": "measured", "versions": {"runtime": "1"},
-        "search_space": SPACE.options() | {"hash": SPACE.hash}, "image_size": [320, 320], "num_classes": 90,
-        "head": "ssdlite", "seed": 0, "sampling": "spread",
-    } | changes  # fmt: skip
+        "device": "host_cpu",
+        "variant": "",
+        "kind": "measured",
+        "versions": {"runtime": "1"},
+        "search_space": SPACE.options() | {"hash": SPACE.hash},
+        "image_size": [320, 320],
+        "num_classes": 90,
+        "head": "ssdlite",
+        "seed": 0,
+        "sampling": "spread",
+    } | changes
 
 
 def cost(decisions) -> float:
@@ -55,10 +62,14 @@ def test_sums_are_those_of_the_operations():
     for network, row in zip(networks, found, strict=True):
         ops = detector_ops(decode(SPACE, network))
         chosen = [
-            p.madds for p in ops
-            if isinstance(p.op, ConvOp) and not p.op.depthwise and p.op.kernel_size == 3
-            and p.op.strides == 1 and p.out_size == (40, 40)
-        ]  # fmt: skip
+            p.madds
+            for p in ops
+            if isinstance(p.op, ConvOp)
+            and not p.op.depthwise
+            and p.op.kernel_size == 3
+            and p.op.strides == 1
+            and p.out_size == (40, 40)
+        ]
         assert row[column] == pytest.approx(sum(chosen) / 1e6)
         fixed = latency.madds_model(SPACE, 320, 90).intercept
         assert row[whole].sum() * 1e6 + fixed == pytest.approx(sum(p.madds for p in ops))
@@ -159,8 +170,10 @@ def test_a_network_measured_twice_counts_with_its_lowest_time():
     second = samples.Samples({}, 3, 0, more, np.array([2.5, 1.0, 3.0]))
     decisions, times = samples.joined([first, second])
     assert dict(zip(map(tuple, decisions.tolist()), times.tolist(), strict=True)) == {
-        (0, 1): 1.0, (2, 3): 2.0, (4, 5): 3.0
-    }  # fmt: skip
+        (0, 1): 1.0,
+        (2, 3): 2.0,
+        (4, 5): 3.0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,18 @@ def test_command_predicts_the_exact_count(tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--mode=fit"], ["--mode=fitt"], [], ["--mode=measure", "--output=x"], ["--mode=check"],
-        ["--mode=fit", "--device=hexagon", "--output=x"], ["--mode=show", "--model=absent.json"],
+        ["--mode=fit"],
+        ["--mode=fitt"],
+        [],
+        ["--mode=measure", "--output=x"],
+        ["--mode=check"],
+        ["--mode=fit", "--device=hexagon", "--output=x"],
+        ["--mode=show", "--model=absent.json"],
         ["--mode=measure", "--device=edgetpu", "--output=x", "--sampling=band", "--model=x", "--band=2,1"],
         ["--mode=measure", "--device=edgetpu", "--output=x", "--kernel_sizes=4"],
         ["--mode=measure", "--device=edgetpu", "--output=x", "--variant=pixel9"],
     ],
-)  # fmt: skip
+)
 def test_wrong_flags_exit_2(flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.run(["mobiledets-latency", *flags]) == 2

@@ -11,9 +11,12 @@ from mobiledets_tf.search_space import SPACES, get_space, sample
 
 KINDS = {"hexagon": "simulated", "ethos_u": "compiled", "edgetpu": "modelled"}
 CHIPS = (
-    ("hexagon", "v73"), ("ethos_u", "u55-256"), ("ethos_u", "u65-512"), ("ethos_u", "u85-1024"),
+    ("hexagon", "v73"),
+    ("ethos_u", "u55-256"),
+    ("ethos_u", "u65-512"),
+    ("ethos_u", "u85-1024"),
     ("edgetpu", "pixel4"),
-)  # fmt: skip
+)
 PATHS = latency.shipped_paths()
 
 

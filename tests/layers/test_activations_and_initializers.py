@@ -9,10 +9,20 @@ from mobiledets_tf import layers
 from mobiledets_tf.compat import keras, tf
 
 
-@pytest.mark.parametrize("x, y", [
-    (-4.0, 0.0), (-3.0, 0.0), (-1.5, -0.375), (-1.0, -1 / 3), (0.0, 0.0), (1.0, 2 / 3), (1.5, 1.125),
-    (3.0, 3.0), (7.0, 7.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "x, y",
+    [
+        (-4.0, 0.0),
+        (-3.0, 0.0),
+        (-1.5, -0.375),
+        (-1.0, -1 / 3),
+        (0.0, 0.0),
+        (1.0, 2 / 3),
+        (1.5, 1.125),
+        (3.0, 3.0),
+        (7.0, 7.0),
+    ],
+)
 def test_hard_swish(x, y):
     assert float(layers.hard_swish(tf.constant(x))) == pytest.approx(y, abs=1e-6)
 

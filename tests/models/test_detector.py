@@ -14,14 +14,26 @@ from mobiledets_tf.errors import InputError
 from mobiledets_tf.models import build_backbone, build_detector
 
 PLAIN_LAYERS = {
-    "InputLayer", "Conv2D", "DepthwiseConv2D", "BatchNormalization", "ReLU", "Activation", "Add", "Multiply",
-    "GlobalAveragePooling2D", "Reshape", "Concatenate",
-}  # fmt: skip
+    "InputLayer",
+    "Conv2D",
+    "DepthwiseConv2D",
+    "BatchNormalization",
+    "ReLU",
+    "Activation",
+    "Add",
+    "Multiply",
+    "GlobalAveragePooling2D",
+    "Reshape",
+    "Concatenate",
+}
 PARAMS = {"cpu": 4_205_423, "edgetpu": 4_196_095, "dsp": 7_159_343, "gpu": 13_109_151}
 # Classes, image size, multiplier.
 VARIANTS = [
-    ("cpu", 1, 65, 0.35), ("edgetpu", 10, 160, 0.5), ("dsp", 3, (96, 224), 0.75), ("gpu", 20, 129, 0.1),
-]  # fmt: skip
+    ("cpu", 1, 65, 0.35),
+    ("edgetpu", 10, 160, 0.5),
+    ("dsp", 3, (96, 224), 0.75),
+    ("gpu", 20, 129, 0.1),
+]
 
 
 @functools.cache
@@ -120,9 +132,14 @@ def test_weight_shapes_are_those_of_a_tf1_checkpoint(shared):
     """A checkpoint of the TF1 detector, edgetpu with 2 classes, holds the same shapes, kind by kind."""
     path = shared / "reference" / "tf1_checkpoint_variables.json"
     kinds = {
-        "weights": "kernel", "depthwise_weights": "depthwise_kernel", "biases": "bias", "gamma": "gamma",
-        "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance",
-    }  # fmt: skip
+        "weights": "kernel",
+        "depthwise_weights": "depthwise_kernel",
+        "biases": "bias",
+        "gamma": "gamma",
+        "beta": "beta",
+        "moving_mean": "moving_mean",
+        "moving_variance": "moving_variance",
+    }
     theirs = collections.Counter(
         (kinds[name.split("/")[-1]], tuple(shape))
         for name, shape in json.loads(path.read_text(encoding="utf-8"))["variables"].items()
@@ -211,10 +228,13 @@ def test_save_and_load(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("size, sides", [
-    (320, [(160, 160), (80, 80), (40, 40), (20, 20), (10, 10)]),
-    ((65, 200), [(33, 100), (17, 50), (9, 25), (5, 13), (3, 7)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, sides",
+    [
+        (320, [(160, 160), (80, 80), (40, 40), (20, 20), (10, 10)]),
+        ((65, 200), [(33, 100), (17, 50), (9, 25), (5, 13), (3, 7)]),
+    ],
+)
 def test_backbone_endpoints(size, sides):
     network = architecture.load("edgetpu")
     outputs = build_backbone(network, size, 0.25).output_shape

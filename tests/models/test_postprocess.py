@@ -27,8 +27,11 @@ def test_first_anchors_by_hand():
     """At 320: a 20x20 map; scale 0.1 square, then scale 0.2 at ratios 2 and 1/2."""
     center_size = postprocess.to_center_size(postprocess.anchors(load("edgetpu"), 320))
     root = np.sqrt(2.0)
-    expected = [[0.025, 0.025, 0.1, 0.1], [0.025, 0.025, 0.2 / root, 0.2 * root],
-                [0.025, 0.025, 0.2 * root, 0.2 / root]]  # fmt: skip
+    expected = [
+        [0.025, 0.025, 0.1, 0.1],
+        [0.025, 0.025, 0.2 / root, 0.2 * root],
+        [0.025, 0.025, 0.2 * root, 0.2 / root],
+    ]
     np.testing.assert_allclose(center_size[:3], expected, atol=1e-6)
     # The last map is 1x1; its last anchor is the square of scale sqrt(0.95 * 1.0).
     np.testing.assert_allclose(center_size[-1], [0.5, 0.5, np.sqrt(0.95), np.sqrt(0.95)], atol=1e-6)
@@ -73,9 +76,14 @@ def test_detections_are_the_apis():
         raw_boxes, logits, anchors, 20, score_threshold=1e-6
     )
     expected = batch_multiclass_non_max_suppression(
-        postprocess.decode(raw_boxes, anchors)[:, :, None], tf.sigmoid(logits[..., 1:]), 1e-6, 0.6, 20, 20,
+        postprocess.decode(raw_boxes, anchors)[:, :, None],
+        tf.sigmoid(logits[..., 1:]),
+        1e-6,
+        0.6,
+        20,
+        20,
         clip_window=tf.constant([0.0, 0.0, 1.0, 1.0]),
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(count, expected[5])
     assert list(count) == [20, 20]
     np.testing.assert_allclose(scores, expected[1], atol=1e-6)

@@ -125,10 +125,13 @@ def test_options_start_as_nearly_the_same_function():
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 24, 24, stem)), tf.float32)
     options = [_output(supernet, first, x, option) for option in range(len(first.layer.op.choices))]
     by_expansion = {
-        expansion: [y.ravel() for y, o in zip(options, first.layer.op.choices, strict=True)
-                    if o.expansion == expansion]
+        expansion: [
+            y.ravel()
+            for y, o in zip(options, first.layer.op.choices, strict=True)
+            if o.expansion == expansion
+        ]
         for expansion in (4, 8)
-    }  # fmt: skip
+    }
     for outputs in by_expansion.values():
         assert len(outputs) == 4
         assert np.corrcoef(outputs).min() > 0.8
@@ -148,9 +151,10 @@ def test_options_share_the_weights_of_a_role():
         decisions = np.zeros(len(supernet.space.decisions), np.int32)
         decisions[layer.position.op] = has.index(True)
         (found,) = [
-            value for key, value in supernet.detector_weights(decisions).items()
+            value
+            for key, value in supernet.detector_weights(decisions).items()
             if key.startswith(f"{layer.position.name}_{name}/") and key.endswith("kernel")
-        ]  # fmt: skip
+        ]
         return found
 
     small, large = (kernel("expand", op="fused", kernel_size=k, expansion=8) for k in (3, 5))

@@ -74,8 +74,9 @@ def test_is_kept_without_outputs_and_has_its_badge(path):
     for cell in notebook.cells:
         assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
         assert set(cell.metadata) <= {"tags"}
-    badge = re.search(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/(\S+)\)",
-                      notebook.cells[0].source)  # fmt: skip
+    badge = re.search(
+        r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/(\S+)\)", notebook.cells[0].source
+    )
     assert badge[2] == f"notebooks/{path.name}"
     assert f"github.com/{badge[1]}" in notebook.cells[1].source
 

@@ -57,41 +57,88 @@ def work(tmp_path):
     drawing.draw([network], tmp_path / "architecture.png", 160, 5)
     for name in ("search/search_report.png", "train/training_curve.png"):
         Image.new("RGB", (900, 400), "lightgrey").save(tmp_path / name)
-    _write(tmp_path / "summary.json", {
-        "float_AP": 0.51, "float_AP50": 0.81, "int8_AP": 0.5, "int8_AP50": 0.79, "parameters": 1234567,
-        "multiply_adds": 7654321, "file_bytes": 1500000, "host_ms": 4.56,
-    })  # fmt: skip
+    _write(
+        tmp_path / "summary.json",
+        {
+            "float_AP": 0.51,
+            "float_AP50": 0.81,
+            "int8_AP": 0.5,
+            "int8_AP50": 0.79,
+            "parameters": 1234567,
+            "multiply_adds": 7654321,
+            "file_bytes": 1500000,
+            "host_ms": 4.56,
+        },
+    )
     finalists = [
-        {"source": source, "quality": -1.25, "trained_alone": 60, "score_alone": score, "params": 510_000,
-         "cost_over_target": 0.99}
+        {
+            "source": source,
+            "quality": -1.25,
+            "trained_alone": 60,
+            "score_alone": score,
+            "params": 510_000,
+            "cost_over_target": 0.99,
+        }
         for source, score in (("population", -0.9), (f"candidate {HOSTILE}", -1.0), ("published cpu", None))
-    ]  # fmt: skip
+    ]
     search = {
-        "cost": 1.2e8, "target": 1.0e8, "cost_unit": HOSTILE, "cost_kind": "exact",
-        "settings": {"metric": "loss"}, "devices": [{"finalists": finalists}],
+        "cost": 1.2e8,
+        "target": 1.0e8,
+        "cost_unit": HOSTILE,
+        "cost_kind": "exact",
+        "settings": {"metric": "loss"},
+        "devices": [{"finalists": finalists}],
         "words": ["madds: loss 0.9000 of the network found"],
-    }  # fmt: skip
+    }
     _write(tmp_path / "search" / "search_report.json", search)
     finding = {"op_index": 3, "op": "GATHER", "tensor": "t", "block": HOSTILE, "reason": "not supported"}
-    _write(tmp_path / "export" / "report.json", {
-        "num_classes": 5, "image_size": [160, 160], "float": {"AP": 0.51, "AP50": 0.81},
-        "int8": {"AP": 0.5, "AP50": 0.79}, "evaluation": {"images": 60},
-        "readiness": {
-            "edgetpu": {"ready": False, "findings": [finding]},
-            "ethos_u": {"ready": True, "findings": [], "compiler": {"status": "not compiled", "reason": "x"}},
+    _write(
+        tmp_path / "export" / "report.json",
+        {
+            "num_classes": 5,
+            "image_size": [160, 160],
+            "float": {"AP": 0.51, "AP50": 0.81},
+            "int8": {"AP": 0.5, "AP50": 0.79},
+            "evaluation": {"images": 60},
+            "readiness": {
+                "edgetpu": {"ready": False, "findings": [finding]},
+                "ethos_u": {
+                    "ready": True,
+                    "findings": [],
+                    "compiler": {"status": "not compiled", "reason": "x"},
+                },
+            },
+            "latency": {
+                "median_ms": 4.56,
+                "kind": "measured",
+                "device": "host_cpu",
+                "threads": 1,
+                "runs": 50,
+                "spread": 0.02,
+                "blocks_ms": {"stem": 0.5, "block7_layer1": 1.5},
+            },
         },
-        "latency": {"median_ms": 4.56, "kind": "measured", "device": "host_cpu", "threads": 1, "runs": 50,
-                    "spread": 0.02, "blocks_ms": {"stem": 0.5, "block7_layer1": 1.5}},
-    })  # fmt: skip
+    )
     return tmp_path
 
 
 def test_the_page_says_everything_and_needs_nothing(work):
     text = quickstart_page.write(work).read_text(encoding="utf-8")
     read = _Reader(text)
-    expected = ("0.810", "0.790", "AP drops by 0.0100 from float to int8", "1.20 of the target", "4.56 ms",
-                "measured on host_cpu", "edgetpu: not ready (static check of the file)", "GATHER",
-                "block7_layer1", "published cpu", "0.9000", "madds: loss 0.9000 of the network found.")
+    expected = (
+        "0.810",
+        "0.790",
+        "AP drops by 0.0100 from float to int8",
+        "1.20 of the target",
+        "4.56 ms",
+        "measured on host_cpu",
+        "edgetpu: not ready (static check of the file)",
+        "GATHER",
+        "block7_layer1",
+        "published cpu",
+        "0.9000",
+        "madds: loss 0.9000 of the network found.",
+    )
     for words in expected:
         assert words in read.text
     # No picture of detections was made: the page says so and is written all the same.
@@ -134,10 +181,15 @@ def test_a_missing_report_is_named_and_an_old_page_stays(work):
 def test_a_browser_shows_it(work, tmp_path, width):
     shot = tmp_path / "shot.png"
     arguments = [
-        "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-logging=stderr", f"--window-size={width},1000", f"--screenshot={shot}",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        f"--window-size={width},1000",
+        f"--screenshot={shot}",
         quickstart_page.write(work).as_uri(),
-    ]  # fmt: skip
+    ]
     done = subprocess.run([BROWSER, *arguments], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr  # Neither an error nor anything refused by the page's policy.

@@ -299,9 +299,11 @@ class Timed:
     def __init__(self, finalists, kind, extraction="target"):
         self.search = SimpleNamespace(finalists=finalists, extraction=extraction)
         self.objective = SimpleNamespace(
-            device="chip", target=1.0, band=0.1,
+            device="chip",
+            target=1.0,
+            band=0.1,
             latency=SimpleNamespace(kind=kind, predict_one=lambda decisions: decisions[0] / 100),
-        )  # fmt: skip
+        )
         self._populations, self.timed = {}, []
         self._times = lambda *_: None
         for name in ("_shortlist", "_is_timed", "_is_inside"):

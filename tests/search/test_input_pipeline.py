@@ -30,9 +30,14 @@ def stream(sample_records):
     def make(batch_size, side, seed=3):
         set_seed(0)
         return input_pipeline.Stream(
-            input_pipeline.Split(files), records.label_map_path(files), model, SharedStep.preprocess,
-            batch_size, side, seed,
-        )  # fmt: skip
+            input_pipeline.Split(files),
+            records.label_map_path(files),
+            model,
+            SharedStep.preprocess,
+            batch_size,
+            side,
+            seed,
+        )
 
     return make
 

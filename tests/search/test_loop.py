@@ -34,10 +34,18 @@ def prepared(sample_records, madds_file, tmp_path_factory):
 def _flags(prepared, folder, *more, **changed):
     records, model, _ = prepared
     flags = {
-        "search_space": "ibn", "train_data": records, "latency_model": model, "latency_target": 1e7,
-        "model_dir": folder, "steps": 6, "image_size": 96, "depth_multiplier": 0.25, "batch_size": 4,
-        "rl_batch_multiplier": 1, "controller_learning_rate": 0.1,
-    }  # fmt: skip
+        "search_space": "ibn",
+        "train_data": records,
+        "latency_model": model,
+        "latency_target": 1e7,
+        "model_dir": folder,
+        "steps": 6,
+        "image_size": 96,
+        "depth_multiplier": 0.25,
+        "batch_size": 4,
+        "rl_batch_multiplier": 1,
+        "controller_learning_rate": 0.1,
+    }
     return ["mobiledets-search", *(f"--{name}={value}" for name, value in (flags | changed).items()), *more]
 
 
@@ -109,9 +117,7 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     prefix = checkpoints.restore(detector, tmp_path)
     assert checkpoints.step(prefix) == 8 + steps[0]
     by_name = {weight.name.removesuffix(":0"): weight.numpy() for weight in detector.weights}
-    alone = run._halving().weights(
-        Finalist(tuple(report["decisions"]), entry["source"])
-    )
+    alone = run._halving().weights(Finalist(tuple(report["decisions"]), entry["source"]))
     shared = run.shared.supernet.detector_weights(np.array(report["decisions"]))
     assert set(by_name) - set(alone) == {name for name in by_name if "/moving_" in name}
     for name, value in alone.items():

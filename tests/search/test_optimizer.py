@@ -76,8 +76,10 @@ def _reference(supernet, networks, update):
 
 def _cut(whole, size):
     """The middle of a kernel, the first of all channels."""
-    begin = [(w - s) // 2 if len(whole) == 4 and axis < 2 else 0
-             for axis, (w, s) in enumerate(zip(whole, size, strict=True))]  # fmt: skip
+    begin = [
+        (w - s) // 2 if len(whole) == 4 and axis < 2 else 0
+        for axis, (w, s) in enumerate(zip(whole, size, strict=True))
+    ]
     return tuple(slice(b, b + s) for b, s in zip(begin, size, strict=True))
 
 

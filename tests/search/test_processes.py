@@ -20,17 +20,29 @@ ROOT = Path(__file__).resolve().parents[2]
 def command(sample_records, madds_file, space_flags):
     """The command line of a small search without its folder."""
     return [
-        *space_flags, f"--train_data={sample_records}", f"--latency_model={madds_file}",
-        "--latency_target=1e7", "--batch_size=2", "--rl_batch_multiplier=1", "--deterministic",
+        *space_flags,
+        f"--train_data={sample_records}",
+        f"--latency_model={madds_file}",
+        "--latency_target=1e7",
+        "--batch_size=2",
+        "--rl_batch_multiplier=1",
+        "--deterministic",
         "--checkpoint_every=4",
-    ]  # fmt: skip
+    ]
 
 
 # A small evolution with warm-up, and finalists that are trained alone.
 _EVOLUTION = (
-    "--steps=24", "--op_warmup_fraction=0.1", "--population=3", "--children=3", "--rounds=3", "--finalists=5",
-    "--finalist_steps=6", "--quality_images=2", "--judge_images=4",
-)  # fmt: skip
+    "--steps=24",
+    "--op_warmup_fraction=0.1",
+    "--population=3",
+    "--children=3",
+    "--rounds=3",
+    "--finalists=5",
+    "--finalist_steps=6",
+    "--quality_images=2",
+    "--judge_images=4",
+)
 # As TuNAS was released, but for the metric: the next batch pays, the reward holds the cost.
 _TUNAS = ("--preset=tunas", "--op_warmup_fraction=0.1", "--quality=AP50")
 

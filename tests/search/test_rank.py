@@ -215,8 +215,13 @@ def test_quality_of_a_training(tmp_path):
 
 
 def _flags(search_dir, folder, model_file, **changed):
-    flags = {"search_dir": search_dir, "model_dir": folder, "latency_model": model_file, "networks": 4,
-             "steps": 20}  # fmt: skip
+    flags = {
+        "search_dir": search_dir,
+        "model_dir": folder,
+        "latency_model": model_file,
+        "networks": 4,
+        "steps": 20,
+    }
     return ["x", *(f"--{name}={value}" for name, value in (flags | changed).items() if value is not None)]
 
 
@@ -318,15 +323,19 @@ def test_wrong_flags_leave_nothing(search_dir, model_file, tmp_path, capsys, cha
         ({"seed": True}, "seed is True"),
         ({"mutation_rate": 10**400}, "mutation_rate is 1000"),
         ({"devices": []}, "devices is []"),
-        ({"devices": [{"device": "madds", "latency_model": "0", "latency_target": "1", "latency_band": 0.1}]},
-         "devices is"),
+        (
+            {
+                "devices": [
+                    {"device": "madds", "latency_model": "0", "latency_target": "1", "latency_band": 0.1}
+                ]
+            },
+            "devices is",
+        ),
         ({"train_data": "/nowhere"}, "no TFRecord files match"),
         ({"candidates": [{}]}, "candidate 1 of the search: key"),
     ],
-)  # fmt: skip
-def test_wrong_settings_of_a_search_are_refused(
-    search_dir, model_file, tmp_path, capsys, changed, message
-):
+)
+def test_wrong_settings_of_a_search_are_refused(search_dir, model_file, tmp_path, capsys, changed, message):
     path, folder = search_dir / "settings.json", tmp_path / "rank"
     settings = {**json.loads(path.read_text()), **changed}
     write_json(path, {name: value for name, value in settings.items() if value is not None})

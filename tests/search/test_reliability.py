@@ -51,11 +51,15 @@ def test_noise_by_hand():
 @pytest.mark.parametrize(
     "values",
     [
-        np.arange(16.0)[:, None], np.ones((16, 8)), np.arange(16.0).reshape(2, 8), np.zeros((16, 0)),
-        np.full((16, 8), np.nan), np.full((16, 8), -np.inf),
+        np.arange(16.0)[:, None],
+        np.ones((16, 8)),
+        np.arange(16.0).reshape(2, 8),
+        np.zeros((16, 0)),
+        np.full((16, 8), np.nan),
+        np.full((16, 8), -np.inf),
     ],
     ids=["one batch", "all alike", "two networks", "no batch", "no boxes", "not finite"],
-)  # fmt: skip
+)
 def test_what_tells_nothing_is_blind(values):
     found = split_half(values)
     assert found.tau is None and found.blind and found.networks == len(values)

@@ -102,16 +102,25 @@ def test_the_network_found_is_compared_with_the_best_known_one_that_was_trained_
     known = [_finalist(2, [1.0, 2.0, 3.0], "published cpu"), _finalist(3, [2.0, 3.5, 4.0], "candidate mine")]
     better_but_shorter = _finalist(4, [9.0, 9.0, 9.0], "published gpu", steps=5)
     against = search_report.against_known([found, *known, better_but_shorter])
-    assert against == {"source": "candidate mine", "is_found": False, "found": 4.0,
-                       "known": pytest.approx(9.5 / 3), "certainty": 1.0}  # fmt: skip
+    assert against == {
+        "source": "candidate mine",
+        "is_found": False,
+        "found": 4.0,
+        "known": pytest.approx(9.5 / 3),
+        "certainty": 1.0,
+    }
     assert search_report.against_known([found, _finalist(2, [1.0], steps=5)]) is None
     itself = search_report.against_known([known[0], found])
     assert itself["is_found"] and itself["certainty"] is None and itself["source"] == "published cpu"
     # Not trained alone: by shared weights.
     alone = [Finalist((1,), "policy", quality=0.3), Finalist((2,), "published dsp", quality=0.2)]
     assert search_report.against_known(alone) == {
-        "source": "published dsp", "is_found": False, "found": 0.3, "known": 0.2, "certainty": None
-    }  # fmt: skip
+        "source": "published dsp",
+        "is_found": False,
+        "found": 0.3,
+        "known": 0.2,
+        "certainty": None,
+    }
 
 
 def _summary(**changed):

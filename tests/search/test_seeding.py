@@ -67,12 +67,23 @@ def test_the_shared_weights_hold_the_network_in_the_order_of_its_channels(source
 def test_a_search_starts_from_weights(source, sample_records, madds_file, tmp_path, capfd):
     imported_weights.write(source, tmp_path / "trained")
     flags = {
-        "search_space": "ibn", "train_data": sample_records, "latency_model": madds_file,
-        "latency_target": 1e7, "model_dir": tmp_path / "search", "steps": 1, "image_size": 96,
+        "search_space": "ibn",
+        "train_data": sample_records,
+        "latency_model": madds_file,
+        "latency_target": 1e7,
+        "model_dir": tmp_path / "search",
+        "steps": 1,
+        "image_size": 96,
         "depth_multiplier": DEPTH,
-        "batch_size": 2, "algorithm": "random", "published": "false", "finalists": 1, "finalist_steps": 0,
-        "quality_images": 4, "rl_delay_fraction": 0, "init_from": tmp_path / "trained",
-    }  # fmt: skip
+        "batch_size": 2,
+        "algorithm": "random",
+        "published": "false",
+        "finalists": 1,
+        "finalist_steps": 0,
+        "quality_images": 4,
+        "rl_delay_fraction": 0,
+        "init_from": tmp_path / "trained",
+    }
     assert search.run(["mobiledets-search", *(f"--{name}={value}" for name, value in flags.items())]) == 0
     assert "weights of edgetpu at 0.25 of its width, put onto init_from" in capfd.readouterr().err
     report = json.loads((tmp_path / "search" / "search_report.json").read_text())
@@ -82,10 +93,15 @@ def test_a_search_starts_from_weights(source, sample_records, madds_file, tmp_pa
 
 def test_weights_that_are_not_there_end_the_command(sample_records, madds_file, tmp_path, capsys):
     flags = (
-        "--search_space=ibn", f"--train_data={sample_records}", f"--latency_model={madds_file}",
-        "--latency_target=1e7", f"--model_dir={tmp_path}/new", "--image_size=96", "--depth_multiplier=0.25",
+        "--search_space=ibn",
+        f"--train_data={sample_records}",
+        f"--latency_model={madds_file}",
+        "--latency_target=1e7",
+        f"--model_dir={tmp_path}/new",
+        "--image_size=96",
+        "--depth_multiplier=0.25",
         "--init_from=nowhere",
-    )  # fmt: skip
+    )
     assert search.run(["mobiledets-search", *flags]) == 2
     error = capsys.readouterr().err
     assert "--init_from=nowhere does not exist" in error and error.count("\n") == 1

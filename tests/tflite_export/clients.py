@@ -14,8 +14,10 @@ def _values(interpreter, index):
 
 
 def _rows(boxes, classes, scores, count):
-    return [(tuple(map(float, boxes[i])), float(scores[i]), int(round(float(classes[i]))))
-            for i in range(int(count))]  # fmt: skip
+    return [
+        (tuple(map(float, boxes[i])), float(scores[i]), int(round(float(classes[i]))))
+        for i in range(int(count))
+    ]
 
 
 def pycoral(interpreter):

@@ -102,10 +102,13 @@ def _record(encoded: bytes, image_id: str, shape, boxes: np.ndarray, classes: np
     names = ("ymin", "xmin", "ymax", "xmax")
     sides = {f"image/object/bbox/{side}": floats(boxes[:, i]) for i, side in enumerate(names)}
     features = {
-        "image/encoded": texts([encoded]), "image/source_id": texts([image_id.encode()]),
-        "image/height": ints([shape[0]]), "image/width": ints([shape[1]]),
-        "image/object/class/label": ints(classes), **sides,
-    }  # fmt: skip
+        "image/encoded": texts([encoded]),
+        "image/source_id": texts([image_id.encode()]),
+        "image/height": ints([shape[0]]),
+        "image/width": ints([shape[1]]),
+        "image/object/class/label": ints(classes),
+        **sides,
+    }
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
@@ -115,9 +118,11 @@ def training(tmp_path_factory, detector):
     path = tmp_path_factory.mktemp("training")
     architectures.save(architectures.load("edgetpu"), path / "architecture.json")
     settings = {
-        "schema_version": 1, "num_classes": CLASSES, "image_size": [SIZE, SIZE],
+        "schema_version": 1,
+        "num_classes": CLASSES,
+        "image_size": [SIZE, SIZE],
         "depth_multiplier": MULTIPLIER,
-    }  # fmt: skip
+    }
     (path / "settings.json").write_text(json.dumps(settings))
     records.write_label_map(path / "label_map.pbtxt", NAMES)
     checkpoints.save({weight.name: weight for weight in detector.weights}, path, 7)

@@ -17,9 +17,11 @@ MEAN, STD = np.full(INPUTS, 0.5), np.ones(INPUTS)
 
 def _conv(x, part: Folded, activation: str | None):
     depthwise = part.kernel.shape[-1] == 1
-    y = tf.nn.depthwise_conv2d(x, part.kernel, [1] * 4, "SAME") if depthwise else (
-        tf.nn.conv2d(x, part.kernel, 1, "SAME")
-    )  # fmt: skip
+    y = (
+        tf.nn.depthwise_conv2d(x, part.kernel, [1] * 4, "SAME")
+        if depthwise
+        else (tf.nn.conv2d(x, part.kernel, 1, "SAME"))
+    )
     y = y + part.offset
     if activation is None:
         return y
@@ -131,19 +133,23 @@ def test_an_inverted_bottleneck_that_stays_linear_between_is_a_fused_layer(activ
 
 def test_separable_and_tucker_layers_have_a_fused_form():
     separable = _measured(
-        {"depthwise": _part(RNG.normal(0, 0.5, (3, 3, INPUTS, 1)), 0.5),
-         "project": _part(RNG.normal(0, 0.3, (1, 1, INPUTS, OUTPUTS)))}
-    )  # fmt: skip
+        {
+            "depthwise": _part(RNG.normal(0, 0.5, (3, 3, INPUTS, 1)), 0.5),
+            "project": _part(RNG.normal(0, 0.3, (1, 1, INPUTS, OUTPUTS))),
+        }
+    )
     form = conversion.fused_form(separable, "relu6", "dwsep_no_expansion")
     fused = conversion.to_fused(form, _wanted(expand=8 * INPUTS))
     np.testing.assert_allclose(_run(fused.parts), _run(separable), atol=1e-10)
     ibn = conversion.to_ibn(form, _wanted(expand=8 * INPUTS, depthwise=8 * INPUTS))
     assert ibn.error < 1e-12 and _apart(_run(separable), _run(ibn.parts)) < 0.05
     tucker = _measured(
-        {"compress": _part(RNG.normal(0, 0.2, (1, 1, INPUTS, 4)), 3.0),
-         "conv": _part(RNG.normal(0, 0.2, (3, 3, 4, 8)), 0.2),
-         "project": _part(RNG.normal(0, 0.3, (1, 1, 8, OUTPUTS)))}
-    )  # fmt: skip
+        {
+            "compress": _part(RNG.normal(0, 0.2, (1, 1, INPUTS, 4)), 3.0),
+            "conv": _part(RNG.normal(0, 0.2, (3, 3, 4, 8)), 0.2),
+            "project": _part(RNG.normal(0, 0.3, (1, 1, 8, OUTPUTS))),
+        }
+    )
     fused = conversion.to_fused(conversion.fused_form(tucker, "relu6", "tucker"), _wanted(expand=32))
     assert _apart(_run(tucker), _run(fused.parts)) < 0.05
 

@@ -90,9 +90,7 @@ def _changed(network: architectures.Architecture, block: int, layers) -> archite
 def test_larger_kernels_and_more_layers_change_nothing(image):
     full = architectures.load("edgetpu")
     short = _changed(full, 4, lambda block: block[:2])
-    small = _changed(
-        short, 4, lambda block: [dataclasses.replace(layer, kernel_size=3) for layer in block]
-    )
+    small = _changed(short, 4, lambda block: [dataclasses.replace(layer, kernel_size=3) for layer in block])
     account = trained(Target(small, 3, SIZE, 0.25))
     found, apart = moved(account, target("edgetpu"), image)
     assert apart < 1e-4
@@ -120,9 +118,7 @@ def test_a_channel_is_left_out_by_all_who_read_or_write_it():
     account, narrow = trained(target("edgetpu", 0.5)), target("edgetpu", 0.25)
     # A permutation of the channels of one residual stream, in every layer of it: the same choice follows.
     group, theirs = "block5_layer1", places(account.target)
-    order = np.random.default_rng(4).permutation(
-        theirs["block5_layer1_project"].conv.op.out_channels
-    )
+    order = np.random.default_rng(4).permutation(theirs["block5_layer1_project"].conv.op.out_channels)
     shuffled = dict(account.weights)
     for place in theirs.values():
         conv = place.conv

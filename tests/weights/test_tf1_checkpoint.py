@@ -46,23 +46,30 @@ def slim_outputs(name: str, image: np.ndarray, path: str) -> list[np.ndarray]:
     tf1 = tf.compat.v1
     with tf.Graph().as_default():
         extractor = getattr(slim_extractors, f"SSDMobileDet{EXTRACTORS[name]}FeatureExtractor")(
-            is_training=False, depth_multiplier=MULTIPLIER, min_depth=16, pad_to_multiple=1,
+            is_training=False,
+            depth_multiplier=MULTIPLIER,
+            min_depth=16,
+            pad_to_multiple=1,
             conv_hyperparams_fn=hyperparams_builder.build(ssd.feature_extractor.conv_hyperparams, False),
             use_depthwise=True,
-        )  # fmt: skip
+        )
         with tf1.variable_scope("FeatureExtractor"):
             maps = extractor.extract_features(tf.constant(image))
         predictor = convolutional_box_predictor.ConvolutionalBoxPredictor(
-            is_training=False, num_classes=CLASSES,
+            is_training=False,
+            num_classes=CLASSES,
             box_prediction_head=box_head.ConvolutionalBoxHead(False, 4, 3, use_depthwise=True),
             class_prediction_head=class_head.ConvolutionalClassHead(
                 False, CLASSES + 1, False, 1.0, 3, use_depthwise=True
             ),
-            other_heads={}, min_depth=0, max_depth=0, num_layers_before_predictor=0,
+            other_heads={},
+            min_depth=0,
+            max_depth=0,
+            num_layers_before_predictor=0,
             conv_hyperparams_fn=hyperparams_builder.build(
                 ssd.box_predictor.convolutional_box_predictor.conv_hyperparams, False
             ),
-        )  # fmt: skip
+        )
         predictions = predictor.predict(maps, [3, 6, 6, 6, 6, 6])
         boxes = tf.squeeze(tf.concat(predictions["box_encodings"], axis=1), axis=2)
         logits = tf.concat(predictions["class_predictions_with_background"], axis=1)
@@ -120,8 +127,12 @@ def listed(shared, tmp_path_factory):
             value = random_value(name, shape, rng)
             value = np.int64(7) if name == "global_step" else np.asarray(value, np.float32)
             made.append(tf1.Variable(value, name=name))
-        made.append(tf1.Variable(np.zeros((3, 3, 3, 32), np.float32),
-                                 name="FeatureExtractor/MobileDetEdgeTPU/Conv/weights/Momentum"))  # fmt: skip
+        made.append(
+            tf1.Variable(
+                np.zeros((3, 3, 3, 32), np.float32),
+                name="FeatureExtractor/MobileDetEdgeTPU/Conv/weights/Momentum",
+            )
+        )
         session.run(tf1.variables_initializer(made))
         tf1.train.Saver(made).save(session, path, write_meta_graph=False)
     return path, variables

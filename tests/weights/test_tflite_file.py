@@ -125,8 +125,9 @@ def raw_outputs(file: evaluate.FileDetector, image) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_a_float_file_gives_the_same_network(detector, tflite, image):
-    account = tflite_file.read(tflite("float", "float"), architectures.load("edgetpu"),
-                                  depth_multiplier=MULTIPLIER)  # fmt: skip
+    account = tflite_file.read(
+        tflite("float", "float"), architectures.load("edgetpu"), depth_multiplier=MULTIPLIER
+    )
     assert (account.target.num_classes, account.target.image_size) == (CLASSES, (SIZE, SIZE))
     assert max(differences(detector, load(account), image)) < 1e-4
     # The network is found where none is given, and every constant of a convolution is taken.
@@ -136,10 +137,12 @@ def test_a_float_file_gives_the_same_network(detector, tflite, image):
 
 @pytest.mark.slow
 def test_an_int8_file_gives_it_within_its_rounding(tflite, image):
-    account = tflite_file.read(tflite("int8", "uint8"), architectures.load("edgetpu"),
-                                  depth_multiplier=MULTIPLIER)  # fmt: skip
-    exact = tflite_file.read(tflite("float", "float"), account.target.architecture,
-                                depth_multiplier=MULTIPLIER)  # fmt: skip
+    account = tflite_file.read(
+        tflite("int8", "uint8"), architectures.load("edgetpu"), depth_multiplier=MULTIPLIER
+    )
+    exact = tflite_file.read(
+        tflite("float", "float"), account.target.architecture, depth_multiplier=MULTIPLIER
+    )
     assert account.weights.keys() == exact.weights.keys()
     for name, kernel in kernels(exact):
         if name.startswith("predictor"):
@@ -159,8 +162,9 @@ def kernels(account):
 def test_a_file_of_the_old_converter(tflite, tmp_path):
     path = toco_like(tflite("float", "float").read_bytes(), tmp_path / "toco.tflite")
     account = tflite_file.read(path, architectures.load("edgetpu"), depth_multiplier=MULTIPLIER)
-    exact = tflite_file.read(tflite("float", "float"), account.target.architecture,
-                                depth_multiplier=MULTIPLIER)  # fmt: skip
+    exact = tflite_file.read(
+        tflite("float", "float"), account.target.architecture, depth_multiplier=MULTIPLIER
+    )
     for name, kernel in kernels(exact):
         # The zero point is rounded as well: up to one step.
         step = (max(kernel.max(), 0) - min(kernel.min(), 0)) / 255

@@ -72,15 +72,19 @@ class Truth:
         categories = self.dataset.categories
         if not labels:
             if len(categories) != num_classes:
-                raise InputError(f"the model has no labels and {num_classes} classes, the annotations have "
-                                 f"{len(categories)} categories; give --labels")  # fmt: skip
+                raise InputError(
+                    f"the model has no labels and {num_classes} classes, the annotations have "
+                    f"{len(categories)} categories; give --labels"
+                )
             return [category.id for category in categories]
         ids = {_spaced(category.name): category.id for category in categories}
         known = {_spaced(label) for label in labels}
         for name in ids:
             if name not in known:
-                raise InputError(f"category {name!r} of the annotations is no class of the model"
-                                 f"{nearest(name, known)}; give --labels that name it so")  # fmt: skip
+                raise InputError(
+                    f"category {name!r} of the annotations is no class of the model"
+                    f"{nearest(name, known)}; give --labels that name it so"
+                )
         return [ids.get(_spaced(label)) for label in labels]
 
     def score(self, results: Sequence[dict[str, Any]]) -> Scores:
@@ -89,14 +93,19 @@ class Truth:
             {
                 "images": [{"id": i.id, "width": i.width, "height": i.height} for i in self.dataset.images],
                 "annotations": [
-                    {"image_id": a.image_id, "category_id": a.category_id, "bbox": list(a.bbox),
-                     "area": a.area, "iscrowd": int(a.is_crowd)}
+                    {
+                        "image_id": a.image_id,
+                        "category_id": a.category_id,
+                        "bbox": list(a.bbox),
+                        "area": a.area,
+                        "iscrowd": int(a.is_crowd),
+                    }
                     for a in self.dataset.annotations
                 ],
                 "categories": [{"id": c.id, "name": c.name} for c in self.dataset.categories],
             },
             results,
-        )  # fmt: skip
+        )
 
 
 def _spaced(name: str) -> str:

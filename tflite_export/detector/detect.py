@@ -69,9 +69,14 @@ class Run:
     """
 
     def __init__(
-        self, detector: Detector, source: Folder | Video, output_dir: str | os.PathLike, truth: Truth | None,
-        draw_threshold: float | None, settings: dict[str, Any],
-    ):  # fmt: skip
+        self,
+        detector: Detector,
+        source: Folder | Video,
+        output_dir: str | os.PathLike,
+        truth: Truth | None,
+        draw_threshold: float | None,
+        settings: dict[str, Any],
+    ):
         self._detector, self._source, self._truth = detector, source, truth
         self._folder, self._draw = Path(output_dir), draw_threshold
         self._settings = settings
@@ -81,13 +86,17 @@ class Run:
         self._ids = truth.category_ids(detector.labels, detector.num_classes) if truth else None
         if not source.is_video and not source.is_single:
             if self._folder.resolve().is_relative_to(Path(source.folder).resolve()):
-                raise InputError(f"--output_dir={output_dir} is in the folder of the images; name another, "
-                                 "or a second run takes its pictures for images")  # fmt: skip
+                raise InputError(
+                    f"--output_dir={output_dir} is in the folder of the images; name another, "
+                    "or a second run takes its pictures for images"
+                )
 
     def run(
-        self, max_images: int | None = None, progress: Callable[..., Iterable] = lambda items, total: items,
+        self,
+        max_images: int | None = None,
+        progress: Callable[..., Iterable] = lambda items, total: items,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Summary:  # fmt: skip
+    ) -> Summary:
         """Detects in all images and writes the results; see `Summary`.
 
         An image of a folder that cannot be read is left out, and named in the summary and in the results.
@@ -140,8 +149,10 @@ class Run:
             return names[:max_images], 0
         missing = [name for name in self._known if name not in set(names)]
         if missing:
-            raise InputError(f"{len(missing)} annotated images are not in {str(self._source.folder)!r}, for "
-                             f"example {missing[0]!r}; AP needs all of them")  # fmt: skip
+            raise InputError(
+                f"{len(missing)} annotated images are not in {str(self._source.folder)!r}, for "
+                f"example {missing[0]!r}; AP needs all of them"
+            )
         if max_images is not None:
             raise InputError("--max_images with --annotations; AP needs all images")
         return [name for name in names if name in self._known], len(names) - len(self._known)
@@ -194,7 +205,7 @@ class Run:
 
     def _write(
         self, entries: list[tuple[str, dict[str, Any]]], unread: dict[str, str]
-    ) -> list[dict[str, Any]]:  # fmt: skip
+    ) -> list[dict[str, Any]]:
         """Writes the results and, without annotations, also the id that each image has in them."""
         results, images = [], []
         for number, (name, entry) in enumerate(entries, 1):

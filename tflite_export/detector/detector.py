@@ -1,11 +1,11 @@
 """`Detector`: runs any supported detector on images, in a few lines of code.
 
-    from tflite_export.detector import Detector
+from tflite_export.detector import Detector
 
-    detector = Detector("runs/export/detector.tflite")
-    found = detector("photo.jpg")
-    for box, score, class_id in zip(found.boxes, found.scores, found.classes):
-        print(detector.label(class_id), score, box)
+detector = Detector("runs/export/detector.tflite")
+found = detector("photo.jpg")
+for box, score, class_id in zip(found.boxes, found.scores, found.classes):
+    print(detector.label(class_id), score, box)
 """
 
 import contextlib
@@ -51,10 +51,14 @@ class Detector:
     """
 
     def __init__(
-        self, model: str | os.PathLike, label_file: str | os.PathLike | None = None,
-        device: str = "host_cpu", threads: int = 1, score_threshold: float = SCORE_THRESHOLD,
+        self,
+        model: str | os.PathLike,
+        label_file: str | os.PathLike | None = None,
+        device: str = "host_cpu",
+        threads: int = 1,
+        score_threshold: float = SCORE_THRESHOLD,
         max_detections: int | None = None,
-    ):  # fmt: skip
+    ):
         if device not in DEVICES:
             raise unknown_name("device", device, DEVICES)
         self.model = os.fspath(model)
@@ -67,8 +71,10 @@ class Detector:
         if label_file is not None:
             names = labels.read(label_file, self.num_classes)
         elif names and len(names) != self.num_classes:
-            raise InputError(f"model {self.model!r}: its labels are {len(names)} names, and it has "
-                             f"{self.num_classes} classes; give --labels")  # fmt: skip
+            raise InputError(
+                f"model {self.model!r}: its labels are {len(names)} names, and it has "
+                f"{self.num_classes} classes; give --labels"
+            )
         self.labels = tuple(names)
 
     def __call__(self, image: np.ndarray | str | os.PathLike) -> Detections:
@@ -88,8 +94,9 @@ class Detector:
 
             image = footage.read_image(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise InputError(f"an image is RGB pixels [height, width, 3] uint8; given {image.dtype} "
-                             f"{list(image.shape)}")  # fmt: skip
+            raise InputError(
+                f"an image is RGB pixels [height, width, 3] uint8; given {image.dtype} {list(image.shape)}"
+            )
         return self._run(image)
 
     def label(self, class_id: int) -> str:
@@ -110,12 +117,17 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
     settings = suppression.of_file(model)
     names = metadata.labels_of(Path(path).read_bytes()) or ()
     if settings is None:
-        raise InputError(f"model {path!r} has no post-processing (TFLite_Detection_PostProcess); export one "
-                         "with --postprocess=tflite")  # fmt: skip
+        raise InputError(
+            f"model {path!r} has no post-processing (TFLite_Detection_PostProcess); export one "
+            "with --postprocess=tflite"
+        )
     num_classes = suppression.options_of(model)["num_classes"]
-    suppression.apply(model, dataclasses.replace(
-        settings, score_threshold=threshold, max_detections=count or settings.max_detections
-    ))  # fmt: skip
+    suppression.apply(
+        model,
+        dataclasses.replace(
+            settings, score_threshold=threshold, max_detections=count or settings.max_detections
+        ),
+    )
     file = PostprocessedFile(flatbuffer.pack(model), threads, delegates, path)
 
     def run(image: np.ndarray) -> Detections:

@@ -32,7 +32,7 @@ class Detections:
 
 def first(
     boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, count: np.ndarray, first_class: int = 1
-) -> Detections:  # fmt: skip
+) -> Detections:
     """Converts batched outputs to the detections of the first image, without the padding.
 
     `first_class` is the number that the outputs use for the first class.
@@ -63,8 +63,10 @@ class PostprocessedFile:
         content = model_file.parse(model, name) if isinstance(model, bytes) else model_file.read(model)
         found = [op for op in content.operators if op.name == model_file.CUSTOM_OP]
         if len(found) != 1 or len(found[0].outputs) != 4:
-            raise InputError(f"model {name!r} has no {model_file.CUSTOM_OP} operation; a detector with "
-                             "post-processing (--postprocess=tflite) is needed")  # fmt: skip
+            raise InputError(
+                f"model {name!r} has no {model_file.CUSTOM_OP} operation; a detector with "
+                "post-processing (--postprocess=tflite) is needed"
+            )
         self._outputs = [tensor.index for tensor in found[0].outputs]
         self._interpreter = runtime.open_model(model, threads, delegates=delegates, name=name)
         inputs = self._interpreter.get_input_details()

@@ -80,9 +80,10 @@ class Folder:
         self.folder = path
         found = (Path(root) / name for root, _, names in os.walk(path) for name in names)
         self.names = sorted(
-            file.relative_to(path).as_posix() for file in found
+            file.relative_to(path).as_posix()
+            for file in found
             if file.suffix.lower() in IMAGES and not file.name.startswith(".")
-        )  # fmt: skip
+        )
         if not self.names:
             raise InputError(f"folder {str(path)!r} holds no images; formats: {', '.join(IMAGES)}")
 
@@ -115,8 +116,9 @@ class Video:
         if not self._capture.isOpened():
             raise InputError(
                 f"camera {camera[1]} cannot be opened; is one attached, and free (/dev/video{camera[1]})?"
-                if camera else f"video {source!r} cannot be opened; it is cut short, or of an unknown format"
-            )  # fmt: skip
+                if camera
+                else f"video {source!r} cannot be opened; it is cut short, or of an unknown format"
+            )
         self.frames_per_s = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_S
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # Live streams report 0 or a negative number.
@@ -187,8 +189,16 @@ class VideoWriter:
 
 
 # Distinguishable colours (RGB), assigned to classes in turn.
-_COLOURS = ((230, 60, 60), (40, 160, 70), (60, 110, 230), (240, 150, 30), (150, 70, 190), (20, 160, 170),
-            (220, 80, 160), (130, 110, 40))  # fmt: skip
+_COLOURS = (
+    (230, 60, 60),
+    (40, 160, 70),
+    (60, 110, 230),
+    (240, 150, 30),
+    (150, 70, 190),
+    (20, 160, 170),
+    (220, 80, 160),
+    (130, 110, 40),
+)
 
 
 def annotated(pixels: np.ndarray, boxes: np.ndarray, texts: Sequence[str], classes: np.ndarray) -> np.ndarray:
@@ -212,8 +222,16 @@ def annotated(pixels: np.ndarray, boxes: np.ndarray, texts: Sequence[str], class
         (wide, high), below = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, line)
         base = max(corner[1], high + below)
         cv2.rectangle(picture, (corner[0], base - high - below), (corner[0] + wide, base), colour, -1)
-        cv2.putText(picture, words, (corner[0], base - below), cv2.FONT_HERSHEY_SIMPLEX, size,
-                    (255, 255, 255), line, cv2.LINE_AA)  # fmt: skip
+        cv2.putText(
+            picture,
+            words,
+            (corner[0], base - below),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size,
+            (255, 255, 255),
+            line,
+            cv2.LINE_AA,
+        )
     return picture
 
 

@@ -78,10 +78,15 @@ def parse(printed: str, threads: int, variant: str = DEFAULT_VARIANT) -> Latency
         raise CheckFailed(f"benchmark_model printed no timing: {_last_line(printed)}")
     figures = timing.figures
     details = {
-        "variant": variant, "threads": threads, "runs": timing.runs, "statistic": timing.statistic,
-        "mean_ms": timing.mean_ms, "min_ms": figures.get("min"), "max_ms": figures.get("max"),
+        "variant": variant,
+        "threads": threads,
+        "runs": timing.runs,
+        "statistic": timing.statistic,
+        "mean_ms": timing.mean_ms,
+        "min_ms": figures.get("min"),
+        "max_ms": figures.get("max"),
         "std_ms": figures.get("std"),
-    }  # fmt: skip
+    }
     for name in ("init_ms", "memory_mb"):
         if (value := getattr(timing, name)) is not None:
             details[name] = value

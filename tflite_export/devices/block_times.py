@@ -10,9 +10,14 @@ from tflite_export.graphs.read_tflite import read_graph
 
 
 def measure(
-    device: ModuleType, path: str | os.PathLike, variant: str, threads: int = 1, runs: int = 50,
-    progress=lambda items: items, **settings,
-) -> dict[str, float]:  # fmt: skip
+    device: ModuleType,
+    path: str | os.PathLike,
+    variant: str,
+    threads: int = 1,
+    runs: int = 50,
+    progress=lambda items: items,
+    **settings,
+) -> dict[str, float]:
     """Returns milliseconds by block name, in the network's order.
 
     Each block pays for its own start and end, so the sum is above the latency of the whole network.

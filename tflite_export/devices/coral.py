@@ -57,9 +57,12 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 
 
 def measure_graph(
-    graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
+    graph,
+    variant: str = DEFAULT_VARIANT,
+    threads: int = 1,
+    runs: int = 50,
     seconds: float = timing.SECONDS,
-) -> Latency:  # fmt: skip
+) -> Latency:
     """Compiles and measures a graph; raises the same errors as `measure`."""
     from tflite_export.graphs.write_tflite import temporary_file
 
@@ -68,9 +71,13 @@ def measure_graph(
 
 
 def measure(
-    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
+    path: str | os.PathLike,
+    threads: int = 1,
+    runs: int = 50,
+    variant: str = DEFAULT_VARIANT,
+    seed: int = 0,
     seconds: float = timing.SECONDS,
-) -> Latency:  # fmt: skip
+) -> Latency:
     """Measures one inference of an int8 .tflite file; see `timing.measure`.
 
     `threads` applies to the operations that stay on the CPU.

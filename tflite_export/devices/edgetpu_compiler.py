@@ -87,8 +87,12 @@ def _result(log: CompilerLog, model: ModelFile, attempts: int) -> dict[str, Any]
     named = None
     if first is not None:
         operator, status = first
-        named = {"op_index": operator.index, "op": operator.name, "block": blocks.of_operator(operator),
-                 "status": status}  # fmt: skip
+        named = {
+            "op_index": operator.index,
+            "op": operator.name,
+            "block": blocks.of_operator(operator),
+            "status": status,
+        }
     return log.to_dict() | {"attempts": attempts, "first_on_cpu": named, "ready": verdict(log, model)}
 
 
@@ -117,10 +121,16 @@ def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
         if not row.is_mapped and row.op not in allowed:
             mapped = sum(other.count for other in log.operators if other.op == row.op and other.is_mapped)
             first = next(iter([op for op in model.operators if _kind(op) == row.op][mapped:]), None)
-            place = (None, row.op, None, None) if first is None else (
-                first.index, first.name, first.outputs[0].name if first.outputs else None,
-                blocks.of_operator(first),
-            )  # fmt: skip
+            place = (
+                (None, row.op, None, None)
+                if first is None
+                else (
+                    first.index,
+                    first.name,
+                    first.outputs[0].name if first.outputs else None,
+                    blocks.of_operator(first),
+                )
+            )
             findings.append(Finding(*place, f"{row.count} on the CPU, says the compiler: {row.status}"))
     return sorted(findings, key=lambda found: math.inf if found.op_index is None else found.op_index)
 

@@ -91,8 +91,9 @@ def parse(text: str) -> CompilerLog:
     fields |= {name: _bytes(pattern, text) for name, pattern in _SIZES.items()}
     fields |= _cache_of_version_2(fields, text)
     error = _error(text)
-    return CompilerLog(**fields | _counts(fields, rows), succeeded=_succeeded(text, error), error=error,
-                       operators=rows)  # fmt: skip
+    return CompilerLog(
+        **fields | _counts(fields, rows), succeeded=_succeeded(text, error), error=error, operators=rows
+    )
 
 
 _TEXTS = {

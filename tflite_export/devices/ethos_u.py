@@ -23,9 +23,17 @@ from tflite_export.tflite import blocks, model_file
 from tflite_export.tflite.model_file import CPU_BY_DESIGN
 
 __all__ = [
-    "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model", "layers", "measure",
-    "measure_graph", "versions",
-]  # fmt: skip
+    "COMPILE_VARIANTS",
+    "DEFAULT_VARIANT",
+    "KIND",
+    "VARIANTS",
+    "check",
+    "compile_model",
+    "layers",
+    "measure",
+    "measure_graph",
+    "versions",
+]
 
 KIND = "compiled"
 # (accelerator, system config, memory mode), as named in Vela's own configuration file Arm/vela.ini.
@@ -114,19 +122,25 @@ def compile_model(
     table = [_layer(row) for row in rows]
     counts = collections.Counter(row["target"] for row in table)
     result = {
-        "variant": variant, "npu_operations": counts["NPU"], "cpu_operations": counts["CPU"],
-        "cycles": sum(row["cycles"] for row in table), "layers": table,
-    }  # fmt: skip
+        "variant": variant,
+        "npu_operations": counts["NPU"],
+        "cpu_operations": counts["CPU"],
+        "cycles": sum(row["cycles"] for row in table),
+        "layers": table,
+    }
     return Compilation("compiled", command, "", str(target), log, result, _left_on_cpu(model, rows, variant))
 
 
 def _layer(row: dict[str, str]) -> dict[str, Any]:
     """Converts a row of Vela's table for a report."""
     return {
-        "op": row["NNG Operator"], "target": row["Target"], "cycles": int(float(row["Op Cycles"])),
-        "mac_utilization": float(row["Util% (MAC)"]) / 100, "block": blocks.of_name(row["Name"]),
+        "op": row["NNG Operator"],
+        "target": row["Target"],
+        "cycles": int(float(row["Op Cycles"])),
+        "mac_utilization": float(row["Util% (MAC)"]) / 100,
+        "block": blocks.of_name(row["Name"]),
         "tensor": row["Name"],
-    }  # fmt: skip
+    }
 
 
 def _left_on_cpu(model: model_file.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
@@ -156,9 +170,14 @@ def _vela():
 def _arguments(path, folder, variant: str) -> list[str]:
     accelerator, system, memory = _variant(variant)
     return [
-        str(path), f"--accelerator-config={accelerator}", f"--system-config={system}",
-        f"--memory-mode={memory}", "--config=Arm/vela.ini", "--verbose-performance", f"--output-dir={folder}",
-    ]  # fmt: skip
+        str(path),
+        f"--accelerator-config={accelerator}",
+        f"--system-config={system}",
+        f"--memory-mode={memory}",
+        "--config=Arm/vela.ini",
+        "--verbose-performance",
+        f"--output-dir={folder}",
+    ]
 
 
 def _compile(path, folder, variant: str) -> str:
@@ -211,8 +230,10 @@ def _latency(summary: dict[str, str], rows: list[dict[str, str]], variant: str) 
         raise RuntimeError(f"vela gives an inference time of {summary['inference_time']!r} s")
     on_npu = sum(row["Target"] == "NPU" for row in rows)
     details = {
-        "variant": variant, "cycles": int(float(summary["cycles_total"])),
-        "npu_operations": on_npu, "cpu_operations": len(rows) - on_npu,
+        "variant": variant,
+        "cycles": int(float(summary["cycles_total"])),
+        "npu_operations": on_npu,
+        "cpu_operations": len(rows) - on_npu,
         "sram_kib": float(summary["sram_memory_used"]),
-    }  # fmt: skip
+    }
     return Latency("ethos_u", KIND, milliseconds, 0.0, details)

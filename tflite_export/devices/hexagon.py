@@ -24,9 +24,17 @@ from tflite_export.graphs import Graph
 from tflite_export.tflite import runtime
 
 __all__ = [
-    "COMPILE_VARIANTS", "DEFAULT_VARIANT", "KIND", "VARIANTS", "check", "compile_model",
-    "emulation_difference", "measure", "measure_graph", "versions",
-]  # fmt: skip
+    "COMPILE_VARIANTS",
+    "DEFAULT_VARIANT",
+    "KIND",
+    "VARIANTS",
+    "check",
+    "compile_model",
+    "emulation_difference",
+    "measure",
+    "measure_graph",
+    "versions",
+]
 
 KIND = "simulated"
 # These are the SoC models, of those tried, that report a simulated time.
@@ -37,8 +45,10 @@ _CYCLES, _MICROSECONDS = "Simulated (Accelerator exec cycles)", "Simulated (Acce
 _LOWER, _UPPER = (f"Simulated (Accelerator exec time us ({side} estimate))" for side in ("lower", "upper"))
 _NO_COST = "Missing Ops (Number of Ops with no Costs associated)"
 _BYTES = {
-    "Input Fill": "input_fill_bytes", "Intermediate Fill": "fill_bytes", "Intermediate Spill": "spill_bytes",
-}  # fmt: skip
+    "Input Fill": "input_fill_bytes",
+    "Intermediate Fill": "fill_bytes",
+    "Intermediate Spill": "spill_bytes",
+}
 
 
 def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
@@ -46,9 +56,10 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
     ort, qnn = _packages()
     del variant
     return {
-        "onnxruntime": ort.__version__, "onnxruntime-qnn": qnn.__version__,
+        "onnxruntime": ort.__version__,
+        "onnxruntime-qnn": qnn.__version__,
         "qnn": qnn.build_and_package_info.qnn_version,
-    }  # fmt: skip
+    }
 
 
 def measure(
@@ -179,10 +190,11 @@ def emulation_difference(
         images += 1
     outputs = {
         name.split(";")[0].split("#")[0]: {
-            "max_lsb": int(max(d.max() for d in found)), "mean_lsb": float(np.concatenate(found).mean())
+            "max_lsb": int(max(d.max() for d in found)),
+            "mean_lsb": float(np.concatenate(found).mean()),
         }
         for name, found in differences.items()
-    }  # fmt: skip
+    }
     return {"images": images, "outputs": outputs, "max_lsb": max(o["max_lsb"] for o in outputs.values())}
 
 

@@ -28,9 +28,12 @@ def _cpu_name() -> str:
 
 
 def measure_graph(
-    graph, variant: str = DEFAULT_VARIANT, threads: int = 1, runs: int = 50,
+    graph,
+    variant: str = DEFAULT_VARIANT,
+    threads: int = 1,
+    runs: int = 50,
     seconds: float = timing.SECONDS,
-) -> Latency:  # fmt: skip
+) -> Latency:
     """Measures a graph after writing it to a temporary .tflite file."""
     from tflite_export.graphs.write_tflite import temporary_file
 
@@ -39,9 +42,13 @@ def measure_graph(
 
 
 def measure(
-    path: str | os.PathLike, threads: int = 1, runs: int = 50, variant: str = DEFAULT_VARIANT, seed: int = 0,
+    path: str | os.PathLike,
+    threads: int = 1,
+    runs: int = 50,
+    variant: str = DEFAULT_VARIANT,
+    seed: int = 0,
     seconds: float = timing.SECONDS,
-) -> Latency:  # fmt: skip
+) -> Latency:
     """Measures one inference of a .tflite file; see `timing.measure`. `variant` is ignored.
 
     Raises:

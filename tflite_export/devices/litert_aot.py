@@ -26,8 +26,17 @@ COMPILER = "LiteRT's Qualcomm compiler"
 TIMEOUT_S = 600
 # The SoCs that the plug-in supports, as it lists them.
 SOCS = (
-    "SA8255", "SA8295", "SM8350", "SM8450", "SM8475", "SM8550", "SM8650", "SM8750", "SM8845", "SM8850",
-)  # fmt: skip
+    "SA8255",
+    "SA8295",
+    "SM8350",
+    "SM8450",
+    "SM8475",
+    "SM8550",
+    "SM8650",
+    "SM8750",
+    "SM8845",
+    "SM8850",
+)
 DEFAULT_SOC = "SM8550"
 _SDK = "ai_edge_litert_sdk_qualcomm"
 _QNN = "onnxruntime_qnn"
@@ -89,9 +98,11 @@ def compile_model(
     model = model_file.read(path)
     with tempfile.TemporaryDirectory(prefix="mobiledets-aot-") as folder:
         code, printed = process.run(
-            COMPILER, [sys.executable, "-c", _SCRIPT, str(path), folder, soc], TIMEOUT_S,
+            COMPILER,
+            [sys.executable, "-c", _SCRIPT, str(path), folder, soc],
+            TIMEOUT_S,
             _environment(folders, Path(folder)),
-        )  # fmt: skip
+        )
         made = next(Path(folder).glob("*.tflite"), None)
         reason, compiled = _judge(code, printed, made, Path(folder))
         if reason:
@@ -145,9 +156,12 @@ def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> 
         findings.append(finding_of_file(f"no operation is offloaded for {soc}"))
     total = len(model.operators)
     return {
-        "soc": soc, "operations": total, "offloaded": total - sum(on_cpu.values()), "partitions": partitions,
+        "soc": soc,
+        "operations": total,
+        "offloaded": total - sum(on_cpu.values()),
+        "partitions": partitions,
         "on_cpu": dict(on_cpu),
-    }, findings  # fmt: skip
+    }, findings
 
 
 def _place(made: Path, target: Path) -> None:

@@ -88,7 +88,7 @@ class Target:
 
 def make_header(
     target: Target, kind: str, versions: dict[str, str], seed: int, sampling: str
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Returns the first line of a samples file: what was measured, on what, and how networks were drawn.
 
     Args:
@@ -98,11 +98,17 @@ def make_header(
       seed, sampling: how the networks were drawn; see `latency.samples`.
     """
     return {
-        "device": target.device, "variant": target.variant, "kind": kind, "versions": versions,
+        "device": target.device,
+        "variant": target.variant,
+        "kind": kind,
+        "versions": versions,
         "search_space": target.space.options() | {"hash": target.space.hash},
-        "image_size": list(target.settings.image_size), "num_classes": target.settings.num_classes,
-        "head": target.settings.head, "seed": seed, "sampling": sampling,
-    } | ({"measured_with": dict(target.options)} if target.options else {})  # fmt: skip
+        "image_size": list(target.settings.image_size),
+        "num_classes": target.settings.num_classes,
+        "head": target.settings.head,
+        "seed": seed,
+        "sampling": sampling,
+    } | ({"measured_with": dict(target.options)} if target.options else {})
 
 
 class Process:
@@ -215,9 +221,12 @@ def measured_beside_predicted(
 
 
 def refine(
-    header: dict[str, Any], report: str | os.PathLike, path: str | os.PathLike, timeout_s: float = TIMEOUT_S,
+    header: dict[str, Any],
+    report: str | os.PathLike,
+    path: str | os.PathLike,
+    timeout_s: float = TIMEOUT_S,
     progress: Callable = lambda items, **_: items,
-) -> tuple[samples.Samples, int]:  # fmt: skip
+) -> tuple[samples.Samples, int]:
     """Measures the networks of a search's report as other samples were measured.
 
     Args:
@@ -265,9 +274,13 @@ class Check:
 
 
 def check(
-    model: LatencyModel, count: int, seed: int, bound_pct: float | None = None, timeout_s: float = TIMEOUT_S,
+    model: LatencyModel,
+    count: int,
+    seed: int,
+    bound_pct: float | None = None,
+    timeout_s: float = TIMEOUT_S,
     progress: Callable = lambda items, **_: items,
-) -> Check:  # fmt: skip
+) -> Check:
     """Measures fresh networks inside the model's latency band and compares them with its predictions.
 
     Args:
@@ -289,9 +302,11 @@ def check(
     rows = list(
         progress(
             measured_beside_predicted(model, itertools.islice(networks, count), timeout_s),
-            total=count, desc="networks", unit="network",
+            total=count,
+            desc="networks",
+            unit="network",
         )
-    )  # fmt: skip
+    )
     good = [row for row in rows if "measured" in row]
     if not good:
         raise InputError(f"{model.device} gave no time for {len(rows)} networks: {rows[0]['failed']}")

@@ -28,9 +28,16 @@ _PHONE_FOLDER = "/data/local/tmp/mobiledets"
 
 
 def write(
-    folder: str | os.PathLike, header: dict[str, Any], space: SearchSpace, settings: Settings,
-    networks: Iterable[np.ndarray], adb: bool, threads: int, runs: int, progress: Callable = lambda x: x,
-) -> Path:  # fmt: skip
+    folder: str | os.PathLike,
+    header: dict[str, Any],
+    space: SearchSpace,
+    settings: Settings,
+    networks: Iterable[np.ndarray],
+    adb: bool,
+    threads: int,
+    runs: int,
+    progress: Callable = lambda x: x,
+) -> Path:
     """Writes NAME.tflite for every network, the manifest and the commands; returns the manifest's path.
 
     Existing files are kept, so an interrupted run resumes.
@@ -57,19 +64,25 @@ def write(
 def _commands(names: Iterable[str], adb: bool, threads: int, runs: int) -> str:
     """Returns a shell script that runs `benchmark_model` for each network and writes NAME.log."""
     lines = [
-        "#!/bin/sh", f"# benchmark_model for the device: {_BINARY}",
+        "#!/bin/sh",
+        f"# benchmark_model for the device: {_BINARY}",
         "# Run it in this folder; a second call goes on where the first stopped.",
-    ]  # fmt: skip
+    ]
     flags = f"--num_threads={threads} --num_runs={runs} --warmup_runs=5"
     if adb:
-        lines += [f"adb shell mkdir -p {_PHONE_FOLDER}", f"adb push benchmark_model {_PHONE_FOLDER}/",
-                  f"adb shell chmod +x {_PHONE_FOLDER}/benchmark_model"]  # fmt: skip
+        lines += [
+            f"adb shell mkdir -p {_PHONE_FOLDER}",
+            f"adb push benchmark_model {_PHONE_FOLDER}/",
+            f"adb shell chmod +x {_PHONE_FOLDER}/benchmark_model",
+        ]
     for name in names:
         file = shlex.quote(f"{name}.tflite")
         if adb:
             binary = f"{_PHONE_FOLDER}/benchmark_model"
-            run = (f"adb push {file} {_PHONE_FOLDER}/ && adb shell {binary} "
-                   f"--graph={_PHONE_FOLDER}/{file} {flags}")  # fmt: skip
+            run = (
+                f"adb push {file} {_PHONE_FOLDER}/ && adb shell {binary} "
+                f"--graph={_PHONE_FOLDER}/{file} {flags}"
+            )
             after = f"; adb shell rm -f {_PHONE_FOLDER}/{file}"
         else:
             run, after = f"./benchmark_model --graph={file} {flags}", ""
@@ -130,9 +143,10 @@ def logs_not_understood(folder: str | os.PathLike) -> list[str]:
     """Returns the paths of existing logs of a folder's networks that contain no timing."""
     paths = (Path(folder) / f"{name}.log" for name in read_manifest(folder)["networks"])
     return [
-        str(path) for path in paths
+        str(path)
+        for path in paths
         if path.is_file() and benchmark_log.parse(path.read_text(encoding="utf-8", errors="replace")) is None
-    ]  # fmt: skip
+    ]
 
 
 def _milliseconds(where: str, text: str) -> float:

@@ -24,9 +24,13 @@ def run(
     try:
         # A new session allows killing the tool together with any child that it starts.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, env=env,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=env,
+        )
     except OSError as error:
         return f"{name} cannot be started: {error.strerror}", ""
     try:

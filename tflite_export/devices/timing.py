@@ -20,9 +20,14 @@ BURST = 10
 
 
 def measure(
-    interpreter, device: str, path: str | os.PathLike, threads: int, runs: int, seed: int,
+    interpreter,
+    device: str,
+    path: str | os.PathLike,
+    threads: int,
+    runs: int,
+    seed: int,
     seconds: float,
-) -> Latency:  # fmt: skip
+) -> Latency:
     """Measures one inference, without copying inputs and outputs: the median of the quietest burst of runs.
 
     Args:
@@ -46,10 +51,16 @@ def measure(
     median, burst = quietest(times)
     low, middle, high = np.percentile(times, (10, 50, 90))
     details = {
-        "statistic": f"median of the quietest {burst}", "threads": threads, "runs": len(times),
-        "warm_up_runs": warm_up, "min_ms": float(times.min()), "p10_ms": float(low),
-        "p50_ms": float(middle), "p90_ms": float(high), "max_ms": float(times.max()),
-    }  # fmt: skip
+        "statistic": f"median of the quietest {burst}",
+        "threads": threads,
+        "runs": len(times),
+        "warm_up_runs": warm_up,
+        "min_ms": float(times.min()),
+        "p10_ms": float(low),
+        "p50_ms": float(middle),
+        "p90_ms": float(high),
+        "max_ms": float(times.max()),
+    }
     return Latency(device, "measured", median, float((high - low) / 2 / middle), details)
 
 

@@ -88,7 +88,7 @@ with vision.ObjectDetector.create_from_options(vision.ObjectDetectorOptions(base
         print(found.categories[0].category_name, round(found.categories[0].score, 2), found.bounding_box)
 '''
 
-_FRIGATE = '''# Part of a Frigate configuration. Copy $model and $labels to Frigate's /config folder.
+_FRIGATE = """# Part of a Frigate configuration. Copy $model and $labels to Frigate's /config folder.
 detectors:
 $detector
 model:
@@ -102,11 +102,11 @@ model:
 objects:
   track:
 $objects
-'''
+"""
 _ON_CORAL = "  coral:\n    type: edgetpu\n    device: usb"
 _ON_CPU = "  cpu:\n    type: cpu\n    num_threads: $threads"
 
-_README = '''# Detector
+_README = """# Detector
 $names classes, input $width x $height pixels, $dtype; at most $count boxes an image, scores from $score on;
 $nms suppression.
 
@@ -120,11 +120,14 @@ $nms suppression.
 
 Labels: `$labels` has a number and a name a line, which Frigate, pycoral and DOODS read alike; `$plain` has a
 name a line.
-$threads_note$compiler_note'''  # noqa: E501
+$threads_note$compiler_note"""  # noqa: E501
 
 
 def write(
-    folder: Path, model: Path, names: Sequence[str], settings: Suppression,
+    folder: Path,
+    model: Path,
+    names: Sequence[str],
+    settings: Suppression,
     compilation: Compilation | None = None,
 ) -> list[str]:
     """Writes the deployment bundle of a detector with post-processing.
@@ -159,14 +162,23 @@ def _values(file, names: Sequence[str], settings: Suppression, compiled: str | N
     # Names are quoted as JSON, which is valid YAML, because a class name may contain any character.
     objects = "\n".join(f"    - {json.dumps(name, ensure_ascii=False)}" for name in known)
     return {
-        "labels": labels.INDEXED, "plain": labels.PLAIN, "width": width, "height": height,
-        "names": len(known), "score": max(settings.score_threshold, 0.3), "objects": objects,
-        "threads": 1 if settings.nms == "regular" else 3, "model": compiled or DETECTOR,
-    }  # fmt: skip
+        "labels": labels.INDEXED,
+        "plain": labels.PLAIN,
+        "width": width,
+        "height": height,
+        "names": len(known),
+        "score": max(settings.score_threshold, 0.3),
+        "objects": objects,
+        "threads": 1 if settings.nms == "regular" else 3,
+        "model": compiled or DETECTOR,
+    }
 
 
 def _texts(
-    dtype: str, compiled: str | None, compilation: Compilation, settings: Suppression,
+    dtype: str,
+    compiled: str | None,
+    compilation: Compilation,
+    settings: Suppression,
     values: dict[str, object],
 ) -> dict[str, str]:
     plain = values | {"model": DETECTOR, "as_input": _AS_INPUT[dtype]}
@@ -186,11 +198,19 @@ def _texts(
         notes["threads_note"] += f"\n{suppression.THREADS_NOTE[0].upper()}{suppression.THREADS_NOTE[1:]}.\n"
     if not compiled:
         command = f"mobiledets-compile --model={DETECTOR}"
-        notes["compiler_note"] = (f"\nNot compiled for the Edge TPU: {compilation.reason}. With it "
-                                  f"`{command}` compiles, and keeps labels and signature.\n")  # fmt: skip
+        notes["compiler_note"] = (
+            f"\nNot compiled for the Edge TPU: {compilation.reason}. With it "
+            f"`{command}` compiles, and keeps labels and signature.\n"
+        )
     texts[README] = Template(_README).substitute(
-        values | {"score": f"{settings.score_threshold:g}"}, dtype=dtype.lower(),
-        count=settings.max_detections, nms=settings.nms, coral=shown[CORAL], litert=LITERT,
-        mediapipe=shown[MEDIAPIPE], frigate=shown[FRIGATE], **notes,
-    )  # fmt: skip
+        values | {"score": f"{settings.score_threshold:g}"},
+        dtype=dtype.lower(),
+        count=settings.max_detections,
+        nms=settings.nms,
+        coral=shown[CORAL],
+        litert=LITERT,
+        mediapipe=shown[MEDIAPIPE],
+        frigate=shown[FRIGATE],
+        **notes,
+    )
     return texts

@@ -47,9 +47,12 @@ class Options:
 
 
 def convert(
-    detector: keras.Model, anchors: np.ndarray, options: Options,
-    calibration: quantize.Calibration | None = None, progress=None,
-) -> bytes:  # fmt: skip
+    detector: keras.Model,
+    anchors: np.ndarray,
+    options: Options,
+    calibration: quantize.Calibration | None = None,
+    progress=None,
+) -> bytes:
     """Converts a detector.
 
     Args:

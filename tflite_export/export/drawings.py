@@ -48,8 +48,16 @@ def _draw(axis, example: Shown, name: str, labels: list[str]) -> None:
     for box, score, class_id in zip(*chosen, strict=True):
         color = f"C{class_id % 10}"
         x, y = _rectangle(axis, box, example.pixels.shape, color, "-")
-        axis.text(x, y, f"{_label(labels, class_id)} {score:.2f}", color="white", fontsize=6, va="bottom",
-                  parse_math=False, bbox={"facecolor": color, "pad": 1, "linewidth": 0})  # fmt: skip
+        axis.text(
+            x,
+            y,
+            f"{_label(labels, class_id)} {score:.2f}",
+            color="white",
+            fontsize=6,
+            va="bottom",
+            parse_math=False,
+            bbox={"facecolor": color, "pad": 1, "linewidth": 0},
+        )
 
 
 def _label(labels: list[str], class_id: int) -> str:

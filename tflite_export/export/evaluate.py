@@ -42,9 +42,12 @@ class FileDetector:
     """
 
     def __init__(
-        self, model: str | os.PathLike | bytes, anchors: np.ndarray, suppression: Suppression,
+        self,
+        model: str | os.PathLike | bytes,
+        anchors: np.ndarray,
+        suppression: Suppression,
         threads: int = 1,
-    ):  # fmt: skip
+    ):
         content = model_file.parse(model) if isinstance(model, bytes) else model_file.read(model)
         if model_file.CUSTOM_OP in content.histogram():
             self._run: Detector = PostprocessedFile(model, threads)
@@ -122,10 +125,14 @@ class Evaluation:
 
 
 def evaluate(
-    detectors: Mapping[str, Detector], files: list[str], image_size: tuple[int, int],
-    max_images: int | None = None, show: int = 0, progress=lambda iterable, total: iterable,
+    detectors: Mapping[str, Detector],
+    files: list[str],
+    image_size: tuple[int, int],
+    max_images: int | None = None,
+    show: int = 0,
+    progress=lambda iterable, total: iterable,
     shown_detectors: Collection[str] | None = None,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """Runs detectors over the images of TFRecords and scores them with pycocotools.
 
     Args:

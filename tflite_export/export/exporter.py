@@ -120,9 +120,9 @@ def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress
         for path in made.values():
             path.write_bytes(convert.convert(detector, anchors, settings.options.as_float()))
         made |= {settings.file_kind: folder / DETECTOR}
-        made[settings.file_kind].write_bytes(_with_metadata(
-            convert.convert(network, anchors, settings.options, calibration, wrap), settings
-        ))  # fmt: skip
+        made[settings.file_kind].write_bytes(
+            _with_metadata(convert.convert(network, anchors, settings.options, calibration, wrap), settings)
+        )
         evaluation = _evaluate(settings, detector, anchors, made, progress)
         error = _quantization_error(made, calibration)
         content = _report(settings, calibration, evaluation, error, folder / DETECTOR) | {"ranges": ranges}
@@ -179,7 +179,7 @@ def _calibration(settings: Settings) -> quantize.Calibration | None:
 
 def _evaluate(
     settings: Settings, detector: keras.Model, anchors, made: dict[str, Path], progress: Progress
-) -> Evaluation | None:  # fmt: skip
+) -> Evaluation | None:
     if not settings.eval_files:
         return None
     measured = settings.options.suppression.for_evaluation()
@@ -189,9 +189,14 @@ def _evaluate(
     if settings.options.postprocess == "tflite":
         detectors |= _variants(made[settings.file_kind], anchors, measured)
     return evaluate(
-        detectors, list(settings.eval_files), settings.source.image_size, settings.max_eval_images,
-        SHOWN_IMAGES, lambda images, total: progress(images, total, "evaluate"), main,
-    )  # fmt: skip
+        detectors,
+        list(settings.eval_files),
+        settings.source.image_size,
+        settings.max_eval_images,
+        SHOWN_IMAGES,
+        lambda images, total: progress(images, total, "evaluate"),
+        main,
+    )
 
 
 def _measured(path: Path, anchors, settings: Suppression, threads: int = 1) -> FileDetector:
@@ -229,7 +234,7 @@ def _nms_section(settings: Settings, metrics: dict[str, dict[str, float]]) -> di
 
 def _quantization_error(
     made: dict[str, Path], calibration: quantize.Calibration | None
-) -> QuantizationError | None:  # fmt: skip
+) -> QuantizationError | None:
     if calibration is None:
         return None
     samples = itertools.islice(calibration.samples(), COMPARED_IMAGES)
@@ -238,9 +243,12 @@ def _quantization_error(
 
 
 def _report(
-    settings: Settings, calibration: quantize.Calibration | None, evaluation: Evaluation | None,
-    error: QuantizationError | None, path: Path,
-) -> dict[str, Any]:  # fmt: skip
+    settings: Settings,
+    calibration: quantize.Calibration | None,
+    evaluation: Evaluation | None,
+    error: QuantizationError | None,
+    path: Path,
+) -> dict[str, Any]:
     model = model_file.read(path)
     metrics = evaluation.metrics if evaluation else {}
     return {
@@ -264,7 +272,7 @@ def _report(
 
 def _calibration_section(
     settings: Settings, calibration: quantize.Calibration | None
-) -> dict[str, Any] | None:  # fmt: skip
+) -> dict[str, Any] | None:
     if calibration is None:
         return None
     return calibration.summary() | {"split": _split(settings.calibration_files)}
@@ -275,11 +283,15 @@ def _evaluation_section(settings: Settings, evaluation: Evaluation | None) -> di
         return None
     names = [os.path.basename(file) for file in settings.eval_files]
     return {
-        "images": evaluation.images, "split": _split(settings.eval_files), "files": names,
+        "images": evaluation.images,
+        "split": _split(settings.eval_files),
+        "files": names,
         "all_images": settings.max_eval_images is None,
-        **{key: getattr(settings.options.suppression.for_evaluation(), key)
-           for key in ("score_threshold", "max_detections", "nms")},
-    }  # fmt: skip
+        **{
+            key: getattr(settings.options.suppression.for_evaluation(), key)
+            for key in ("score_threshold", "max_detections", "nms")
+        },
+    }
 
 
 def _split(shards: tuple[str, ...]) -> str | None:
@@ -290,7 +302,7 @@ def _split(shards: tuple[str, ...]) -> str | None:
 
 def _gate_section(
     settings: Settings, metrics: dict[str, dict[str, float]], error: QuantizationError | None
-) -> dict[str, Any] | None:  # fmt: skip
+) -> dict[str, Any] | None:
     """Returns the file's drop of AP from the float model, the error of its outputs, and the limits."""
     if not metrics and error is None:
         return None
@@ -298,10 +310,12 @@ def _gate_section(
     output_error = max(error.outputs.values()) if error else None
     limits = ((drop, settings.max_ap_drop), (output_error, settings.max_output_error))
     return {
-        "ap_drop": drop, "max_ap_drop": settings.max_ap_drop,
-        "output_error": output_error, "max_output_error": settings.max_output_error,
+        "ap_drop": drop,
+        "max_ap_drop": settings.max_ap_drop,
+        "output_error": output_error,
+        "max_output_error": settings.max_output_error,
         "passed": all(value is None or limit is None or value <= limit for value, limit in limits),
-    }  # fmt: skip
+    }
 
 
 def _gate(content: dict[str, Any], error: QuantizationError | None, output_dir: str | os.PathLike) -> None:

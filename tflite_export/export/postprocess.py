@@ -68,9 +68,12 @@ def _custom_op(suppression: Suppression, num_classes: int):
         "use_regular_nms": f"b: {str(suppression.nms == 'regular').lower()}",
         "nms_score_threshold": f"f: {suppression.score_threshold:.9g}",
         "nms_iou_threshold": f"f: {suppression.iou_threshold:.9g}",
-        "y_scale": f"f: {y}", "x_scale": f"f: {x}", "h_scale": f"f: {h}", "w_scale": f"f: {w}",
+        "y_scale": f"f: {y}",
+        "x_scale": f"f: {x}",
+        "h_scale": f"f: {h}",
+        "w_scale": f"f: {w}",
         "num_classes": f"i: {num_classes}",
-    }  # fmt: skip
+    }
     words = " ".join(f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
 
     @tf.function(experimental_implements=f'name: "{CUSTOM_OP}" {words}')

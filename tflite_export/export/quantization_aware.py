@@ -35,7 +35,7 @@ def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, boo
 
 def observe_ranges(
     quantized: QuantizedDetector, calibration: Calibration, progress=lambda items: items
-) -> None:  # fmt: skip
+) -> None:
     """Sets the activation ranges by running images; weights and BN statistics do not change.
 
     This is for a checkpoint without ranges. As in training, the ranges move with each batch.

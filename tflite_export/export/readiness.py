@@ -17,9 +17,13 @@ _EMULATED_IMAGES = 4
 
 
 def judge(
-    path: str, target: str, output_dir: str | os.PathLike, variant: str | None = None,
-    label_file: str | None = None, eval_files: list[str] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    path: str,
+    target: str,
+    output_dir: str | os.PathLike,
+    variant: str | None = None,
+    label_file: str | None = None,
+    eval_files: list[str] | None = None,
+) -> dict[str, Any]:
     """Checks a file for an accelerator and compiles it where the vendor's compiler is installed.
 
     Args:

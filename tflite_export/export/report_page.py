@@ -26,14 +26,15 @@ def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
         _headline(report),
         section("Accuracy", _accuracy(report), _gate(report["gate"]), _suppression(report)),
         section("Error of int8", *_error(report["quantization_error"])),
-        section("Detections side by side", picture(
-            pictures, "The same images by each detector. White dashed boxes are the ground truth."
-        )),
+        section(
+            "Detections side by side",
+            picture(pictures, "The same images by each detector. White dashed boxes are the ground truth."),
+        ),
         section("Ready for devices", *(device(*item) for item in report["readiness"].items())),
         section("Latency", *latency(report)),
         section("Operations", _histogram(report["file"]["histogram"]), _operations(model)),
         section("How it was made", _origin(report)),
-    ]  # fmt: skip
+    ]
     return document(title, "\n".join(parts))
 
 
@@ -73,11 +74,14 @@ def _suppression(report: dict[str, Any]) -> str:
         "fast": "fast suppression (the best class of each anchor)",
         "regular": "regular suppression (each class on its own), one thread",
         "as_shipped": f"the file as shipped: {nms['shipped']}, scores from {options['score_threshold']:g}, "
-                      f"at most {options['max_detections']} boxes",
-    }  # fmt: skip
+        f"at most {options['max_detections']} boxes",
+    }
     rows = [(words[name], *(_score(nms[name][key]) for key in ("AP", "AP50"))) for name in words]
-    rows += [(f"regular suppression on {count} threads", *(_score(found[key]) for key in ("AP", "AP50")))
-             for count, found in nms["regular_on_threads"].items() if count != "1"]  # fmt: skip
+    rows += [
+        (f"regular suppression on {count} threads", *(_score(found[key]) for key in ("AP", "AP50")))
+        for count, found in nms["regular_on_threads"].items()
+        if count != "1"
+    ]
     return table(("the file with", "AP", "AP50"), rows) + f"<p>{text(nms['note'])}.</p>"
 
 
@@ -124,15 +128,19 @@ def device(name: str, verdict: dict[str, Any]) -> str:
     if compiler and "offloaded" in compiler:
         how += f" for {compiler['soc']}, {compiler['offloaded']} of {compiler['operations']} offloaded"
     if compiler and "npu_operations" in compiler:
-        how += (f" for {compiler['variant']}, {compiler['npu_operations']} operations on the NPU, "
-                f"{compiler['cpu_operations']} on the CPU, {compiler['cycles']:,} cycles")  # fmt: skip
+        how += (
+            f" for {compiler['variant']}, {compiler['npu_operations']} operations on the NPU, "
+            f"{compiler['cpu_operations']} on the CPU, {compiler['cycles']:,} cycles"
+        )
     findings = verdict["findings"][:_SHOWN_FINDINGS]
     keys = ("op_index", "op", "block", "tensor", "reason")
     rows = [[finding[key] for key in keys] for finding in findings]
     more = len(verdict["findings"]) - len(findings)
-    return f"<p><b>{text(name)}</b>: {words} ({text(how)}).</p>" + (
-        table(("op", "type", "block", "tensor", "reason"), rows) if rows else ""
-    ) + (f"<p>and {more} more in report.json.</p>" if more else "")
+    return (
+        f"<p><b>{text(name)}</b>: {words} ({text(how)}).</p>"
+        + (table(("op", "type", "block", "tensor", "reason"), rows) if rows else "")
+        + (f"<p>and {more} more in report.json.</p>" if more else "")
+    )
 
 
 def latency(report: dict[str, Any]) -> list[str]:

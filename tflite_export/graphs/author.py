@@ -57,9 +57,12 @@ def network_graph(architecture: Architecture, settings: Settings | None = None, 
 
 
 def block_graph(
-    layers: tuple[LayerSpec, ...], in_channels: int, size: tuple[int, int], activation: str = "relu6",
+    layers: tuple[LayerSpec, ...],
+    in_channels: int,
+    size: tuple[int, int],
+    activation: str = "relu6",
     seed: int = 0,
-) -> Graph:  # fmt: skip
+) -> Graph:
     """Builds a graph of the given layers in sequence, on an input [1, height, width, in_channels]."""
     builder = _Builder("block", (1, *size, in_channels), seed, _LINEAR)
     x = builder.input
@@ -139,14 +142,21 @@ class _Builder:
         _, height, width, _ = self.shape(x)
         shape = (1, -(-height // op.strides), -(-width // op.strides), op.out_channels)
         relu6 = op.activation == "relu6"
-        kernel = (1, op.kernel_size, op.kernel_size, op.out_channels) if op.depthwise else (
-            op.out_channels, op.kernel_size, op.kernel_size, op.in_channels
-        )  # fmt: skip
+        kernel = (
+            (1, op.kernel_size, op.kernel_size, op.out_channels)
+            if op.depthwise
+            else (op.out_channels, op.kernel_size, op.kernel_size, op.in_channels)
+        )
         x = self.add(
-            "DEPTHWISE_CONV_2D" if op.depthwise else "CONV_2D", name, (x,), shape,
-            _RELU6 if relu6 else _LINEAR, strides=op.strides, relu6=relu6,
+            "DEPTHWISE_CONV_2D" if op.depthwise else "CONV_2D",
+            name,
+            (x,),
+            shape,
+            _RELU6 if relu6 else _LINEAR,
+            strides=op.strides,
+            relu6=relu6,
             weights=self._weights(kernel, op.out_channels),
-        )  # fmt: skip
+        )
         return self._activated(x, op.activation)
 
     def _activated(self, x: str, activation: str | None) -> str:

@@ -7,9 +7,17 @@ import numpy as np
 
 # Operations that every graph writer supports.
 OPS = (
-    "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "HARD_SWISH", "LOGISTIC", "MEAN", "MUL",
-    "QUANTIZE", "RESHAPE",
-)  # fmt: skip
+    "ADD",
+    "CONCATENATION",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "HARD_SWISH",
+    "LOGISTIC",
+    "MEAN",
+    "MUL",
+    "QUANTIZE",
+    "RESHAPE",
+)
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 

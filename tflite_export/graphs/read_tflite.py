@@ -82,9 +82,11 @@ class _Reader:
             raise InputError(f"model {self.path!r}: tensor {label!r} is not int8 with one scale")
         name = self.names[index] = f"{label}#{index}"
         self.tensors[name] = QuantizedTensor(
-            name, tuple(int(n) for n in tensor.ShapeAsNumpy()), float(quantization.Scale(0)),
+            name,
+            tuple(int(n) for n in tensor.ShapeAsNumpy()),
+            float(quantization.Scale(0)),
             int(quantization.ZeroPoint(0)),
-        )  # fmt: skip
+        )
         return name
 
     def _weights(self, sources, op: model_file.Operator) -> Weights:

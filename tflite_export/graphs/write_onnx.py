@@ -95,16 +95,23 @@ class _Writer:
             ),
         ]
         self._emit(
-            "Conv", [x, *parts], real, kernel_shape=(height, width), strides=(node.strides,) * 2,
-            pads=self._pads(node, height, width), group=kernel.shape[0] if depthwise else 1,
-        )  # fmt: skip
+            "Conv",
+            [x, *parts],
+            real,
+            kernel_shape=(height, width),
+            strides=(node.strides,) * 2,
+            pads=self._pads(node, height, width),
+            group=kernel.shape[0] if depthwise else 1,
+        )
 
     def _pads(self, node: Node, height: int, width: int) -> list[int]:
         """Returns SAME padding as TFLite defines it: an odd pixel is added at the end."""
         sides = zip(
-            self.graph.tensors[node.inputs[0]].shape[1:3], self.graph.tensors[node.output].shape[1:3],
-            (height, width), strict=True,
-        )  # fmt: skip
+            self.graph.tensors[node.inputs[0]].shape[1:3],
+            self.graph.tensors[node.output].shape[1:3],
+            (height, width),
+            strict=True,
+        )
         total = [max((out - 1) * node.strides + kernel - side, 0) for side, out, kernel in sides]
         return [t // 2 for t in total] + [t - t // 2 for t in total]
 

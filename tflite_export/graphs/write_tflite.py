@@ -15,9 +15,17 @@ from tflite_export.tflite.model_file import FILE_IDENTIFIER
 
 # Operation versions that the converter writes for int8 operations with per-channel weights.
 _VERSIONS = {
-    "ADD": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "HARD_SWISH": 1, "LOGISTIC": 2,
-    "MEAN": 2, "MUL": 2, "QUANTIZE": 2, "RESHAPE": 1,
-}  # fmt: skip
+    "ADD": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "HARD_SWISH": 1,
+    "LOGISTIC": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "QUANTIZE": 2,
+    "RESHAPE": 1,
+}
 _SCHEMA_VERSION = 3
 
 
@@ -102,9 +110,12 @@ class _Writer:
         # The channel axis is the first of a full kernel and the last of a depthwise one.
         axis = 3 if node.op == "DEPTHWISE_CONV_2D" else 0
         kernel = self._tensor(
-            f"{node.output}/kernel", weights.kernel.shape, "INT8", weights.kernel,
+            f"{node.output}/kernel",
+            weights.kernel.shape,
+            "INT8",
+            weights.kernel,
             (weights.scales, zeros, axis),
-        )  # fmt: skip
+        )
         scales = weights.scales * np.float32(self.graph.tensors[node.inputs[0]].scale)
         quantization = (scales, zeros, 0)
         bias = self._tensor(f"{node.output}/bias", weights.bias.shape, "INT32", weights.bias, quantization)

@@ -128,21 +128,31 @@ class _Writer:
         tensors = [self._output(output, threshold) for output in outputs]
         subgraph = self._table({2: self._list([self._image()]), 3: self._list(tensors)})
         extra = self._table({0: self._text(labels.INDEXED), 1: self._text("class ids with their names")})
-        model = self._table({
-            0: self._text(name), 1: self._text("MobileDets object detector"), 2: self._text(version),
-            3: self._list([subgraph]), 6: self._list([extra]), 7: self._text(_PARSER_VERSION),
-        })  # fmt: skip
+        model = self._table(
+            {
+                0: self._text(name),
+                1: self._text("MobileDets object detector"),
+                2: self._text(version),
+                3: self._list([subgraph]),
+                6: self._list([extra]),
+                7: self._text(_PARSER_VERSION),
+            }
+        )
         self.builder.Finish(model, IDENTIFIER)
         return bytes(self.builder.Output())
 
     def _image(self) -> int:
         scale = self._table({0: self._floats([_MEAN]), 1: self._floats([_STD])})
         stats = self._table({0: self._floats([255.0]), 1: self._floats([0.0])})
-        return self._table({
-            0: self._text("image"), 1: self._text("RGB image"),
-            3: self._content(_IMAGE, self._table({}, {0: (_RGB, "Int8")})),
-            4: self._list([self._unit(_NORMALIZATION, scale)]), 5: stats,
-        })  # fmt: skip
+        return self._table(
+            {
+                0: self._text("image"),
+                1: self._text("RGB image"),
+                3: self._content(_IMAGE, self._table({}, {0: (_RGB, "Int8")})),
+                4: self._list([self._unit(_NORMALIZATION, scale)]),
+                5: stats,
+            }
+        )
 
     def _output(self, output: str, threshold: float) -> int:
         fields = {0: self._text(_NAMES[output])}

@@ -191,11 +191,13 @@ class _Reader:
 
     def model(self) -> ModelFile:
         return ModelFile(
-            size=len(self.data), subgraphs=self.root.SubgraphsLength(),
+            size=len(self.data),
+            subgraphs=self.root.SubgraphsLength(),
             operators=tuple(self._operator(i) for i in range(self._count(self.graph.OperatorsLength()))),
-            inputs=self._pick(self.graph.InputsAsNumpy()), outputs=self._pick(self.graph.OutputsAsNumpy()),
+            inputs=self._pick(self.graph.InputsAsNumpy()),
+            outputs=self._pick(self.graph.OutputsAsNumpy()),
             signatures=self._signatures(),
-        )  # fmt: skip
+        )
 
     def _count(self, length: int) -> int:
         # Looping over a damaged length could take hours; a valid element takes at least four bytes.
@@ -225,13 +227,17 @@ class _Reader:
         quantization = tensor.Quantization()
         scales = _array(quantization.ScaleAsNumpy()) if quantization else ()
         return Tensor(
-            name=_text(tensor.Name()), dtype=_TYPES.get(tensor.Type(), f"TYPE_{tensor.Type()}"),
+            name=_text(tensor.Name()),
+            dtype=_TYPES.get(tensor.Type(), f"TYPE_{tensor.Type()}"),
             shape=tuple(int(n) for n in _array(tensor.ShapeAsNumpy())),
-            is_dynamic=any(n < 0 for n in signature), size=self._buffer_size(tensor.Buffer()),
+            is_dynamic=any(n < 0 for n in signature),
+            size=self._buffer_size(tensor.Buffer()),
             scales=tuple(float(s) for s in scales),
             zero_points=tuple(int(z) for z in _array(quantization.ZeroPointAsNumpy())) if len(scales) else (),
-            values=self._values(tensor), is_variable=bool(tensor.IsVariable()), index=index,
-        )  # fmt: skip
+            values=self._values(tensor),
+            is_variable=bool(tensor.IsVariable()),
+            index=index,
+        )
 
     def _buffer_size(self, index: int) -> int:
         if index >= self._count(self.root.BuffersLength()):

@@ -33,8 +33,9 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     if pixels.shape[:2] == tuple(size):
         return pixels
-    return cv2.remap(pixels, *_grid(pixels.shape[:2], tuple(size)), cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    return cv2.remap(
+        pixels, *_grid(pixels.shape[:2], tuple(size)), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -42,8 +43,10 @@ def _grid(source: tuple[int, int], target: tuple[int, int]) -> tuple[np.ndarray,
     """Returns the source position of each target pixel, in the fixed-point form that is fast to read."""
     import cv2
 
-    y, x = (np.arange(there, dtype=np.float32) * np.float32(here / there)
-            for here, there in zip(source, target, strict=True))  # fmt: skip
+    y, x = (
+        np.arange(there, dtype=np.float32) * np.float32(here / there)
+        for here, there in zip(source, target, strict=True)
+    )
     columns, rows = np.meshgrid(x, y)
     return cv2.convertMaps(columns, rows, cv2.CV_16SC2)
 

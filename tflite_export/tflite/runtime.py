@@ -11,9 +11,12 @@ from tflite_export.tflite import model_file
 
 
 def open_model(
-    model: str | os.PathLike | bytes, threads: int = 1, keep_tensors: bool = False, delegates: Sequence = (),
+    model: str | os.PathLike | bytes,
+    threads: int = 1,
+    keep_tensors: bool = False,
+    delegates: Sequence = (),
     name: str = "",
-):  # fmt: skip
+):
     """Returns an `ai_edge_litert` interpreter with its tensors allocated.
 
     `keep_tensors` runs the builtin kernels without a delegate and keeps every tensor readable after a run.
@@ -32,9 +35,11 @@ def open_model(
     try:
         with held_back():
             interpreter = Interpreter(
-                **where, num_threads=threads, experimental_delegates=list(delegates),
+                **where,
+                num_threads=threads,
+                experimental_delegates=list(delegates),
                 **_keeping(keep_tensors),
-            )  # fmt: skip
+            )
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"LiteRT cannot run model {name!r}: {first_line(error)}") from error

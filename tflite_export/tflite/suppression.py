@@ -116,9 +116,11 @@ def of_file(model: schema.ModelT) -> Suppression | None:
     if options is None:
         return None
     return Suppression(
-        int(options["max_detections"]), _short(options["nms_iou_threshold"]),
-        _short(options["nms_score_threshold"]), "regular" if options.get("use_regular_nms") else "fast",
-    )  # fmt: skip
+        int(options["max_detections"]),
+        _short(options["nms_iou_threshold"]),
+        _short(options["nms_score_threshold"]),
+        "regular" if options.get("use_regular_nms") else "fast",
+    )
 
 
 def _short(value: float) -> float:

@@ -13,14 +13,23 @@ from mobiledets_tf.data import coco
 from mobiledets_tf.errors import InputError
 
 # Modules in the order in which they are tried: the first that recognises a folder reads it.
-MODULES = ("coco_folder", "roboflow", "coco_export", "tfrecord", "yolo", "voc", "cvat", "labelme",
-           "label_studio")  # fmt: skip
+MODULES = (
+    "coco_folder",
+    "roboflow",
+    "coco_export",
+    "tfrecord",
+    "yolo",
+    "voc",
+    "cvat",
+    "labelme",
+    "label_studio",
+)
 NAMES = ("coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio")
 
 
 def read(
     images: str, annotations: str | None = None, format_name: str | None = None
-) -> tuple[str, list[coco.Split]]:  # fmt: skip
+) -> tuple[str, list[coco.Split]]:
     """Reads the splits of a data folder in any of the formats.
 
     Args:

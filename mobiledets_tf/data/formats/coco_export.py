@@ -23,9 +23,10 @@ def recognises(place: Path) -> bool:
 def is_one(path: Path) -> bool:
     """Whether a file looks like COCO annotations."""
     return (
-        json_files.mentions(path, "image_id", "bbox") or json_files.mentions(path, "categories", "images")
+        json_files.mentions(path, "image_id", "bbox")
+        or json_files.mentions(path, "categories", "images")
         or json_files.mentions(path, "file_name", "width", "height")
-    )  # fmt: skip
+    )
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:

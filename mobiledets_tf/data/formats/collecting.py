@@ -13,9 +13,17 @@ from mobiledets_tf.data.text import show
 from mobiledets_tf.errors import InputError
 
 _SPLITS = {
-    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
-    "validation": "val", "dev": "val", "eval": "val", "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
 TRAIN = "train"
 
 
@@ -152,9 +160,13 @@ class Collector:
         self._faults[split].append(coco.Fault(str(file), entry, reason))
 
     def image(
-        self, split: str, file_name: str, size: tuple[Any, Any] | None, where: tuple[str, str],
+        self,
+        split: str,
+        file_name: str,
+        size: tuple[Any, Any] | None,
+        where: tuple[str, str],
         group: str = "",
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Adds an image; returns its id.
 
         Args:
@@ -177,9 +189,14 @@ class Collector:
         return entry["id"]
 
     def box(
-        self, split: str, image_id: int, class_name: str, bbox: Sequence[Any], where: tuple[str, str],
+        self,
+        split: str,
+        image_id: int,
+        class_name: str,
+        bbox: Sequence[Any],
+        where: tuple[str, str],
         **more: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Adds a box [x, y, width, height] in pixels; it is validated later, by the checks."""
         annotations = self._entries[split][1]
         category_id = self._class_ids.setdefault(class_name, len(self._class_ids))
@@ -212,10 +229,17 @@ class Collector:
                 "annotations": [box | {"category_id": numbers[box["category_id"]]} for box in annotations],
                 "categories": categories,
             }
-            result.append(coco.Split(
-                split, self.images.folder, self._source, content, Listed(self.images.folder),
-                tuple(self._faults[split]), tuple(notes),
-            ))  # fmt: skip
+            result.append(
+                coco.Split(
+                    split,
+                    self.images.folder,
+                    self._source,
+                    content,
+                    Listed(self.images.folder),
+                    tuple(self._faults[split]),
+                    tuple(notes),
+                )
+            )
             notes = []
         return result
 

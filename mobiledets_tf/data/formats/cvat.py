@@ -61,7 +61,7 @@ def _read_image(collector: Collector, path: Path, item: Element) -> None:
 
 def _add(
     collector: Collector, split: str, image_id: int, label: str, shape: Element, where: tuple[str, str]
-) -> None:  # fmt: skip
+) -> None:
     if shape.tag == "box":
         bbox = corners([shape.get(side) for side in _SIDES])
         turn = number(shape.get("rotation") or 0)

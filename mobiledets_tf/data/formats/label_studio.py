@@ -30,9 +30,10 @@ def recognises(place: Path) -> bool:
 
 def _is_one(path: Path) -> bool:
     return (
-        json_files.mentions(path, "rectanglelabels") or json_files.mentions(path, "original_width")
+        json_files.mentions(path, "rectanglelabels")
+        or json_files.mentions(path, "original_width")
         or json_files.mentions(path, "annotations", "data", "predictions")
-    )  # fmt: skip
+    )
 
 
 def read(folder: Path, place: Path) -> list[coco.Split]:
@@ -64,9 +65,13 @@ def _read_task(collector: Collector, path: Path, index: int, task: Any) -> None:
         return
     results = _results(collector, task)
     size = next(
-        ((each["original_width"], each["original_height"]) for each in results
-         if {"original_width", "original_height"} <= each.keys()), None,
-    )  # fmt: skip
+        (
+            (each["original_width"], each["original_height"])
+            for each in results
+            if {"original_width", "original_height"} <= each.keys()
+        ),
+        None,
+    )
     name = _image_name(collector.images, address)
     image_id = collector.image(TRAIN, name, size, (str(path), entry))
     if size is None:
@@ -112,7 +117,7 @@ def _results(collector: Collector, task: dict[str, Any]) -> list[dict[str, Any]]
 
 def _add(
     collector: Collector, image_id: int, region: dict[str, Any], size: tuple[Any, Any], where: tuple[str, str]
-) -> None:  # fmt: skip
+) -> None:
     value = region["value"] if isinstance(region.get("value"), dict) else region
     keys = ("rectanglelabels", "polygonlabels", "labels")
     labels = next((value[key] for key in keys if key in value), None)

@@ -69,9 +69,7 @@ def _label_map(folder: Path, place: Path) -> Path:
     return named[0]
 
 
-def _read_split(
-    name: str, paths: list[Path], names: dict[int, tuple[str, ...]]
-) -> coco.Split:  # fmt: skip
+def _read_split(name: str, paths: list[Path], names: dict[int, tuple[str, ...]]) -> coco.Split:
     index = RecordIndex([str(path) for path in paths])
     faults, images, boxes, numbers = [], [], [], {}
     for number in range(len(index)):
@@ -94,9 +92,10 @@ def _read_split(
             boxes.append(box | {coco.WHERE: (where[0], f"{where[1]}, box")})
         faults += _text_faults(example, names, where)
     content: dict[str, Any] = {
-        "images": images, "annotations": boxes,
+        "images": images,
+        "annotations": boxes,
         "categories": [{"id": number, "name": each[0]} for number, each in names.items()],
-    }  # fmt: skip
+    }
     source = paths[0] if len(paths) == 1 else paths[0].parent
     return coco.Split(name, source.parent, source, content, Pictures(index, numbers), tuple(faults))
 
@@ -109,7 +108,7 @@ def _file_name(image_id: str, number: int) -> str:
 
 def _text_faults(
     example: records.Example, names: dict[int, tuple[str, ...]], where: tuple[str, str]
-) -> list[coco.Fault]:  # fmt: skip
+) -> list[coco.Fault]:
     """Returns a fault if a record names a class differently from the label map."""
     for number, text in zip(example.classes.tolist(), example.names, strict=False):
         allowed = names.get(number, ())

@@ -51,10 +51,12 @@ def read(folder: Path, place: Path) -> list[coco.Split]:
     images = Images(folder)
     collector = Collector(NAME, place, images)
     labels = {
-        path.with_suffix(""): path for path in files_below(place, ".txt")
-        if path.name not in _NAME_FILES and path.stem not in ("train", "val", "valid", "test", "README")
+        path.with_suffix(""): path
+        for path in files_below(place, ".txt")
+        if path.name not in _NAME_FILES
+        and path.stem not in ("train", "val", "valid", "test", "README")
         and not path.name.startswith("README")
-    }  # fmt: skip
+    }
     splits = _listed(folder, settings, images)
     used = set()
     for name in images.names:
@@ -83,7 +85,7 @@ def _has_names(place: Path) -> bool:
 
 def _read_file(
     collector: Collector, split: str, image_id: int, path: Path, size: tuple[int, int], names: dict[int, str]
-) -> None:  # fmt: skip
+) -> None:
     try:
         lines = read_text(path).splitlines()
     except Damaged as damaged:

@@ -13,10 +13,35 @@ from mobiledets_tf.cli import data as command
 
 FORMATS = ("voc", "yolo", "cvat", "labelme", "label_studio", "roboflow", "coco")
 _PIECES = (
-    b"", b"\0", b"\xff\xfe", b"<", b"</object>", b"<!DOCTYPE x>", b"<!ENTITY a 'b'>", b"&a;", b"nan", b"-1",
-    b"1e999", b"{", b"[", b"null", b'""', b"true", b"../../x", b"9" * 400, b": &a [*a]", b"\xed\xa0\x80",
-    b"\n", b" ", b"0.0", b'"\\ud800"', b"<box/>", b"names: 3\n", b"item {", b"id: -1",
-)  # fmt: skip
+    b"",
+    b"\0",
+    b"\xff\xfe",
+    b"<",
+    b"</object>",
+    b"<!DOCTYPE x>",
+    b"<!ENTITY a 'b'>",
+    b"&a;",
+    b"nan",
+    b"-1",
+    b"1e999",
+    b"{",
+    b"[",
+    b"null",
+    b'""',
+    b"true",
+    b"../../x",
+    b"9" * 400,
+    b": &a [*a]",
+    b"\xed\xa0\x80",
+    b"\n",
+    b" ",
+    b"0.0",
+    b'"\\ud800"',
+    b"<box/>",
+    b"names: 3\n",
+    b"item {",
+    b"id: -1",
+)
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
@@ -31,9 +56,24 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
 
 
 _VALUES = (
-    None, True, -1, 0.5, 1e308, float("nan"), 10**400, "", "x", "../../x", "\0", [], {}, [None] * 4, [[]],
-    {"id": 1}, "9" * 500,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0.5,
+    1e308,
+    float("nan"),
+    10**400,
+    "",
+    "x",
+    "../../x",
+    "\0",
+    [],
+    {},
+    [None] * 4,
+    [[]],
+    {"id": 1},
+    "9" * 500,
+)
 
 
 def mutated(rng: random.Random, data: bytes) -> bytes:

@@ -68,10 +68,12 @@ def cvat(truth: Truth, folder: Path) -> None:
         f'<image id="{i}" name={quoteattr(name)} width="{width}" height="{height}">'
         + "".join(
             f'<box label={quoteattr(label)} occluded="0" xtl="{x!r}" ytl="{y!r}" xbr="{x + w!r}" '
-            f'ybr="{y + h!r}" z_order="0"></box>' for label, (x, y, w, h) in truth.of(name)
-        ) + "</image>"
+            f'ybr="{y + h!r}" z_order="0"></box>'
+            for label, (x, y, w, h) in truth.of(name)
+        )
+        + "</image>"
         for i, (name, (width, height)) in enumerate(truth.sizes.items())
-    )  # fmt: skip
+    )
     meta = f"<meta><task><labels>{labels}</labels></task></meta>"
     text = f"<annotations><version>1.1</version>{meta}{images}</annotations>"
     (folder / "annotations.xml").write_text(text, encoding="utf-8")
@@ -85,8 +87,14 @@ def labelme(truth: Truth, folder: Path) -> None:
             {"label": label, "points": [[x + w, y + h], [x, y]], "shape_type": "rectangle", "flags": {}}
             for label, (x, y, w, h) in truth.of(name)
         ]
-        value = {"version": "5.4.1", "shapes": shapes, "imagePath": name, "imageData": None,
-                 "imageHeight": height, "imageWidth": width}  # fmt: skip
+        value = {
+            "version": "5.4.1",
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
         (folder / f"{Path(name).stem}.json").write_text(json.dumps(value))
 
 
@@ -95,14 +103,25 @@ def label_studio(truth: Truth, folder: Path) -> None:
     tasks = []
     for number, (name, (width, height)) in enumerate(truth.sizes.items(), 1):
         result = [
-            {"type": "rectanglelabels", "original_width": width, "original_height": height,
-             "value": {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * w / width,
-                       "height": 100 * h / height, "rotation": 0, "rectanglelabels": [label]}}
+            {
+                "type": "rectanglelabels",
+                "original_width": width,
+                "original_height": height,
+                "value": {
+                    "x": 100 * x / width,
+                    "y": 100 * y / height,
+                    "width": 100 * w / width,
+                    "height": 100 * h / height,
+                    "rotation": 0,
+                    "rectanglelabels": [label],
+                },
+            }
             for label, (x, y, w, h) in truth.of(name)
-        ]  # fmt: skip
+        ]
         image = f"/data/upload/1/0a1b2c3d-{name.replace(' ', '%20')}?x=1"
-        tasks.append({"id": number, "data": {"image": image}, "annotations": [{"result": result}],
-                      "predictions": []})  # fmt: skip
+        tasks.append(
+            {"id": number, "data": {"image": image}, "annotations": [{"result": result}], "predictions": []}
+        )
     (folder / "project-1.json").write_text(json.dumps(tasks))
 
 
@@ -112,16 +131,26 @@ def roboflow(truth: Truth, folder: Path) -> None:
     root = {"id": 0, "name": "parts", "supercategory": "none"}
     classes = [{"id": i, "name": n, "supercategory": "parts"} for i, n in enumerate(NAMES, 1)]
     value = {
-        "info": {}, "licenses": [],
+        "info": {},
+        "licenses": [],
         "categories": [root, *classes],
-        "images": [{"id": numbers[name], "file_name": name, "width": w, "height": h}
-                   for name, (w, h) in truth.sizes.items()],
+        "images": [
+            {"id": numbers[name], "file_name": name, "width": w, "height": h}
+            for name, (w, h) in truth.sizes.items()
+        ],
         "annotations": [
-            {"id": i, "image_id": numbers[name], "category_id": NAMES.index(label) + 1, "bbox": box,
-             "area": box[2] * box[3], "segmentation": [], "iscrowd": 0}
+            {
+                "id": i,
+                "image_id": numbers[name],
+                "category_id": NAMES.index(label) + 1,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "segmentation": [],
+                "iscrowd": 0,
+            }
             for i, (name, label, box) in enumerate(truth.boxes)
         ],
-    }  # fmt: skip
+    }
     (folder / "train" / "_annotations.coco.json").write_text(json.dumps(value))
 
 
@@ -138,6 +167,11 @@ def coco(truth: Truth, folder: Path) -> None:
 
 
 WRITERS = {
-    "voc": voc, "yolo": yolo, "cvat": cvat, "labelme": labelme, "label_studio": label_studio,
-    "roboflow": roboflow, "coco": coco,
-}  # fmt: skip
+    "voc": voc,
+    "yolo": yolo,
+    "cvat": cvat,
+    "labelme": labelme,
+    "label_studio": label_studio,
+    "roboflow": roboflow,
+    "coco": coco,
+}

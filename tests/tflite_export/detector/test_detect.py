@@ -52,10 +52,15 @@ def photos(pictures, tmp_path_factory):
         # Ids as COCO's: not from 1, 0 among them.
         entries.append({"id": 7 * number, "file_name": name, "width": 150, "height": 120})
     categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(LABELS)]
-    (path / "instances_val.json").write_text(json.dumps(
-        {"images": entries, "categories": categories, "annotations": [
-            {"id": 1, "image_id": 0, "category_id": 20, "bbox": [10, 10, 50, 40]}
-        ]}))  # fmt: skip
+    (path / "instances_val.json").write_text(
+        json.dumps(
+            {
+                "images": entries,
+                "categories": categories,
+                "annotations": [{"id": 1, "image_id": 0, "category_id": 20, "bbox": [10, 10, 50, 40]}],
+            }
+        )
+    )
     return path
 
 
@@ -245,8 +250,12 @@ def test_faults_get_one_line_and_2(flags, words, model, photos, tflite, tmp_path
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    places = {"EMPTY": tmp_path / "empty", "TEXT": tmp_path / "text.txt", "LABELS": tmp_path / "labels.txt",
-              "RAW": tflite("int8", "int8", "none")}  # fmt: skip
+    places = {
+        "EMPTY": tmp_path / "empty",
+        "TEXT": tmp_path / "text.txt",
+        "LABELS": tmp_path / "labels.txt",
+        "RAW": tflite("int8", "int8", "none"),
+    }
     given = {"model": model, "images": photos / "val", "output_dir": tmp_path / "out"}
     given |= {name: places.get(value, value) for name, value in flags.items()}
     assert run(**given) == 2
@@ -296,8 +305,9 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(scored, model, ph
         assert after == [row for row in before if row["image_id"] != 7] and len(after) < len(before)
     else:
         assert [image["file_name"] for image in listed["images"]] == [
-            "part 0/größe 0.png", "part 0/größe 2.png"
-        ]  # fmt: skip
+            "part 0/größe 0.png",
+            "part 0/größe 2.png",
+        ]
     assert not (out / "annotated" / name).exists() and (out / "annotated" / "part 0").is_dir()
     # Mended, the image is detected too.
     shutil.copy(photos / "val" / name, given / name)

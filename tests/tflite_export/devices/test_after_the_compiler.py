@@ -166,10 +166,12 @@ def compiled(tmp_path, made):
 
 def test_a_compiled_file_is_called_so(compiled, tmp_path, capsys):
     calls = [
-        (compile, {"model": compiled}), (compile, {"model": compiled, "target": "ethos_u"}),
-        (benchmark, {"model": compiled}), (benchmark, {"model": compiled, "device": "hexagon"}),
+        (compile, {"model": compiled}),
+        (compile, {"model": compiled, "target": "ethos_u"}),
+        (benchmark, {"model": compiled}),
+        (benchmark, {"model": compiled, "device": "hexagon"}),
         (import_weights, {"weights": compiled, "architecture": "edgetpu", "output_dir": tmp_path / "out"}),
-    ]  # fmt: skip
+    ]
     for command, flags in calls:
         assert run(command, **flags) == 2
         error = capsys.readouterr().err

@@ -121,9 +121,7 @@ def test_several_subgraphs_and_no_operation_are_findings_of_the_file():
 def chain(*names):
     """A model of operations one after the other."""
     tensors = [tensor(name=str(i)) for i in range(len(names) + 1)]
-    ops = [
-        Operator(i, name, 1, False, (tensors[i],), (tensors[i + 1],)) for i, name in enumerate(names)
-    ]
+    ops = [Operator(i, name, 1, False, (tensors[i],), (tensors[i + 1],)) for i, name in enumerate(names)]
     return ModelFile(1, 1, tuple(ops), (), (), {})
 
 
@@ -146,9 +144,11 @@ def test_subgraphs_that_the_compiler_would_make(names, mapped, subgraphs, first)
 def test_a_branch_beside_an_unsupported_operation_stays_in_the_first_subgraph():
     a, b, c, d, e = (tensor(name=name) for name in "abcde")
     ops = (
-        Operator(0, "CONV_2D", 1, False, (a,), (b,)), Operator(1, "HARD_SWISH", 1, False, (b,), (c,)),
-        Operator(2, "ADD", 1, False, (b,), (d,)), Operator(3, "MUL", 1, False, (c, d), (e,)),
-    )  # fmt: skip
+        Operator(0, "CONV_2D", 1, False, (a,), (b,)),
+        Operator(1, "HARD_SWISH", 1, False, (b,), (c,)),
+        Operator(2, "ADD", 1, False, (b,), (d,)),
+        Operator(3, "MUL", 1, False, (c, d), (e,)),
+    )
     found = edgetpu.coverage(ModelFile(1, 1, ops, (), (), {}))
     assert (found["mapped"], found["subgraphs"]) == (2, 2)
     assert any("2 Edge TPU subgraphs" in f.reason for f in edgetpu.check(ModelFile(1, 1, ops, (), (), {})))
@@ -164,8 +164,12 @@ def test_a_float_file_is_not_and_each_finding_names_its_block(tflite, network):
     assert all("float32" in finding.reason for finding in found)
     assert {name for name, _ in network.named_layers()} <= {finding.block for finding in found}
     assert found[0].to_dict() | {"tensor": "", "reason": ""} == {
-        "op_index": 0, "op": "CONV_2D", "tensor": "", "block": "stem", "reason": ""
-    }  # fmt: skip
+        "op_index": 0,
+        "op": "CONV_2D",
+        "tensor": "",
+        "block": "stem",
+        "reason": "",
+    }
 
 
 def test_a_float_input_alone_is_found(tflite):

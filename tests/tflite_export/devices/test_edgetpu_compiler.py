@@ -93,9 +93,11 @@ def test_first_operation_on_the_cpu():
     names = ("CONV_2D", "HARD_SWISH", "CONV_2D", "ADD")
     operators = tuple(Operator(i, name, 1, False, (), ()) for i, name in enumerate(names))
     rows = (
-        ("CONV_2D", 1, "Mapped to Edge TPU"), ("CONV_2D", 1, "More than one subgraph is not supported"),
-        ("ADD", 1, "More than one subgraph is not supported"), ("HARD_SWISH", 1, "Operation not supported"),
-    )  # fmt: skip
+        ("CONV_2D", 1, "Mapped to Edge TPU"),
+        ("CONV_2D", 1, "More than one subgraph is not supported"),
+        ("ADD", 1, "More than one subgraph is not supported"),
+        ("HARD_SWISH", 1, "Operation not supported"),
+    )
     log = edgetpu_log.CompilerLog(operators=tuple(edgetpu_log.OperatorRow(*row) for row in rows))
     found, status = edgetpu_compiler.first_on_cpu(log, ModelFile(1, 1, operators, (), (), {}))
     assert (found.index, status) == (1, "Operation not supported")
@@ -127,9 +129,11 @@ def test_without_the_compiler_the_command_is_given(model, tmp_path, monkeypatch)
 def test_a_compiler_that_works(model, tmp_path, monkeypatch):
     table = "CONV_2D    66    Mapped to Edge TPU\nDEQUANTIZE    2    Operation not supported"
     install(
-        tmp_path, f'echo "Edge TPU Compiler version 16.0.1"; echo "{table}" > "$3/my model_edgetpu.log"\n'
-        'cp "$4" "$3/my model_edgetpu.tflite"', monkeypatch,
-    )  # fmt: skip
+        tmp_path,
+        f'echo "Edge TPU Compiler version 16.0.1"; echo "{table}" > "$3/my model_edgetpu.log"\n'
+        'cp "$4" "$3/my model_edgetpu.tflite"',
+        monkeypatch,
+    )
     answer = edgetpu_compiler.compile_model(model, tmp_path / "out")
     assert answer.status == "compiled"
     assert Path(answer.output).read_bytes() == model.read_bytes()
@@ -164,10 +168,11 @@ def test_a_compiler_that_fails_leaves_nothing(script, words, model, tmp_path, mo
 @pytest.mark.parametrize(("fails", "status"), [(2, "compiled"), (9, "failed")])
 def test_an_internal_error_is_tried_again(fails, status, model, tmp_path, monkeypatch):
     install(
-        tmp_path, f'echo x >> {tmp_path}/calls; if [ $(wc -l < {tmp_path}/calls) -le {fails} ]; then\n'
+        tmp_path,
+        f"echo x >> {tmp_path}/calls; if [ $(wc -l < {tmp_path}/calls) -le {fails} ]; then\n"
         'echo "Internal compiler error. Aborting!"; exit 1; fi; cp "$4" "$3/my model_edgetpu.tflite"',
         monkeypatch,
-    )  # fmt: skip
+    )
     answer = edgetpu_compiler.compile_model(model, tmp_path / "out")
     assert answer.status == status
     assert answer.result["attempts"] == 3

@@ -108,9 +108,11 @@ LOGS = {
     "INFO: [benchmark_litert_model.h:103] Inference (std):      0.01\n": (2.5, 400, 2.41),
     "Running benchmark for 50 iterations\nno stats: 2500.0\n": (2.5, 50, None),
     "Inference timings in us: Init: 5, First inference: 9000, Warmup (avg): 8000, Inference (avg): 7.5e3\n": (
-        7.5, 0, None,
+        7.5,
+        0,
+        None,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", LOGS)

@@ -43,9 +43,14 @@ def test_a_compiled_uint8_file_serves_all(write):
     config = yaml.safe_load((folder / "frigate.yml").read_text())
     assert config["detectors"] == {"coral": {"type": "edgetpu", "device": "usb"}}
     assert config["model"] == {
-        "path": "/config/detector_edgetpu.tflite", "labelmap_path": "/config/labels_indexed.txt",
-        "width": 96, "height": 96, "input_tensor": "nhwc", "input_pixel_format": "rgb", "model_type": "ssd",
-    }  # fmt: skip
+        "path": "/config/detector_edgetpu.tflite",
+        "labelmap_path": "/config/labels_indexed.txt",
+        "width": 96,
+        "height": 96,
+        "input_tensor": "nhwc",
+        "input_pixel_format": "rgb",
+        "model_type": "ssd",
+    }
     assert config["objects"]["track"] == list(LABELS)
     assert "detector_edgetpu.tflite" in (folder / "coral_detect.py").read_text()
     for path in folder.glob("*.py"):

@@ -17,8 +17,13 @@ from tflite_export.export import exporter as exporting
 from tflite_export.tflite import metadata, model_file
 
 ARTEFACTS = {
-    "detector.tflite", "labels.txt", "labels_indexed.txt", "report.json", "report.html", "architecture.json",
-}  # fmt: skip
+    "detector.tflite",
+    "labels.txt",
+    "labels_indexed.txt",
+    "report.json",
+    "report.html",
+    "architecture.json",
+}
 
 
 def run(command, **flags) -> int:
@@ -30,9 +35,15 @@ def exported(tmp_path_factory, training, folder):
     """(exit code, output folder) of a whole export with a gate that no file can pass by luck."""
     path = tmp_path_factory.mktemp("export") / "out"
     code = run(
-        export, checkpoint_dir=training, calibration_data=folder, eval_data=folder, calibration_images=4,
-        max_ap_drop=1, output_dir=path, bundle=True,
-    )  # fmt: skip
+        export,
+        checkpoint_dir=training,
+        calibration_data=folder,
+        eval_data=folder,
+        calibration_images=4,
+        max_ap_drop=1,
+        output_dir=path,
+        bundle=True,
+    )
     return code, path
 
 
@@ -52,9 +63,14 @@ def test_export_writes_a_measured_folder(exported, detector):
     assert report["file"]["histogram"] == model_file.read(path / "detector.tflite").histogram()
     assert report["calibration"] == {"source": "images", "count": 4, "seed": 0, "split": "train"}
     assert report["evaluation"] == {
-        "images": 6, "split": "val", "files": ["val-00000-of-00001.tfrecord"], "all_images": True,
-        "score_threshold": 1e-8, "max_detections": 100, "nms": "fast",
-    }  # fmt: skip
+        "images": 6,
+        "split": "val",
+        "files": ["val-00000-of-00001.tfrecord"],
+        "all_images": True,
+        "score_threshold": 1e-8,
+        "max_detections": 100,
+        "nms": "fast",
+    }
     # Shipped for use, measured for AP: one conversion, both suppressions.
     options, nms = report["options"], report["nms"]
     assert (options["score_threshold"], options["max_detections"], options["nms"]) == (0.2, 25, "fast")
@@ -148,9 +164,13 @@ def test_the_gate_fails_with_1_and_leaves_the_report(training, folder, tmp_path,
     (out / "notes.txt").write_text("mine")
     (out / "labels.txt").write_text("old")
     code = run(
-        export, checkpoint_dir=training, eval_data=folder, quantization="float", max_ap_drop=0.01,
+        export,
+        checkpoint_dir=training,
+        eval_data=folder,
+        quantization="float",
+        max_ap_drop=0.01,
         output_dir=out,
-    )  # fmt: skip
+    )
     assert code == 1
     assert "AP drops by" in capsys.readouterr().err
     report = json.loads((out / "report.json").read_text())

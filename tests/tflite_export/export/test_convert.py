@@ -16,8 +16,13 @@ from tflite_export.tflite.suppression import Suppression
 
 SIZE, CLASSES = 96, 3  # of the detector in conftest.py
 NETWORK_OPS = {
-    "CONV_2D": 66, "DEPTHWISE_CONV_2D": 27, "ADD": 15, "CONCATENATION": 2, "LOGISTIC": 1, "RESHAPE": 12,
-}  # fmt: skip
+    "CONV_2D": 66,
+    "DEPTHWISE_CONV_2D": 27,
+    "ADD": 15,
+    "CONCATENATION": 2,
+    "LOGISTIC": 1,
+    "RESHAPE": 12,
+}
 POSTPROCESS = "TFLite_Detection_PostProcess"
 
 

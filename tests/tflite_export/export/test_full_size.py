@@ -18,9 +18,15 @@ def test_int8_edgetpu_has_the_published_operations(tmp_path, capsys):
     operations = model.histogram()
     assert operations.pop("RESHAPE") <= 13
     assert operations == {
-        "CONV_2D": 66, "DEPTHWISE_CONV_2D": 27, "ADD": 15, "CONCATENATION": 2, "LOGISTIC": 1,
-        "TFLite_Detection_PostProcess": 1, "QUANTIZE": 1, "DEQUANTIZE": 2,
-    }  # fmt: skip
+        "CONV_2D": 66,
+        "DEPTHWISE_CONV_2D": 27,
+        "ADD": 15,
+        "CONCATENATION": 2,
+        "LOGISTIC": 1,
+        "TFLite_Detection_PostProcess": 1,
+        "QUANTIZE": 1,
+        "DEQUANTIZE": 2,
+    }
     assert [op.name for op in model.float_operators()] == ["TFLite_Detection_PostProcess"]
     assert model.inputs[0].dtype == "UINT8"
     assert model.inputs[0].scales[0] == pytest.approx(1 / 127.5, rel=1e-6)

@@ -47,8 +47,13 @@ def test_ranges_of_a_checkpoint_are_taken(quantized, network, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_an_int8_file_near_the_float_one(training, folder, tmp_path, capsys):
-    flags = {"checkpoint_dir": training, "calibration_data": folder, "eval_data": folder,
-             "quantization": "qat", "output_dir": tmp_path / "out"}  # fmt: skip
+    flags = {
+        "checkpoint_dir": training,
+        "calibration_data": folder,
+        "eval_data": folder,
+        "quantization": "qat",
+        "output_dir": tmp_path / "out",
+    }
     assert export.run(["x", *(f"--{name}={value}" for name, value in flags.items())]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["options"]["quantization"], report["ranges"]) == ("qat", "calibration")
@@ -61,5 +66,8 @@ def test_the_command_writes_an_int8_file_near_the_float_one(training, folder, tm
     operations = model.histogram()
     assert operations["RESHAPE"] <= 13
     assert {name: operations[name] for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "QUANTIZE")} == {
-        "CONV_2D": 66, "DEPTHWISE_CONV_2D": 27, "ADD": 15, "QUANTIZE": 1,
-    }  # fmt: skip
+        "CONV_2D": 66,
+        "DEPTHWISE_CONV_2D": 27,
+        "ADD": 15,
+        "QUANTIZE": 1,
+    }
