@@ -46,7 +46,7 @@ if tf.keras.Model is not keras.Model:
         "or set TF_USE_LEGACY_KERAS=1 in the environment, and restart Python"
     )
 
-# The two settings below make sums of three and more tensors reproducible. TensorFlow's AddN starts with
+# The next two settings make sums of three and more tensors reproducible. TensorFlow's AddN starts with
 # whichever input has a buffer that nothing else still reads, so the order of its sum, and with it the
 # last bits of losses and gradients, depend on how far other operations have come. Grappler's arithmetic
 # optimiser would replace chains of additions by AddN again.
@@ -60,7 +60,10 @@ def _add_in_order(inputs, name=None):
 
 
 gen_math_ops.add_n = _add_in_order
-tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+# With oneDNN on a CPU without AVX-512, the operations that the remapper fuses for inference take many times
+# as long as the single ones: an evaluation read 5.6 images a second with it and 46 without (oneDNN limited
+# to AVX2). With AVX-512 both take about equally long.
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "remapping": False})
 
 __all__ = [
     "Repair",
