@@ -122,7 +122,7 @@ class Draws:
 
 
 def cosine(step: int, steps: int) -> float:
-    """The learning rate of a step: a warm-up of a twentieth of the steps, then half a cosine."""
+    """Returns the learning rate of a step: a warm-up of a twentieth of the steps, then half a cosine."""
     return RATE * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
@@ -205,7 +205,8 @@ def _quality(shared, judge: list, ours: list[list], network: np.ndarray) -> floa
     for step, batch in enumerate(ours):
         shared.train(batch, network[None], 0.5 * cosine(step, len(ours)))
     quality = float(shared.measure(judge, network[None], "loss").mean())
-    _assign(shared, before) if ours else None
+    if ours:
+        _assign(shared, before)
     return -quality
 
 
@@ -246,7 +247,7 @@ def summary(options: argparse.Namespace, networks: list[dict[str, Any]]) -> dict
 
 
 def in_a_process(work: Callable[[], dict[str, Any]], path: Path) -> None:
-    """Runs work that sets up TensorFlow anew for each variant, and writes its result."""
+    """Does work in a process of its own, as each variant sets up TensorFlow anew, and writes its result."""
     import multiprocessing
 
     process = multiprocessing.get_context("fork").Process(target=lambda: write_json(path, work()))

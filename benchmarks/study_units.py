@@ -1,4 +1,4 @@
-"""What the units of `study.py` do: each drives the project's commands and returns a JSON-ready result."""
+"""Runs the units of `study.py`: each drives the project's commands and returns a JSON-ready result."""
 
 import json
 import shlex

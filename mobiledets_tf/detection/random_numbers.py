@@ -9,12 +9,10 @@ altogether. Inside `stateless`, each of these operations becomes its stateless c
 import contextlib
 from collections.abc import Callable, Iterator
 
-from tensorflow.python.ops import gen_image_ops, gen_random_ops
-
 from mobiledets_tf import compat
-from mobiledets_tf.compat import tf
+from mobiledets_tf.compat import gen_image_ops, gen_random_ops, tf
 
-# Upper bound of the random operations traced for one image; the API's longest step has fewer than 100.
+# Distance between the numbers of two positions: more random operations than any pipeline has for one image.
 _OPERATIONS = 4096
 
 

@@ -1,4 +1,4 @@
-"""What only a whole run of mobiledets-train shows: summaries, silence, and a picture that stops it."""
+"""Whole runs of mobiledets-train: their summaries, their silence, and an image that stops them."""
 
 import json
 import os

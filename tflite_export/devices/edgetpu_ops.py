@@ -27,7 +27,7 @@ SOURCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is known of one operation.
+    """Knowledge about one operation.
 
     Attributes:
       version: newest version of the operation in TFLite that the compiler reads.
