@@ -11,8 +11,9 @@ report = api.export(
 ```
 
 A function takes one object of options, whose fields have the names, defaults and bounds of the command's
-flags, and returns a plain result: an `Architecture`, a report as a dictionary, a dataclass. The commands call
-these functions, so that both write the same files. What a command resumes, its function resumes.
+flags, and returns a plain result: an `Architecture`, a report as a dictionary, a dataclass. Commands do the
+same work with the same options, so that both write the same files. What a command resumes, its function
+resumes.
 
 All functions raise `mobiledets_tf.errors.InputError` (a `ValueError`) if the input or an option is invalid,
 and `mobiledets_tf.errors.CheckFailed` (a `RuntimeError`) if a check or gate fails; commands exit with 2 and 1

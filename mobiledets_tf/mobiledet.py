@@ -25,7 +25,7 @@ from mobiledets_tf.weights.remap import same_network
 DEFAULT_ARCHITECTURE, DEFAULT_NUM_CLASSES, DEFAULT_IMAGE_SIZE = "edgetpu", 90, 320
 
 
-def MobileDet(  # noqa: N802 - named like the networks of keras.applications
+def MobileDet(  # Named like the networks of keras.applications.
     architecture: str | os.PathLike | Architecture | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
