@@ -36,8 +36,8 @@ def MobileDet(  # Named like the networks of keras.applications.
 ) -> keras.Model:
     """Makes a MobileDet with an SSDLite head, with fresh or trained weights.
 
-    The model is that of `build_detector`: functional, of plain Keras layers, to be trained, cut, saved and
-    converted like any other. Post-processing is `decode_detections`. Import `mobiledets_tf.models` before
+    The model is that of `build_detector`: functional, of plain Keras layers, to be trained, cut, saved (as
+    `.keras`, not as HDF5) and converted like any other. Post-processing is `decode_detections`. Import `mobiledets_tf.models` before
     TensorFlow: it chooses legacy Keras (`tf_keras`).
 
     Example:
@@ -60,7 +60,7 @@ def MobileDet(  # Named like the networks of keras.applications.
       weights: None for fresh weights, drawn with Keras's random seed; or a training, search or import folder
         or a checkpoint in one, a TF1 checkpoint, a .tflite file, or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp`
         (downloaded). Weights of another architecture are remapped, which sets Keras's random seed to 0.
-      calibration_images: batches, float32 [batch, height, width, 3] in [-1, 1], over which the statistics of
+      calibration_images: batches of the model's input, float32 in [-1, 1], over which the statistics of
         batch normalisation are measured if the weights are remapped or come from a .tflite file. Without
         them, remapped weights need training before use, and those of a .tflite file are for inference only.
       weights_cache: folder of downloaded weights.

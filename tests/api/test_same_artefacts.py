@@ -86,7 +86,7 @@ def test_samples_and_fits_of_a_device(tmp_path, capsys):
     after = json.loads((tmp_path / "a.json").read_text())
     assert after["coefficients"] == json.loads(before)["coefficients"]
     low, high = np.percentile(
-        [json.loads(line)["ms"] for line in (tmp_path / "a.jsonl").open() if "ms" in line][0:], (10, 90)
+        [json.loads(line)["ms"] for line in (tmp_path / "a.jsonl").open() if "ms" in line], (10, 90)
     )
     banded = api.MeasureOptions(
         output=tmp_path / "c.jsonl", sampling="band", band=(low, high), model=tmp_path / "a.json", **given
@@ -167,6 +167,7 @@ def test_searches(records, tmp_path, capsys):
         api.search(api.SearchOptions(model_dir=tmp_path / "a", **given | {"seed": 1}))
 
 
+@pytest.mark.slow
 def test_exports_imports_and_detections(tmp_path, sample, capsys):
     given = {"architecture": "edgetpu", "num_classes": 10, "calibration_images": 2, "seed": 2, **SIZE}
     wrapped = []
@@ -180,7 +181,6 @@ def test_exports_imports_and_detections(tmp_path, sample, capsys):
     assert run(export, output_dir=tmp_path / "b", **given) == 0
     same_files(tmp_path / "a", tmp_path / "b", "detector.tflite", "labels.txt", "architecture.json")
     written = json.loads((tmp_path / "a" / "report.json").read_text())
-    assert written.pop("written_by", None) is not None or True
     assert report["file"] == written["file"] and report["weights"].startswith("fresh")
     with pytest.raises(InputError, match="--max_ap_drop needs --eval_data"):
         api.export(api.ExportOptions(output_dir=tmp_path / "c", max_ap_drop=0.1, **given))
@@ -196,6 +196,7 @@ def test_exports_imports_and_detections(tmp_path, sample, capsys):
     assert run(detect, output_dir=tmp_path / "found_b", **images) == 0
     same_files(tmp_path / "found_a", tmp_path / "found_b", "detections.json", "images.json")
     assert (summary.images, summary.unread, summary.interrupted) == (4, {}, False)
+    assert summary.detections > 0
 
     taken = {"weights": model, "architecture": "edgetpu", "depth_multiplier": 0.25}
     account = api.import_weights(api.ImportOptions(output_dir=tmp_path / "own_a", **taken))
