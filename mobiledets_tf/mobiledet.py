@@ -37,8 +37,8 @@ def MobileDet(  # Named like the networks of keras.applications.
     """Makes a MobileDet with an SSDLite head, with fresh or trained weights.
 
     The model is that of `build_detector`: functional, of plain Keras layers, to be trained, cut, saved (as
-    `.keras`, not as HDF5) and converted like any other. Post-processing is `decode_detections`. Import `mobiledets_tf.models` before
-    TensorFlow: it chooses legacy Keras (`tf_keras`).
+    `.keras`, not as HDF5) and converted like any other. Post-processing is `decode_detections`. Import
+    `mobiledets_tf.models` before TensorFlow: it chooses legacy Keras (`tf_keras`).
 
     Example:
       ```python
