@@ -180,7 +180,7 @@ def test_an_interrupted_folder_goes_on(model, photos, tmp_path, monkeypatch, cap
 
     before = Detector.__call__
     monkeypatch.setattr(Detector, "__call__", lambda self, image: (calls.append(1), before(self, image))[1])
-    monkeypatch.setattr(detect, "StopRequest", Stop)
+    monkeypatch.setattr("tflite_export.detector.detect.StopRequest", Stop)
     flags = {"model": model, "images": photos / "val", "output_dir": tmp_path / "out"}
     assert run(**flags) == 130
     assert not (tmp_path / "out" / "detections.json").exists()
