@@ -10,6 +10,7 @@ from mobiledets_tf import api, architecture, latency
 from mobiledets_tf.cli import data, detect, export, import_weights, search, train
 from mobiledets_tf.cli import latency as latency_command
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.search_space import decode
 from mobiledets_tf.weights import checkpoints
 
 SIZE = {"image_size": 96, "depth_multiplier": 0.25}
@@ -125,6 +126,41 @@ def test_trainings(records, tmp_path, capsys):
     # The command resumes what the API has begun.
     assert run(train, mode="train", model_dir=tmp_path / "a", **given | {"steps": 5}) == 0
     assert "trained to step 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["small", "tunas"])
+def test_settings_of_a_search(preset, records, tmp_path, monkeypatch):
+    from mobiledets_tf.search import loop
+
+    found = []
+
+    model = api.fit_multiply_adds(tmp_path / "cost.json", "ibn", num_classes=10, **SIZE)
+
+    def searched(search, strategy, times):
+        found.append((search.settings(), times))
+        return decode(model.space, np.zeros(len(model.space.decisions), np.int32))
+
+    monkeypatch.setattr(loop, "run", searched)
+    given = {
+        "search_space": "ibn",
+        "train_data": records,
+        "latency_model": tmp_path / "cost.json",
+        "latency_target": 1e7,
+        "preset": preset,
+        "finalists": 3,
+        "beta": -0.2,
+        "steer_by": "madds",
+        "measure_finalists": False,
+        "model_dir": tmp_path / "search",
+        "seed": 4,
+        **SIZE,
+    }
+    api.search(api.SearchOptions(**given))
+    assert run(search, **given) == 0
+    assert found[0] == found[1]
+    settings, times = found[0]
+    assert (settings["seed"], settings["finalists"], settings["steered_by"], times) == (4, 3, "madds", None)
+    assert settings["algorithm"] == ("evolution" if preset == "small" else "tunas")
 
 
 @pytest.mark.slow
