@@ -1,8 +1,40 @@
 """Creates tf.distribute strategies by name with Model Garden's utilities."""
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 from mobiledets_tf.errors import InputError
+from mobiledets_tf.options import Options, option
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StrategyOptions(Options):
+    """Options of tf.distribute, which everything that trains has in common.
+
+    Attributes:
+      distribution_strategy: one of `STRATEGIES`.
+      tpu: address of the TPU.
+      worker_hosts: `host:port,host:port` of all workers; None uses TF_CONFIG where it is set.
+      task_index: index of this worker among `worker_hosts`.
+    """
+
+    distribution_strategy: str = option("one_device", choices=STRATEGIES)
+    tpu: str | None = None
+    worker_hosts: str | None = None
+    task_index: int = -1
+
+    def check_strategy(self) -> None:
+        """Raises InputError if the four are inconsistent or incomplete; does not load TensorFlow."""
+        check_flags(self.distribution_strategy, self.tpu, self.worker_hosts, self.task_index)
+
+    def strategy(self) -> "tf.distribute.Strategy":
+        """Returns the tf.distribute strategy."""
+        return get_strategy(self.distribution_strategy, self.tpu, self.worker_hosts, self.task_index)
 
 
 def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index: int) -> None:

@@ -36,6 +36,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+def check_output_dir(path: str | os.PathLike) -> None:
+    """Raises InputError if an `output_dir` is a file."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(f"--output_dir={os.fspath(path)} is a file; a folder is needed")
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically.
 

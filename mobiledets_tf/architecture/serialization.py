@@ -72,6 +72,14 @@ def save(architecture: specs.Architecture, path: str | os.PathLike) -> None:
 def load(name_or_path: str | os.PathLike) -> specs.Architecture:
     """Loads a published network by name, or an architecture file.
 
+    Example:
+      ```python
+      from mobiledets_tf import architecture
+
+      network = architecture.load("edgetpu")  # or the architecture.json of a search
+      print(network.blocks[0][0])
+      ```
+
     Raises:
       InputError: `name_or_path` is neither a published name nor a readable architecture file.
     """

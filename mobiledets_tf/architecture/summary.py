@@ -41,6 +41,14 @@ def describe(
 ) -> dict[str, Any]:
     """Returns a JSON-ready description: totals, layers in order, feature maps and anchors.
 
+    Example:
+      ```python
+      from mobiledets_tf import architecture
+
+      figures = architecture.describe(architecture.load("edgetpu"), num_classes=10)
+      print(figures["params"], figures["madds"], figures["anchors"])
+      ```
+
     `layers` lists the stem and every backbone layer, `head` the extra levels and the
     predictors. Sizes are (height, width) of a layer's output.
 

@@ -4,17 +4,20 @@ Exit codes: 0 done, 1 a check failed or a bound was missed, 2 the input or a fla
 130 interrupted with the state saved.
 """
 
+import dataclasses
 import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags, logging
 
 from mobiledets_tf.cli import help_text
 from mobiledets_tf.errors import CheckFailed, InputError, nearest
+
+Kind = TypeVar("Kind")
 
 HELP_FLAGS = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 
@@ -84,10 +87,16 @@ def needed(flag_values: flags.FlagValues, name: str) -> Any:
     return value
 
 
-def check_output_dir(path: str) -> None:
-    """Raises InputError if --output_dir is a file."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise InputError(f"--output_dir={path} is a file; a folder is needed")
+def options(flag_values: flags.FlagValues, kind: type[Kind], **given: Any) -> Kind:
+    """Returns options whose fields have the values of the flags of the same names.
+
+    Args:
+      flag_values: the command's own flags.
+      kind: class of the options, a dataclass.
+      **given: values of fields that differ from a flag or have none.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    return kind(**{name: flag_values[name].value for name in names}, **given)
 
 
 def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:

@@ -6,7 +6,6 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import CheckFailed, InputError, unknown_name
 from tflite_export.devices import MEASURING
 
 FLAGS = flags.FlagValues()
@@ -46,47 +45,17 @@ compiled figures are called so.
 
 def main() -> None:
     """Measures the latency of a file and prints it to stdout."""
-    from tflite_export import devices
-    from tflite_export.tflite import model_file
+    from tqdm import tqdm
 
-    model = model_file.read(FLAGS.model)
-    if FLAGS.device != "coral":
-        model_file.refuse_compiled(
-            model,
-            FLAGS.model,
-            "--device=coral measures one for the Edge TPU; for others give the file it was made from",
-        )
-    device = devices.load(FLAGS.device)
-    variant = FLAGS.variant or device.DEFAULT_VARIANT
-    if variant not in device.VARIANTS:
-        raise unknown_name(f"variant of {FLAGS.device}", variant, filter(None, device.VARIANTS))
-    if FLAGS.blocks and FLAGS.device == "adb":
-        raise InputError("--blocks with --device=adb; allowed: host_cpu, coral, hexagon, ethos_u")
-    try:
-        latency = device.measure(FLAGS.model, FLAGS.threads, FLAGS.runs, variant)
-        result = {"model": FLAGS.model} | latency.to_dict()
-        if FLAGS.blocks:
-            result["blocks_ms"] = _blocks(device, variant)
-    except RuntimeError as error:
-        raise CheckFailed(str(error)) from error
+    from tflite_export.devices import benchmarking
+    from tflite_export.devices.options import BenchmarkOptions
+
+    result = benchmarking.run(
+        app.options(FLAGS, BenchmarkOptions), lambda items: tqdm(items, desc="blocks", file=sys.stderr)
+    )
     print(json.dumps(result, indent=1) if FLAGS.format == "json" else as_text(result))
     if FLAGS.threads > 1 and FLAGS.device == "host_cpu":
         _warn_of_threads()
-
-
-def _blocks(device, variant: str) -> dict[str, float]:
-    from tqdm import tqdm
-
-    from tflite_export.devices import block_times
-
-    return block_times.measure(
-        device,
-        FLAGS.model,
-        variant,
-        FLAGS.threads,
-        FLAGS.runs,
-        lambda items: tqdm(items, desc="blocks", file=sys.stderr),
-    )
 
 
 def _warn_of_threads() -> None:

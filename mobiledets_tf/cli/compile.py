@@ -1,13 +1,11 @@
 """`mobiledets-compile`: checks whether a .tflite file is ready for an accelerator and, if not, says why."""
 
 import json
-import os
 import sys
 
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import InputError
 from tflite_export.devices import COMPILING
 
 FLAGS = flags.FlagValues()
@@ -51,23 +49,11 @@ Exit code 0 when the file is ready, 1 when it is not.
 
 def main() -> int:
     """Prints the verdict and returns the exit code: 0 if the file is ready, otherwise 1."""
-    eval_files = _eval_files()
-    from tflite_export.export import readiness
+    from mobiledets_tf import api
 
-    output_dir = FLAGS.output_dir or os.path.dirname(FLAGS.model) or "."
-    verdict = readiness.judge(FLAGS.model, FLAGS.target, output_dir, FLAGS.variant, FLAGS.labels, eval_files)
+    verdict = api.compile(app.options(FLAGS, api.CompileOptions))
     print(json.dumps(verdict, indent=1) if FLAGS.format == "json" else as_text(verdict))
     return 0 if verdict["ready"] else 1
-
-
-def _eval_files() -> list[str]:
-    if FLAGS.eval_data is None:
-        return []
-    if FLAGS.target != "hexagon":
-        raise InputError(f"--eval_data with --target={FLAGS.target}; allowed: hexagon, which can be emulated")
-    from mobiledets_tf.data import records
-
-    return records.resolve(FLAGS.eval_data, "val")
 
 
 def as_text(verdict: dict) -> str:

@@ -101,11 +101,11 @@ def main() -> None:
 
 def _sample() -> None:
     # Imported inside the function, as below, so that an invalid flag is reported before slow imports.
-    from mobiledets_tf.data import sample
+    from mobiledets_tf import api
 
     output_dir = app.needed(FLAGS, "output_dir")
     size = FLAGS.image_size or 160
-    sample.write_sample(output_dir, FLAGS.num_train, FLAGS.num_val, size, FLAGS.seed)
+    api.draw_sample(app.options(FLAGS, api.SampleOptions, image_size=size))
     print(
         f"{output_dir}: {FLAGS.num_train} train and {FLAGS.num_val} val images, "
         f"{size}x{size}, seed {FLAGS.seed}"
@@ -117,7 +117,9 @@ def _check() -> None:
 
     if FLAGS.augmentation and not FLAGS.report:
         raise InputError("--augmentation needs --report: samples are shown on the page")
-    for each in _checked():
+    from mobiledets_tf.data.options import DataOptions
+
+    for each in _checked(app.options(FLAGS, DataOptions, images=app.needed(FLAGS, "images"))):
         measured = statistics.measure(each.dataset, FLAGS.image_size or 320)
         print("\n".join([f"{each.split.name}:", *measured.lines()]))
         _warn([each], measured)
@@ -155,10 +157,16 @@ def _augmented(checked, side: int) -> list:
 
 
 def _convert() -> None:
-    from mobiledets_tf.data import convert, statistics
+    from mobiledets_tf.data import convert, prepare, statistics
+    from mobiledets_tf.data.options import ConvertOptions
 
     output_dir = app.needed(FLAGS, "output_dir")
-    parts = _divided(_checked())
+    options = app.options(FLAGS, ConvertOptions, images=app.needed(FLAGS, "images"))
+    checked = _checked(options)
+    parts = prepare.divided(checked, options)
+    if len(parts) > len(checked):
+        sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
+        print(f"one split is given: made {sizes} images of it")
     for each in parts:
         _warn([each], statistics.measure(each.dataset, FLAGS.image_size or 320))
     dataset = convert.convert(parts, output_dir, FLAGS.num_shards)
@@ -173,37 +181,17 @@ def _warn(parts: list, measured=None) -> None:
             print(f"{each.split.name}: warning: {warning}")
 
 
-def _divided(checked: list) -> list:
-    """Returns the splits, after dividing a single one into train and val where necessary.
-
-    A single split is divided if --val_share is given or if it is the only one of a data folder.
-    """
-    from mobiledets_tf.data import train_val_split
-
-    share = FLAGS.val_share
-    if share is not None and len(checked) != 1:
-        raise InputError(f"--val_share={share}: the folder has {len(checked)} splits already")
-    named = FLAGS.annotations is not None and checked[0].split.content is None
-    if share is None and (len(checked) != 1 or named):
-        return checked
-    parts = train_val_split.divide(checked[0], train_val_split.DEFAULT_SHARE if share is None else share)
-    sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
-    print(f"one split is given: made {sizes} images of it")
-    return parts
-
-
-def _checked() -> list:
-    """Reads and checks the splits that the flags name; prints faults and counts.
+def _checked(options) -> list:
+    """Reads and checks the splits that the options name; prints faults and counts.
 
     Raises:
       CheckFailed: a split has faults.
     """
-    from mobiledets_tf.data import check, formats
+    from mobiledets_tf.data import prepare
 
-    name, splits = formats.read(app.needed(FLAGS, "images"), FLAGS.annotations, FLAGS.format)
+    name, checked = prepare.read(options)
     if name != "coco" or FLAGS.format:
-        print(f"{FLAGS.images}: read as {name}, splits {', '.join(split.name for split in splits)}")
-    checked = check.check(splits, FLAGS.exif_turn)
+        print(f"{FLAGS.images}: read as {name}, splits {', '.join(each.split.name for each in checked)}")
     for each in checked:
         for fault in each.faults:
             print(fault)

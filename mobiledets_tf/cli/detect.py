@@ -1,14 +1,12 @@
 """`mobiledets-detect`: runs a detector on an image, a folder of images, a video or a camera."""
 
 import json
-import os
 import sys
 
 from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed
-from mobiledets_tf.interrupts import StopRequest
 
 FLAGS = flags.FlagValues()
 _DEVICES = ("host_cpu", "coral")
@@ -66,24 +64,10 @@ exit code is then 1.
 
 def main() -> None:
     """Runs the detector, writes its results and prints a summary."""
-    from tflite_export.detector import detect, footage
-    from tflite_export.detector.coco_results import Truth
+    from tflite_export.detector import detect
+    from tflite_export.detector.options import DetectOptions
 
-    app.check_output_dir(FLAGS.output_dir)
-    truth = None if FLAGS.annotations is None else Truth.load(FLAGS.annotations)
-    if truth and truth.faults:
-        app.note(
-            f"{truth.faults} entries of the annotations are faulty and left out; "
-            "mobiledets-data --mode=check names them"
-        )
-    source = footage.open_source(FLAGS.images)
-    detector = _detector(scored=truth is not None)
-    if not detector.labels:
-        app.note("the model has no labels: classes are shown as numbers; --labels names them")
-    drawn = FLAGS.score_threshold if FLAGS.draw else None
-    run = detect.Run(detector, source, FLAGS.output_dir, truth, drawn, _settings(detect))
-    with StopRequest() as stop:
-        summary = run.run(FLAGS.max_images, _progress, lambda: stop.requested)
+    summary = detect.run(app.options(FLAGS, DetectOptions), _progress)
     if summary.interrupted:
         raise KeyboardInterrupt
     result = {
@@ -99,7 +83,7 @@ def main() -> None:
     if summary.fault:
         raise CheckFailed(summary.fault)
     if summary.unread:
-        raise CheckFailed(_unread(summary, scored=truth is not None))
+        raise CheckFailed(_unread(summary, scored=FLAGS.annotations is not None))
 
 
 def _unread(summary, scored: bool) -> str:
@@ -112,31 +96,6 @@ def _unread(summary, scored: bool) -> str:
         f"{count} of {count + summary.images} images could not be read, the others are done{missed} "
         f"({where} lists them): {'; '.join(reasons[:_NAMED])}{more}"
     )
-
-
-def _detector(scored: bool):
-    """Loads the detector.
-
-    Args:
-      scored: whether AP is measured. If so, the detector keeps all detections that the evaluation needs,
-        rather than those above --score_threshold.
-    """
-    from tflite_export.detector.detector import Detector
-    from tflite_export.tflite.suppression import Suppression
-
-    measured = Suppression()
-    threshold = measured.score_threshold if scored else FLAGS.score_threshold
-    count = measured.max_detections if scored else None
-    return Detector(FLAGS.model, FLAGS.labels, FLAGS.device, FLAGS.threads, threshold, count)
-
-
-def _settings(detect) -> dict:
-    """Returns all settings that the results depend on; a run resumes only if they are the same."""
-    names = ("score_threshold", "device", "draw", "annotations", "labels", "threads")
-    return {name: FLAGS[name].value for name in names} | {
-        "model": detect.fingerprint(FLAGS.model),
-        "images": os.path.abspath(FLAGS.images),
-    }
 
 
 def as_text(result: dict) -> str:

@@ -6,7 +6,6 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import InputError
 from tflite_export.tflite.suppression import NMS, SHIPPED
 
 FLAGS = flags.FlagValues()
@@ -155,7 +154,10 @@ operations, host latency, readiness for accelerators.
 
 def main() -> None:
     """Exports a detector and prints the result in a few lines."""
-    settings = _settings()
+    from tflite_export.export.options import ExportOptions
+
+    settings = app.options(FLAGS, ExportOptions).settings()
+    # TensorFlow is loaded from here on.
     from tflite_export.export import exporter
     from tflite_export.tflite import labels as label_files
 
@@ -178,78 +180,6 @@ def main() -> None:
             f"{label_files.PLAIN}; give them {label_files.INDEXED}"
         )
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
-
-
-def _settings():
-    """Returns the settings of the export; everything that needs no TensorFlow is checked first."""
-    from mobiledets_tf.weights import trained_network
-
-    calibration, evaluation = _files("calibration_data", "train"), _files("eval_data", "val")
-    network = trained_network.resolve(
-        FLAGS.architecture,
-        FLAGS.checkpoint_dir,
-        FLAGS.num_classes,
-        FLAGS.image_size,
-        FLAGS.depth_multiplier,
-        evaluation or calibration,
-    )
-    input_type = FLAGS.input_type or ("float" if FLAGS.quantization == "float" else "uint8")
-    _check_flags(input_type, calibration, evaluation)
-    _check_data(network, evaluation)
-    app.check_output_dir(FLAGS.output_dir)
-
-    from tflite_export.export import convert, exporter
-    from tflite_export.tflite.suppression import Suppression
-
-    # A file without post-processing is evaluated with regular suppression, as in training.
-    nms = FLAGS.nms if FLAGS.postprocess == "tflite" else "regular"
-    suppression = Suppression(FLAGS.max_detections, score_threshold=FLAGS.score_threshold, nms=nms)
-    return exporter.Settings(
-        source=network,
-        options=convert.Options(
-            FLAGS.quantization, input_type, FLAGS.postprocess, suppression, FLAGS.per_tensor
-        ),
-        calibration_files=calibration,
-        eval_files=evaluation,
-        calibration_images=FLAGS.calibration_images,
-        max_eval_images=FLAGS.max_eval_images,
-        max_ap_drop=FLAGS.max_ap_drop,
-        max_output_error=FLAGS.max_output_error,
-        seed=FLAGS.seed,
-        bundle=FLAGS.bundle,
-    )
-
-
-def _files(flag: str, split: str) -> tuple[str, ...]:
-    from mobiledets_tf.data import records
-
-    pattern = FLAGS[flag].value
-    return () if pattern is None else tuple(records.resolve(pattern, split))
-
-
-def _check_flags(input_type: str, calibration: tuple[str, ...], evaluation: tuple[str, ...]) -> None:
-    if FLAGS.quantization == "float" and input_type != "float":
-        raise InputError(f"--input_type={input_type} with --quantization=float; allowed: float")
-    if FLAGS.quantization == "float" and (FLAGS.per_tensor or FLAGS.max_output_error is not None):
-        raise InputError("--per_tensor and --max_output_error are about int8; given --quantization=float")
-    if FLAGS.quantization == "qat" and not FLAGS.checkpoint_dir:
-        raise InputError("--quantization=qat needs --checkpoint_dir, a training with --quantization_aware")
-    if FLAGS.quantization == "qat" and FLAGS.per_tensor:
-        raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
-    if FLAGS.quantization != "float" and FLAGS.checkpoint_dir and not calibration:
-        raise InputError("--calibration_data is needed: the int8 ranges of a trained network come from it")
-    if FLAGS.bundle and FLAGS.postprocess != "tflite":
-        raise InputError("--bundle with --postprocess=none; clients need the post-processing in the file")
-    if FLAGS.max_ap_drop is not None and not evaluation:
-        raise InputError("--max_ap_drop needs --eval_data")
-
-
-def _check_data(network, evaluation: tuple[str, ...]) -> None:
-    from mobiledets_tf.data import records
-    from mobiledets_tf.weights import trained_network
-
-    if evaluation:
-        trained_network.check_categories(network.labels, records.label_map_path(evaluation))
 
 
 def summary_lines(report: dict, output_dir: str) -> list[str]:

@@ -2,13 +2,10 @@
 
 import json
 import sys
-from typing import Any
 
 from absl import flags
 
-from mobiledets_tf import architecture
 from mobiledets_tf.cli import app, weight_flags
-from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
@@ -66,37 +63,15 @@ Writes a checkpoint, its network and import.json, the account of every tensor.
 
 def main() -> None:
     """Imports the weights, writes the folder and prints an account of what was imported."""
-    wanted = _wanted()
-    # TensorFlow is needed from here on.
-    from mobiledets_tf.weights import importing
+    from mobiledets_tf import api
+    from mobiledets_tf.weights.options import ImportOptions
 
-    path = weight_flags.local(FLAGS.weights, FLAGS.weights_cache)
-    account = importing.import_weights(
-        path, FLAGS.output_dir, importing.Wanted(**wanted), FLAGS.calibration_data
-    )
+    account = api.import_weights(app.options(FLAGS, ImportOptions))
     if FLAGS.format == "json":
         print(json.dumps(account.to_dict(), indent=1))
         return
     print("\n".join(account.summary()))
     print(f"{FLAGS.output_dir}: {account.target.architecture.name}, {account.target.num_classes} classes")
-
-
-def _wanted() -> dict[str, Any]:
-    """Checks the flags without TensorFlow; returns the attributes of `importing.Wanted`."""
-    wanted = {
-        "architecture": None if FLAGS.architecture is None else architecture.load(FLAGS.architecture),
-        "num_classes": FLAGS.num_classes,
-        "image_size": None if FLAGS.image_size is None else architecture.image_hw(FLAGS.image_size),
-        "depth_multiplier": FLAGS.depth_multiplier,
-    }
-    if not 0 < FLAGS.depth_multiplier <= 100:
-        raise InputError(f"--depth_multiplier={FLAGS.depth_multiplier}: allowed are above 0, at most 100")
-    weight_flags.check("weights", FLAGS.weights)
-    if FLAGS.calibration_data is not None:
-        from mobiledets_tf.data import records
-
-        records.resolve(FLAGS.calibration_data, "train")
-    return wanted
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -10,12 +10,10 @@ from mobiledets_tf import architecture, latency
 from mobiledets_tf.cli import app, space_flags
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
-from mobiledets_tf.search_space import SearchSpace, encode
-from tflite_export.devices import RUNNING, TIMING
+from mobiledets_tf.search_space import encode
+from tflite_export.devices import ELSEWHERE, TIMING
 
 FLAGS = flags.FlagValues()
-# Devices that the user times on another machine: a board (csv), or a phone through adb.
-ELSEWHERE = ("csv", "adb")
 
 flags.DEFINE_enum("mode", None, ["measure", "fit", "check", "show"], "What to do.", flag_values=FLAGS)
 flags.DEFINE_enum(
@@ -145,68 +143,43 @@ def _measure() -> None:
         return
     from tqdm import tqdm
 
-    from tflite_export.devices import measuring
+    from mobiledets_tf import api
 
-    target = _target()
-    header = target.header(FLAGS.seed or 0, _sampling_text())
-    with measuring.Process(target, FLAGS.timeout_s) as measure:
-        done = samples.collect(
-            output,
-            header,
-            _proposals(target.space),
-            FLAGS.networks or 200,
-            measure,
-            lambda items, **kwargs: tqdm(
-                items, **kwargs, dynamic_ncols=True, total=FLAGS.networks or 200, initial=items.start
-            ),
-        )
+    options = _measure_options()
+
+    def progress(items, **kwargs):
+        return tqdm(items, **kwargs, dynamic_ncols=True, total=options.networks, initial=items.start)
+
+    done = api.measure_latency(options, progress)
     count = done["measured"] + done["failed"]
     rate = f", {3600 * count / done['seconds']:,.0f} an hour" if count else ""
     print(
-        f"{output}: {done['measured']} networks {header['kind']} on {target.device}, "
+        f"{output}: {done['measured']} networks {done['kind']} on {done['device']}, "
         f"{done['failed']} failed{rate}"
     )
 
 
-def _target():
-    from tflite_export import devices
-    from tflite_export.devices import measuring
-    from tflite_export.graphs import Settings
+def _measure_options():
+    from tflite_export.devices.options import MeasureOptions
 
-    module = devices.load(FLAGS.device)
-    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads)) if FLAGS.device in RUNNING else ()
-    size = architecture.image_hw(FLAGS.image_size)
-    settings = Settings(size, FLAGS.num_classes, FLAGS.head)
-    variant = module.DEFAULT_VARIANT if FLAGS.variant is None else FLAGS.variant
-    return measuring.Target(FLAGS.device, variant, space_flags.space(FLAGS), settings, options)
-
-
-def _proposals(space: SearchSpace):
-    networks = samples.proposals(space, FLAGS.seed or 0, spread=FLAGS.sampling != "uniform")
-    if FLAGS.sampling != "band":
-        return networks
-    model = _one_model()
-    model.require_space(space)
-    return samples.in_band(networks, model.predict, _band_required())
-
-
-def _band_required() -> tuple[float, float]:
-    app.needed(FLAGS, "band")
-    return _band()
-
-
-def _sampling_text() -> str:
-    if FLAGS.sampling != "band":
-        return FLAGS.sampling
-    low, high = _band_required()
-    return f"band {low:g} to {high:g} ms"
+    if FLAGS.sampling == "band":
+        app.needed(FLAGS, "band")
+        _one_path()
+    return app.options(
+        FLAGS,
+        MeasureOptions,
+        kernel_sizes=space_flags.kernel_sizes(FLAGS),
+        networks=FLAGS.networks or 200,
+        band=_band(),
+        model=_one_path() if FLAGS.sampling == "band" else None,
+        seed=FLAGS.seed or 0,
+    )
 
 
 def _elsewhere(folder: str) -> None:
     from tqdm import tqdm
 
     from tflite_export.devices import measuring, phone
-    from tflite_export.graphs import Settings
 
     if FLAGS.results:
         target = FLAGS.samples[0] if FLAGS.samples else str(Path(folder) / "samples.jsonl")
@@ -216,17 +189,15 @@ def _elsewhere(folder: str) -> None:
         if not results and (strange := phone.logs_not_understood(folder)):
             print(f"logs not understood: {len(strange)} ({strange[0]})", file=sys.stderr)
         return
-    space, count = space_flags.space(FLAGS), FLAGS.networks or 200
-    settings = Settings(architecture.image_hw(FLAGS.image_size), FLAGS.num_classes, FLAGS.head)
-    options = (("runs", FLAGS.runs), ("threads", FLAGS.threads))
-    target = measuring.Target(FLAGS.device, FLAGS.variant or "", space, settings, options)
-    header = measuring.make_header(target, "measured", {}, FLAGS.seed or 0, _sampling_text())
-    networks = _proposals(space)
+    options = _measure_options()
+    target = measuring.Target.of_options(options)
+    header = measuring.make_header(target, "measured", {}, options.seed, options.sampling_text())
+    networks, count = options.proposals(), options.networks
     phone.write(
         folder,
         header,
-        space,
-        settings,
+        target.space,
+        target.settings,
         (next(networks) for _ in range(count)),
         FLAGS.device == "adb",
         FLAGS.threads,
@@ -244,17 +215,14 @@ def _fit() -> None:
     if not FLAGS.samples:
         _fit_madds(output)
         return
-    from mobiledets_tf.latency import fit, fit_report
+    from mobiledets_tf.latency import fit_report
 
     measured = _read_samples()
-    header, space = measured[0].header, samples.space_of(measured[0].header)
+    header = measured[0].header
     if FLAGS.refine:
         measured.append(_refined(header, output))
-    fitted = fit.fit(header, space, *samples.joined(measured), _band())
     command = shlex.join(["mobiledets-latency", *_arguments()])
-    model = fit_report.described(fitted, measured, command)
-    latency.save(model, output)
-    fit_report.draw(model, fitted, Path(output).with_suffix(".png"))
+    model, fitted = fit_report.write(measured, output, _band(), command)
     print(fit_report.as_text(model, fitted))
 
 
@@ -302,11 +270,15 @@ def _refined(header: dict, output: str) -> samples.Samples:
     return found
 
 
-def _one_model() -> latency.LatencyModel:
+def _one_path() -> str:
     paths = app.needed(FLAGS, "model")
     if len(paths) != 1:
         raise InputError(f"--model is given {len(paths)} times; allowed: once")
-    return latency.load(paths[0])
+    return paths[0]
+
+
+def _one_model() -> latency.LatencyModel:
+    return latency.load(_one_path())
 
 
 def _check() -> None:

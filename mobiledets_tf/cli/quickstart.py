@@ -39,9 +39,9 @@ Ends with WORK_DIR/index.html, a page that shows everything, and prints its figu
 def main() -> int:
     """Runs all stages, prints the table of results and returns the exit code."""
     from mobiledets_tf.quickstart import pipeline
+    from mobiledets_tf.quickstart.options import QuickstartOptions
 
-    options = pipeline.Options(FLAGS.work_dir, FLAGS.data, FLAGS.device, FLAGS.seed)
-    code, summary = pipeline.run(options)
+    code, summary = pipeline.run(app.options(FLAGS, QuickstartOptions))
     for name, value in (summary or {}).items():
         print(f"{name:<14} {_text(value)}")
     return code

@@ -1,13 +1,11 @@
 """`mobiledets-rank`: compares how shared weights and training alone rank networks."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from mobiledets_tf.cli import app
-from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
@@ -69,39 +67,14 @@ rank_report.png. Run the same command again to resume.
 
 def main() -> int:
     """Measures qualities with the shared weights, trains each network alone and writes the report."""
-    if FLAGS.seed + FLAGS.seeds - 1 > _MAX_SEED:
-        raise InputError(f"--seed={FLAGS.seed} with --seeds={FLAGS.seeds}: the largest seed is {_MAX_SEED}")
     from mobiledets_tf.search import rank_report, rank_run
+    from mobiledets_tf.search.options import RankOptions
 
-    names = (field.name for field in dataclasses.fields(rank_run.Options))
-    code, summary = rank_run.run(rank_run.Options(**{name: FLAGS[name].value for name in names}), _train)
+    code, summary = rank_run.run(app.options(FLAGS, RankOptions))
     if summary is not None:
         path = Path(FLAGS.model_dir) / rank_run.REPORT
         print(" ".join([*rank_report.sentences(summary), f"Report: {path}"]))
     return code
-
-
-def _train(file: Path, folder: Path, settings: dict, train_data: str, seed: int) -> int:
-    """Trains a network alone, as a command in a process of its own; returns its exit code."""
-    from mobiledets_tf.quickstart.runner import call
-
-    return call(
-        [
-            sys.executable,
-            "-m",
-            "mobiledets_tf.cli.train",
-            f"--architecture={file}",
-            f"--train_data={train_data}",
-            f"--model_dir={folder}",
-            f"--image_size={settings['image_size'][0]}",
-            f"--steps={FLAGS.steps}",
-            f"--batch_size={FLAGS.batch_size}",
-            f"--learning_rate={FLAGS.learning_rate}",
-            "--norandom_flip",
-            "--norandom_crop",
-            f"--seed={seed}",
-        ]
-    )
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -5,7 +5,6 @@ import sys
 from absl import flags
 
 from mobiledets_tf.cli import app, space_flags, strategy_flags, weight_flags
-from mobiledets_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 
@@ -208,123 +207,23 @@ Several devices in one run, each with its own controller, best network and Paret
 """
 
 
-# Flags that are settings of a search under the same name.
-_SETTINGS = (
-    "train_data",
-    "model_dir",
-    "algorithm",
-    "region",
-    "published",
-    "mutation_rate",
-    "population",
-    "children",
-    "rounds",
-    "extraction",
-    "finalists",
-    "finalist_steps",
-    "finalist_start",
-    "batch_size",
-    "rl_batch_multiplier",
-    "entropy_weight",
-    "path_dropout",
-    "quality_images",
-    "judge_images",
-    "weight_update",
-    "execution",
-    "seed",
-    "checkpoint_every",
-)
-
-
 def main() -> None:
     """Checks the flags, then runs the search."""
+    from mobiledets_tf import api
     from mobiledets_tf.search import presets
+    from mobiledets_tf.search.options import SearchOptions
 
-    _check_flags()
-    values = {name: FLAGS[name].value for name in FLAGS}
-    preset = presets.get_preset(FLAGS.preset)
-    values |= {name: value for name, value in preset.items() if values[name] is None}
-    models = _latency_models()
-    # TensorFlow is loaded from here on.
-    from mobiledets_tf.compat import tf
-    from mobiledets_tf.search import loop
-    from tflite_export.devices import measuring
-
-    search = _settings(values, models)
+    kernels = space_flags.kernel_sizes(FLAGS)
+    options = app.options(FLAGS, SearchOptions, kernel_sizes=kernels)
+    options.check()
+    models = options.latency_models()
     if presets.changes(FLAGS.preset):
         print(f"preset {FLAGS.preset}: {presets.changes(FLAGS.preset)}", flush=True)
-    if FLAGS.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = strategy_flags.strategy(FLAGS)
-    found = loop.run(search, strategy, measuring.finalist_times if FLAGS.measure_finalists else None)
-    print(f"searched to step {search.schedule.steps}: {FLAGS.model_dir}")
-    for model, target in zip(models, FLAGS.latency_target, strict=True):
+    found = api.search(options)
+    print(f"searched to step {options.with_preset().steps}: {FLAGS.model_dir}")
+    for model, target in zip(models, options.latency_target, strict=True):
         cost = model.predict_one(found.origin.decisions)
         print(f"{model.device}: cost {cost:,.6g} {model.unit} ({model.kind}), target {target:,.6g}")
-
-
-def _settings(values: dict, models: list):
-    """Returns the settings of the search, from the values of all flags and the latency models."""
-    from mobiledets_tf.search import known, schedule, seeding, settings
-
-    initial = None
-    if FLAGS.init_from is not None:
-        initial = seeding.read(weight_flags.local(FLAGS.init_from, FLAGS.weights_cache), models[0])
-    return settings.Search(
-        **{name: values[name] for name in _SETTINGS},
-        objectives=tuple(
-            settings.Objective(model, target, values["reward"], FLAGS.beta, FLAGS.latency_band)
-            for model, target in zip(models, FLAGS.latency_target, strict=True)
-        ),
-        schedule=schedule.Schedule(
-            steps=values["steps"],
-            op_warmup=values["op_warmup_fraction"],
-            filter_warmup=values["filter_warmup_fraction"],
-            rl_delay=values["rl_delay_fraction"],
-            controller_rate=values["controller_learning_rate"],
-            weight_rate=FLAGS.learning_rate,
-        ),
-        steered_by=FLAGS.steer_by,
-        candidates=(*known.candidates(FLAGS.candidates), *seeding.candidates(initial)),
-        finalist_rate=FLAGS.finalist_learning_rate,
-        metric=values["quality"],
-        initial=initial,
-    )
-
-
-def _check_flags() -> None:
-    """Checks the flags as far as possible without TensorFlow."""
-    models, targets = FLAGS.latency_model, FLAGS.latency_target
-    if len(models) != len(targets):
-        raise InputError(
-            f"--latency_model is given {len(models)} times, --latency_target {len(targets)} times: "
-            "each device needs both"
-        )
-    for target in targets:
-        if target <= 0:
-            raise InputError(f"--latency_target={target}: allowed are numbers above 0")
-    strategy_flags.check(FLAGS)
-    if FLAGS.init_from is not None:
-        weight_flags.check("init_from", FLAGS.init_from)
-    if FLAGS.distribution_strategy == "tpu" and FLAGS.execution != "masked":
-        raise InputError("--distribution_strategy=tpu needs --execution=masked: TPUs take static shapes")
-
-
-def _latency_models() -> list:
-    from mobiledets_tf import latency
-
-    space = space_flags.space(FLAGS)
-    models = []
-    for path in FLAGS.latency_model:
-        model = latency.load(path)
-        model.require_space(space)
-        if model.image_size != (FLAGS.image_size, FLAGS.image_size):
-            raise InputError(
-                f"--image_size={FLAGS.image_size}: the latency model is of "
-                f"{model.image_size[0]}x{model.image_size[1]}"
-            )
-        models.append(model)
-    return models
 
 
 run = app.command(FLAGS, main, DESCRIPTION)

@@ -24,11 +24,16 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=flag_values)
 
 
-def space(flag_values: flags.FlagValues) -> SearchSpace:
-    """Returns the search space that the flags name."""
+def kernel_sizes(flag_values: flags.FlagValues) -> tuple[int, ...]:
+    """Returns the kernel sizes as numbers; raises InputError if one is no number."""
     given = flag_values.kernel_sizes
     try:
-        kernels = tuple(int(size) for size in given)
+        return tuple(int(size) for size in given)
     except ValueError as error:
         raise InputError(f"--kernel_sizes={','.join(given)}: allowed are 3, 5 or 3,5") from error
+
+
+def space(flag_values: flags.FlagValues) -> SearchSpace:
+    """Returns the search space that the flags name."""
+    kernels = kernel_sizes(flag_values)
     return get_space(flag_values.search_space, kernels, flag_values.depth_multiplier)

@@ -26,18 +26,3 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "task_index", -1, "Number of this worker among --worker_hosts.", flag_values=flag_values
     )
-
-
-def check(flag_values: flags.FlagValues) -> None:
-    """Raises InputError if the flags are inconsistent or incomplete; does not load TensorFlow."""
-    distribution.check_flags(*_values(flag_values))
-
-
-def strategy(flag_values: flags.FlagValues):
-    """Returns the tf.distribute strategy that the flags name."""
-    return distribution.get_strategy(*_values(flag_values))
-
-
-def _values(flag_values: flags.FlagValues) -> tuple:
-    names = ("distribution_strategy", "tpu", "worker_hosts", "task_index")
-    return tuple(flag_values[name].value for name in names)

@@ -5,8 +5,6 @@ import math
 from mobiledets_tf.detection.pipeline_config import Overrides
 from mobiledets_tf.errors import InputError
 
-PRESETS = ("finetune", "small")
-
 
 def derive(preset: str, images: int) -> Overrides:
     """Derives steps, batch size, learning rate and augmentation from the size of a data set.
@@ -17,7 +15,7 @@ def derive(preset: str, images: int) -> Overrides:
     a quarter of the epochs.
 
     Args:
-      preset: one of `PRESETS`.
+      preset: one of `options.PRESETS`.
       images: number of training images.
 
     Raises:

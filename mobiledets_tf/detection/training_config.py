@@ -25,7 +25,7 @@ class Job:
       train_data: converted data folder or file pattern; None uses the files that the config names.
       eval_data: likewise for evaluation; None uses the folder of `train_data`, or the config's files.
       needs_eval: whether evaluation data is required.
-      preset: one of `presets.PRESETS`; values set in `overrides` take precedence over it.
+      preset: one of `options.PRESETS`; values set in `overrides` take precedence over it.
       max_damaged_records: number of damaged training records to skip before failing.
       overrides: settings that replace those of the config; `train_files`, `eval_files` and
         `label_map` of these overrides are ignored.

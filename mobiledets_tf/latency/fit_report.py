@@ -3,11 +3,14 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mobiledets_tf.files import atomic_path
+from mobiledets_tf.latency import fit as fitting
+from mobiledets_tf.latency import samples as sample_files
 from mobiledets_tf.latency.fit import Fit
-from mobiledets_tf.latency.model import LatencyModel
+from mobiledets_tf.latency.model import LatencyModel, save
 from mobiledets_tf.latency.samples import Samples
 
 
@@ -49,6 +52,33 @@ def described(fit: Fit, measured: Sequence[Samples], command: str) -> LatencyMod
     if "measured_with" in header:
         info["measured_with"] = header["measured_with"]
     return dataclasses.replace(fit.model, info=info)
+
+
+def write(
+    measured: Sequence[Samples],
+    output: str | os.PathLike,
+    band: tuple[float, float] | None,
+    command: str,
+) -> tuple[LatencyModel, Fit]:
+    """Fits a latency model to samples; writes the model, and its picture (.png) beside it.
+
+    Args:
+      measured: samples of one device and space.
+      output: path of the model (.json).
+      band: (low, high) in ms, whose networks the held-out error counts; by default a range around the
+        published networks of the space.
+      command: the command that reproduces the fit.
+
+    Raises:
+      InputError: there are too few networks, or none inside the band.
+    """
+    header = measured[0].header
+    space = sample_files.space_of(header)
+    fitted = fitting.fit(header, space, *sample_files.joined(measured), band)
+    model = described(fitted, measured, command)
+    save(model, output)
+    draw(model, fitted, Path(output).with_suffix(".png"))
+    return model, fitted
 
 
 def _measure_command(header: dict[str, Any], count: int) -> str:

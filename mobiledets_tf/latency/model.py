@@ -175,6 +175,15 @@ def _hash(data: dict[str, Any]) -> str:
 def load(path: str | os.PathLike) -> LatencyModel:
     """Loads a latency model from a file, or a shipped one by its name.
 
+    Example:
+      ```python
+      from mobiledets_tf import architecture, latency, search_space
+
+      model = latency.load("hexagon_ibn_fused_tucker")
+      decisions = search_space.encode(model.space, architecture.load("edgetpu"))
+      print(model.predict_one(decisions), model.unit)
+      ```
+
     Raises:
       InputError: the file is not a latency model, has another schema version, is for a search space
         that this version does not have or whose content has changed (both hashes are named), contains

@@ -30,6 +30,15 @@ def build_backbone(
 ) -> keras.Model:
     """Builds the backbone as a flat functional model.
 
+    Example:
+      ```python
+      from mobiledets_tf import architecture
+      from mobiledets_tf.models import build_backbone
+
+      model = build_backbone(architecture.load("cpu"), image_size=96)
+      print(model.output_shape["C5"])
+      ```
+
     Args:
       architecture: architecture of the network.
       image_size: side, or (height, width), in pixels.

@@ -8,9 +8,10 @@ import functools
 
 import numpy as np
 
-from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
+from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, PUBLISHED, Architecture, feature_maps, image_hw
 from mobiledets_tf.architecture.head import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from mobiledets_tf.compat import enable_object_detection, tf
+from mobiledets_tf.errors import InputError, unknown_name
 
 ANCHOR_MIN_SCALE, ANCHOR_MAX_SCALE = 0.2, 0.95
 ANCHOR_ASPECT_RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
@@ -105,6 +106,55 @@ def detections(
     scores = tf.sigmoid(tf.cast(class_logits, tf.float32))
     run = SUPPRESSIONS[nms]
     return run(decode(raw_boxes, anchors), scores, max_detections, iou_threshold, score_threshold)
+
+
+def decode_detections(
+    outputs,
+    image_size: int | tuple[int, int],
+    max_detections: int = MAX_DETECTIONS,
+    iou_threshold: float = IOU_THRESHOLD,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms: str = "regular",
+):
+    """Computes detections from the outputs of a detector of any architecture.
+
+    Example:
+      ```python
+      import numpy as np
+      from mobiledets_tf.models import MobileDet, decode_detections
+
+      model = MobileDet("edgetpu", num_classes=10, image_size=160)
+      images = np.zeros((2, 160, 160, 3), np.float32)  # pixels / 127.5 - 1
+      boxes, scores, classes, count = decode_detections(model(images), 160, score_threshold=0.3)
+      ```
+
+    Args:
+      outputs: [raw_boxes, class_logits] of `build_detector` or `MobileDet`.
+      image_size: side, or (height, width), in pixels, of the model's input.
+      max_detections, iou_threshold, score_threshold: as in `suppress`; the defaults are those of COCO
+        evaluation, which keep nearly everything.
+      nms: `regular` (separately for each class) or `fast` (across classes).
+
+    Returns:
+      boxes [batch, max_detections, 4] float32 (ymin, xmin, ymax, xmax) as fractions of the image,
+      scores [batch, max_detections] float32 in descending order,
+      classes [batch, max_detections] int32, counted from 1 as in label maps,
+      count [batch] int32; rows after the count are zero (class 1).
+
+    Raises:
+      InputError: the outputs are not those of a model of this image size, or `nms` is unknown.
+    """
+    if nms not in SUPPRESSIONS:
+        raise unknown_name("nms", nms, SUPPRESSIONS)
+    raw_boxes, class_logits = outputs
+    # The feature maps of all architectures have the same strides.
+    boxes = anchors(PUBLISHED["edgetpu"](), image_size)
+    if raw_boxes.shape[1] != len(boxes):
+        raise InputError(
+            f"the outputs have {raw_boxes.shape[1]} anchors; a model of image size {image_size} has "
+            f"{len(boxes)}"
+        )
+    return detections(raw_boxes, class_logits, boxes, max_detections, iou_threshold, score_threshold, nms)
 
 
 def suppress(

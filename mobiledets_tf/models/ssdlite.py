@@ -28,6 +28,15 @@ def build_detector(
 ) -> keras.Model:
     """Builds a full SSDLite detector of plain Keras layers, without post-processing.
 
+    Example:
+      ```python
+      from mobiledets_tf import architecture
+      from mobiledets_tf.models import build_detector
+
+      model = build_detector(architecture.load("edgetpu"), num_classes=10, image_size=160)
+      print(model.output_shape)
+      ```
+
     Args:
       architecture: architecture of the network.
       num_classes: number of classes without the background.

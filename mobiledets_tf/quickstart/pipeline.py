@@ -1,6 +1,5 @@
 """The quickstart's stages, from images with boxes to an int8 detector and the page about it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from mobiledets_tf.architecture import drawing
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_artefact
 from mobiledets_tf.quickstart import quickstart_page, runner
+from mobiledets_tf.quickstart.options import QuickstartOptions
 from mobiledets_tf.quickstart.runner import Stage
 
 IMAGE_SIZE, DEPTH, BATCH, SPACE = 160, 0.35, 16, "ibn_fused_tucker"
@@ -24,24 +24,7 @@ SEARCH_STEPS, FINALIST_STEPS = 240, 160
 LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of a quickstart.
-
-    Attributes:
-      work_dir: folder for everything that is written.
-      data: data folder in any format that mobiledets-data reads; None draws the built-in sample.
-      device: `madds`, or a device of `tflite_export.devices.TIMING` whose latency model is made first.
-      seed: seed of data, search and training.
-    """
-
-    work_dir: str
-    data: str | None = None
-    device: str = "madds"
-    seed: int = 0
-
-
-def run(options: Options) -> tuple[int, dict[str, Any] | None]:
+def run(options: QuickstartOptions) -> tuple[int, dict[str, Any] | None]:
     """Runs all stages that are not done yet.
 
     Returns:
@@ -68,7 +51,7 @@ def run(options: Options) -> tuple[int, dict[str, Any] | None]:
     return 0, summarise(work, classes)
 
 
-def _prepare(work: Path, data: Path, options: Options) -> list[Stage]:
+def _prepare(work: Path, data: Path, options: QuickstartOptions) -> list[Stage]:
     stages = []
     if not options.data:
         size = f"--image_size={IMAGE_SIZE}"
@@ -90,7 +73,7 @@ def _space() -> tuple[str, ...]:
     return f"--search_space={SPACE}", f"--image_size={IMAGE_SIZE}", f"--depth_multiplier={DEPTH}"
 
 
-def latency_stages(work: Path, classes: int, options: Options) -> list[Stage]:
+def latency_stages(work: Path, classes: int, options: QuickstartOptions) -> list[Stage]:
     """Returns the stages that make the latency model of the device."""
     model, samples = work / "latency_model.json", work / "latency.jsonl"
     shape = (*_space(), f"--num_classes={classes}")
@@ -115,7 +98,7 @@ def target(model: Path) -> float:
     return costs.predict_one(search_space.encode(costs.space, architecture.load("edgetpu").scaled(DEPTH)))
 
 
-def _learn(work: Path, images: int, options: Options) -> list[Stage]:
+def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
     epochs = 30 * images // BATCH
     steps = min(MOST_STEPS, max(LEAST_STEPS, epochs)) if options.data else SAMPLE_STEPS
     search_steps = min(SEARCH_STEPS, max(LEAST_SEARCH_STEPS, epochs)) if options.data else SEARCH_STEPS

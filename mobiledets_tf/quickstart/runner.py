@@ -3,12 +3,11 @@
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledets_tf import commands
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_json
 
@@ -33,12 +32,7 @@ class Stage:
     @property
     def arguments(self) -> list[str]:
         """The command of the stage with its flags."""
-        return [sys.executable, "-m", f"mobiledets_tf.cli.{self.command}", *self.flags]
-
-
-def call(arguments: Sequence[str]) -> int:
-    """Runs a command, passing its output through, and returns its exit code."""
-    return subprocess.run(arguments, check=False).returncode
+        return commands.line(self.command, self.flags)
 
 
 def signature(folder: str | os.PathLike) -> list[list]:
@@ -48,7 +42,10 @@ def signature(folder: str | os.PathLike) -> list[list]:
 
 
 def run_stages(
-    work_dir: str | os.PathLike, stages: Sequence[Stage], inputs: list, runner: Callable[..., int] = call
+    work_dir: str | os.PathLike,
+    stages: Sequence[Stage],
+    inputs: list,
+    runner: Callable[..., int] = commands.call,
 ) -> int:
     """Runs all stages that are not done; a changed stage and all stages after it run again.
 

@@ -3,7 +3,6 @@
 A run that is repeated with the same options resumes where it stopped.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,48 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mobiledets_tf import latency
+from mobiledets_tf import commands, latency
 from mobiledets_tf.data import classes, records
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.search import rank, rank_report
+from mobiledets_tf.search.options import RankOptions
 from mobiledets_tf.search.settings import keep
 from mobiledets_tf.search_space import SearchSpace
 
 REPORT, PICTURE, SETTINGS = "rank_report.json", "rank_report.png", "settings.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of a rank comparison.
-
-    Attributes:
-      search_dir: folder of a search with saved weights.
-      model_dir: folder of the trainings and the report.
-      latency_model: latency model of the search's first device, a file or the name of a shipped one; None
-        if the networks are drawn already.
-      train_data: converted folder to train each network on; None for that of the search.
-      draw: `region` or `space`; see `rank.policies`.
-      networks: number of networks.
-      seeds: number of stand-alone trainings of each network.
-      alone: quality after a network's own training, one of `rank.ALONE`.
-      steps, batch_size, learning_rate: settings of each training.
-      seed: seed of the drawn networks and of the first training of each.
-    """
-
-    search_dir: str
-    model_dir: str
-    latency_model: str | None
-    train_data: str | None
-    draw: str
-    networks: int
-    seeds: int
-    alone: str
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
 
 
 # Trains the network of an architecture file into a folder, with the search's settings, training data and a
@@ -60,8 +28,33 @@ class Options:
 Train = Callable[[Path, Path, dict[str, Any], str, int], int]
 
 
-def run(options: Options, train: Train) -> tuple[int, dict[str, Any] | None]:
+def in_own_process(options: RankOptions) -> Train:
+    """Returns a function that trains a network as a command in a process of its own."""
+
+    def train(file: Path, folder: Path, settings: dict[str, Any], train_data: str, seed: int) -> int:
+        flags = (
+            f"--architecture={file}",
+            f"--train_data={train_data}",
+            f"--model_dir={folder}",
+            f"--image_size={settings['image_size'][0]}",
+            f"--steps={options.steps}",
+            f"--batch_size={options.batch_size}",
+            f"--learning_rate={options.learning_rate}",
+            "--norandom_flip",
+            "--norandom_crop",
+            f"--seed={seed}",
+        )
+        return commands.call(commands.line("train", flags))
+
+    return train
+
+
+def run(options: RankOptions, train: Train | None = None) -> tuple[int, dict[str, Any] | None]:
     """Compares how shared weights and training alone rank networks; writes the report and its picture.
+
+    Args:
+      options: the search, the networks and their trainings.
+      train: trains a network; by default `in_own_process`.
 
     Returns:
       (0, the report), or the exit code of a training that failed or was interrupted, and None.
@@ -75,7 +68,7 @@ def run(options: Options, train: Train) -> tuple[int, dict[str, Any] | None]:
     _start(folder, options, settings, space)
     networks, shared = rank.read_start(folder, space, options.networks)
     with locked(folder):
-        code, alone = _train_alone(folder, options, settings, train)
+        code, alone = _train_alone(folder, options, settings, train or in_own_process(options))
     if code:
         return code, None
     about = {
@@ -91,7 +84,7 @@ def run(options: Options, train: Train) -> tuple[int, dict[str, Any] | None]:
     return 0, summary
 
 
-def _start(folder: Path, options: Options, settings: dict[str, Any], space: SearchSpace) -> None:
+def _start(folder: Path, options: RankOptions, settings: dict[str, Any], space: SearchSpace) -> None:
     """Draws networks and measures them with the shared weights, unless the folder has them already."""
     band, train_data = None, options.train_data or settings["train_data"]
     if options.latency_model is not None:
@@ -122,7 +115,7 @@ def _check_data(searched: str, trained: str) -> None:
 
 
 def _train_alone(
-    folder: Path, options: Options, settings: dict[str, Any], train: Train
+    folder: Path, options: RankOptions, settings: dict[str, Any], train: Train
 ) -> tuple[int, np.ndarray]:
     """Trains each network alone with each seed, except where that is already done.
 

@@ -54,7 +54,7 @@ def import_weights(
     Raises:
       InputError: there are no weights, or they are damaged or fit no known network.
     """
-    account, target = _read(path, wanted)
+    account, target = read(path, wanted)
     images = None
     if calibration_data is not None:
         images = preprocessing.batches(records.resolve(calibration_data, "train"), target.image_size)
@@ -64,8 +64,16 @@ def import_weights(
     return account
 
 
-def _read(path: str, wanted: Wanted) -> tuple[Account, Target]:
-    """Returns the weights as they are, and the wanted detector."""
+def read(path: str, wanted: Wanted) -> tuple[Account, Target]:
+    """Reads weights of any origin as they are; returns them and the wanted detector.
+
+    Args:
+      path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
+      wanted: the detector that the weights are for; `fitting.fit` fits them to it.
+
+    Raises:
+      InputError: there are no weights, or they are damaged or fit no known network.
+    """
     if own_checkpoint.is_own(path):
         theirs = own_checkpoint.described(path, wanted.image_size)
         if theirs is None:

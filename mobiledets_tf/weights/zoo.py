@@ -63,6 +63,24 @@ def check_name(path: str) -> str:
     return name
 
 
+def check_exists(flag: str, path: str) -> None:
+    """Raises InputError if a path of weights does not exist or names published ones that the zoo lacks."""
+    if is_name(path):
+        check_name(path)
+    elif "://" not in path and not os.path.exists(path) and not os.path.exists(f"{path}.index"):
+        raise InputError(f"--{flag}={path} does not exist")
+
+
+def local(path: str, cache: str | None = None) -> str:
+    """Returns a local path of weights; published weights, which `path` may name, are downloaded.
+
+    Args:
+      path: path of the weights, or `zoo:NAME`.
+      cache: folder of downloaded weights; None for the default folder.
+    """
+    return checkpoint(path, cache_folder(cache)) if is_name(path) else path
+
+
 def cache_folder(given: str | None = None) -> Path:
     """Returns the folder of the archives: the given one, $MOBILEDETS_CACHE, or the user's cache."""
     return Path(given or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "mobiledets")

@@ -21,6 +21,7 @@ SMALL = {
     "2_your_images_to_edge_tpu": _SIZE | {"SAMPLE_IMAGES": 24},
     # Fewer networks are refused.
     "3_latency_of_this_machine": {"IMAGE_SIZE": 96, "NETWORKS": 50, "RUNS": 2, "CHECKED": 3},
+    "4_python_api": _SIZE | {"SAMPLE_IMAGES": 24},
 }
 
 

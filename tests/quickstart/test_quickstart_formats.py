@@ -8,6 +8,7 @@ import pytest
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.quickstart import pipeline
+from mobiledets_tf.quickstart.options import QuickstartOptions
 from mobiledets_tf.quickstart.runner import run_stages
 
 
@@ -39,7 +40,7 @@ def test_other_formats_become_an_int8_file(name, read, shared, tmp_path, monkeyp
     settings = {"IMAGE_SIZE": 96, "DEPTH": 0.25, "BATCH": 4, "LEAST_STEPS": 4, "MOST_STEPS": 4}
     for constant, small in settings.items():
         monkeypatch.setattr(pipeline, constant, small)
-    options = pipeline.Options(str(work), str(data))
+    options = QuickstartOptions(work_dir=work, data=data)
     stages = pipeline._prepare(work, data, options)
     assert run_stages(work, stages, []) == 0
     splits = json.loads((work / "records" / "dataset.json").read_text())["splits"]

@@ -6,6 +6,7 @@ from mobiledets_tf import architecture
 from mobiledets_tf.cli import quickstart as command
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.quickstart import pipeline
+from mobiledets_tf.quickstart.options import QuickstartOptions
 from mobiledets_tf.quickstart.runner import Stage, run_stages
 from tflite_export.devices import edgetpu
 from tflite_export.graphs import Settings, network_graph
@@ -78,7 +79,7 @@ def test_wrong_device_and_folder_exit_2(tmp_path):
 
 
 def test_a_device_gets_a_latency_model_and_a_target_in_its_own_unit(tmp_path):
-    stages = pipeline.latency_stages(tmp_path, 5, pipeline.Options(str(tmp_path), device="edgetpu"))
+    stages = pipeline.latency_stages(tmp_path, 5, QuickstartOptions(work_dir=tmp_path, device="edgetpu"))
     assert run_stages(tmp_path, stages, []) == 0
     network = network_graph(architecture.load("edgetpu").scaled(pipeline.DEPTH), Settings((160, 160), 5))
     expected = edgetpu.measure_graph(network, edgetpu.DEFAULT_VARIANT).median_ms

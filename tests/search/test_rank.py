@@ -247,7 +247,7 @@ def test_trains_resumes_and_reports(search_dir, model_file, tmp_path, monkeypatc
         return 0
 
     monkeypatch.setattr(rank, "shared_quality", shared_quality)
-    monkeypatch.setattr("mobiledets_tf.quickstart.runner.call", train)
+    monkeypatch.setattr("mobiledets_tf.commands.call", train)
     assert command.run(_flags(search_dir, folder, model_file, seed=5)) == 130
     assert not (folder / "rank_report.json").exists()
     # To resume, neither the latency model nor the shared weights are needed.

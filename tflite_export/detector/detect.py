@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,14 +18,20 @@ import numpy as np
 
 from mobiledets_tf import files
 from mobiledets_tf.errors import CheckFailed, InputError
+from mobiledets_tf.interrupts import StopRequest
 from tflite_export.detector import footage
 from tflite_export.detector.coco_results import Truth, to_coco
 from tflite_export.detector.detector import Detector
 from tflite_export.detector.file_detector import Detections
 from tflite_export.detector.footage import Folder, Frame, Video
+from tflite_export.detector.options import DetectOptions
+from tflite_export.tflite.suppression import Suppression
 
 RESULTS, IMAGES, METRICS, ANNOTATED = "detections.json", "images.json", "metrics.json", "annotated"
 JOURNAL = ".detections.jsonl"
+
+# Wraps the images; called with the iterable and their number, or None if the number is unknown.
+Progress = Callable[[Iterable, "int | None"], Iterable]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,55 @@ class Summary:
     unread: dict[str, str]
     fault: str
     interrupted: bool
+
+
+def run(options: DetectOptions, progress: Progress = lambda items, total: items) -> Summary:
+    """Runs a detector on images, a video or a camera and writes the results; stops at Ctrl-C.
+
+    Args:
+      options: the detector, the images and the settings.
+      progress: shows the progress.
+
+    Raises:
+      InputError: the model, the images or the annotations cannot be read, or do not fit together.
+      CheckFailed: the Edge TPU compiler rejects the file.
+    """
+    files.check_output_dir(options.output_dir)
+    truth = None if options.annotations is None else Truth.load(options.annotations)
+    if truth and truth.faults:
+        _say(
+            f"{truth.faults} entries of the annotations are faulty and left out; "
+            "mobiledets-data --mode=check names them"
+        )
+    source = footage.open_source(options.images)
+    detector = _detector(options)
+    if not detector.labels:
+        _say("the model has no labels: classes are shown as numbers; --labels names them")
+    drawn = options.score_threshold if options.draw else None
+    work = Run(detector, source, options.output_dir, truth, drawn, _settings(options))
+    with StopRequest() as stop:
+        return work.run(options.max_images, progress, lambda: stop.requested)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _detector(options: DetectOptions) -> Detector:
+    """Loads the detector. To measure AP it keeps all detections that the evaluation needs."""
+    measured, scored = Suppression(), options.annotations is not None
+    threshold = measured.score_threshold if scored else options.score_threshold
+    count = measured.max_detections if scored else None
+    return Detector(options.model, options.labels, options.device, options.threads, threshold, count)
+
+
+def _settings(options: DetectOptions) -> dict[str, Any]:
+    """Returns all settings that the results depend on; a run resumes only if they are the same."""
+    names = ("score_threshold", "device", "draw", "annotations", "labels", "threads")
+    return {name: getattr(options, name) for name in names} | {
+        "model": fingerprint(options.model),
+        "images": os.path.abspath(options.images),
+    }
 
 
 class Run:

@@ -1,12 +1,4 @@
-"""`Detector`: runs any supported detector on images, in a few lines of code.
-
-from tflite_export.detector import Detector
-
-detector = Detector("runs/export/detector.tflite")
-found = detector("photo.jpg")
-for box, score, class_id in zip(found.boxes, found.scores, found.classes):
-    print(detector.label(class_id), score, box)
-"""
+"""`Detector`: runs any supported detector on images, in a few lines of code."""
 
 import contextlib
 import dataclasses
@@ -27,6 +19,16 @@ SCORE_THRESHOLD = 0.3
 
 class Detector:
     """A detector: any .tflite file with a post-process op, or a checkpoint of this project.
+
+    Example:
+      ```python
+      from tflite_export.detector import Detector
+
+      detector = Detector("runs/export/detector.tflite")
+      found = detector("photo.jpg")
+      for box, score, class_id in zip(found.boxes, found.scores, found.classes):
+          print(detector.label(class_id), score, box)
+      ```
 
     For a .tflite file, `score_threshold` and `max_detections` are set in memory; the file is not changed.
 

@@ -22,6 +22,8 @@ COMPILING = ("edgetpu", "hexagon", "ethos_u")
 TIMING = ("host_cpu", "coral", "hexagon", "ethos_u", "edgetpu")
 # The subset of these that runs the network, and so accepts `threads` and `runs`.
 RUNNING = ("host_cpu", "coral")
+# Devices whose networks the user times on another machine: a board (csv), or a phone through adb.
+ELSEWHERE = ("csv", "adb")
 
 
 def load(name: str) -> ModuleType:

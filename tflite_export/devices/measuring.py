@@ -22,6 +22,7 @@ from mobiledets_tf.latency import LatencyModel, samples
 from mobiledets_tf.latency.held_out import Figures, allowed_error_pct, figures
 from mobiledets_tf.search_space import SearchSpace, decode
 from tflite_export import devices
+from tflite_export.devices.options import MeasureOptions
 from tflite_export.graphs import Settings, network_graph
 
 # A device needs at most a few seconds per detector; one that takes minutes has hung.
@@ -68,6 +69,16 @@ class Target:
         settings = Settings(tuple(header["image_size"]), header["num_classes"], header["head"])
         options = tuple(sorted(header.get("measured_with", {}).items()))
         return cls(header["device"], header["variant"], space, settings, options)
+
+    @classmethod
+    def of_options(cls, options: MeasureOptions) -> "Target":
+        """Returns the target that options name; the variant may be unknown to the device."""
+        if options.device in devices.ELSEWHERE:
+            variant = options.variant or ""
+        else:
+            default = devices.load(options.device).DEFAULT_VARIANT
+            variant = default if options.variant is None else options.variant
+        return cls(options.device, variant, options.space(), options.settings(), options.run_options())
 
     def header(self, seed: int, sampling: str) -> dict[str, Any]:
         """Returns the first line of a samples file; asks the device for its versions.
@@ -170,6 +181,36 @@ class Process:
             self._process.join()
             self._pipe.close()
             self._process = self._pipe = None
+
+
+def run(
+    options: MeasureOptions, progress: Callable[..., Iterable] = lambda items, **kwargs: items
+) -> dict[str, Any]:
+    """Measures networks of a space on a device of this machine until the file of samples is complete.
+
+    Args:
+      options: the device, the networks and the file.
+      progress: wraps the range of the missing networks with a progress bar (tqdm).
+
+    Returns:
+      The numbers of networks `measured` and `failed` in this call, its duration in `seconds`, and the
+      `kind` and the `device` of the times.
+
+    Raises:
+      InputError: the device is not of this machine, its optional dependency is missing, the variant is
+        unknown, or an existing file has samples of other settings.
+    """
+    if options.device in devices.ELSEWHERE:
+        raise InputError(
+            f"--device={options.device} is timed elsewhere; allowed: {', '.join(devices.TIMING)}"
+        )
+    target = Target.of_options(options)
+    header = target.header(options.seed, options.sampling_text())
+    with Process(target, options.timeout_s) as measure:
+        done = samples.collect(
+            options.output, header, options.proposals(), options.networks, measure, progress
+        )
+    return done | {"kind": header["kind"], "device": target.device}
 
 
 def _serve(target: Target, pipe) -> None:

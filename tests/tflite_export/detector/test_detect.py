@@ -180,7 +180,7 @@ def test_an_interrupted_folder_goes_on(model, photos, tmp_path, monkeypatch, cap
 
     before = Detector.__call__
     monkeypatch.setattr(Detector, "__call__", lambda self, image: (calls.append(1), before(self, image))[1])
-    monkeypatch.setattr(detect, "StopRequest", Stop)
+    monkeypatch.setattr("tflite_export.detector.detect.StopRequest", Stop)
     flags = {"model": model, "images": photos / "val", "output_dir": tmp_path / "out"}
     assert run(**flags) == 130
     assert not (tmp_path / "out" / "detections.json").exists()
@@ -346,12 +346,14 @@ def test_the_snippets_of_the_readme_run(model, pictures, tmp_path, monkeypatch, 
     Path("quickstart/export").mkdir(parents=True)
     shutil.copy(model, "quickstart/export/detector.tflite")
     footage.write_image("photo.jpg", pictures[0])
-    build, run_detector = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    _, build, run_detector = snippets  # The first is rehearsed in tests/api.
     names = {}
     exec(build, names)
     described = architecture.describe(architecture.load("edgetpu"), num_classes=10)
     assert capsys.readouterr().out.split() == [str(described["madds"])]
     assert names["model"].count_params() == described["params"]
+    assert names["boxes"].shape == (1, 100, 4)
     exec(run_detector, {})
     found = Detector(model)("photo.jpg")
     lines = capsys.readouterr().out.splitlines()
