@@ -156,9 +156,10 @@ def _training_at(
     )
     model = steps.model(config)
     batches = steps.batches(config, model)
+    fixed = _on_device(next(batches))
     input_s = _seconds(sizes.window_s, lambda: next(batches))
     yield {"input_images_per_s": batch_size / input_s}
-    step, fixed = steps.training_step(model, config), _on_device(next(batches))
+    step = steps.training_step(model, config)
     start = time.perf_counter()
     loss = float(step(*fixed))
     yield {"first_step_s": time.perf_counter() - start, "first_loss": loss}

@@ -252,16 +252,35 @@ def _search(value: str, options: argparse.Namespace) -> dict[str, float]:
     for network in networks:
         decisions = search_space.encode(space, network)
         rows.append(_timed(lambda d=decisions: shared.train([batch], [d], 0.01), options.runs))
+    memory, counts = steps.peak_memory_mib(), _space_counts(space, shared.supernet)
     return {
-        "log10_networks": float(np.log10(float(space.size))),
-        "options": sum(len(layer.op.choices) for block in space.blocks for layer in block.layers),
-        "shared_weights": sum(int(np.prod(bank.rows.shape)) for bank in shared.supernet.banks),
+        **counts,
         "build_cpu_s": build_s,
         # Only the first network's first step traces.
         "first_step_cpu_s": rows[0]["first_step_cpu_s"],
         "step_cpu_s": float(np.mean([row["step_cpu_s"] for row in rows])),
         "step_wall_s": float(np.mean([row["step_wall_s"] for row in rows])),
-        "memory_mib": steps.peak_memory_mib(),
+        "memory_mib": memory,
+        "other_memory_mib": memory - counts["weights_mib"],
+    }
+
+
+def _space_counts(space, supernet) -> dict[str, float]:
+    """Returns the size of a space and of its supernet.
+
+    A layer has as many branches as its options have different chains of operations; kernel sizes and
+    expansions are only shapes. Each weight has its momentum beside it.
+    """
+    from mobiledets_tf.models.position_function import Structure
+
+    layers, weights = supernet.layers, sum(int(np.prod(bank.rows.shape)) for bank in supernet.banks)
+    structures = [Structure.of(layer.plan, layer.layer.residual, static=False) for layer in layers]
+    return {
+        "log10_networks": float(np.log10(float(space.size))),
+        "options": sum(len(layer.op.choices) for block in space.blocks for layer in block.layers),
+        "branches": sum(len(structure.chains) for structure in structures),
+        "shared_weights": weights,
+        "weights_mib": 2 * 4 * weights / 2**20,
     }
 
 
@@ -313,8 +332,9 @@ TABLES = {
         _search,
         (
             Fit("step_cpu_s", "options", _SPACES),
-            Fit("first_step_cpu_s", "options", _SPACES),
+            Fit("first_step_cpu_s", "branches", _SPACES),
             Fit("memory_mib", "shared_weights", _SPACES),
+            Fit("other_memory_mib", "branches", _SPACES),
         ),
     ),
     "check": Table(lambda value, options: _data("check", int(value), options), _BY_IMAGES),
