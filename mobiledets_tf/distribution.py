@@ -55,7 +55,7 @@ def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index
     if hosts and name != "multi_worker_mirrored":
         raise InputError(f"--worker_hosts is for multi_worker_mirrored; --distribution_strategy={name}")
     if hosts and not 0 <= task_index < len(hosts):
-        raise InputError(f"--task_index={task_index}: allowed are 0 to {len(hosts) - 1}, one for each host")
+        raise InputError(f"--task_index={task_index}; allowed: 0 to {len(hosts) - 1}, one for each host")
 
 
 def get_strategy(name: str, tpu: str | None = None, worker_hosts: str | None = None, task_index: int = -1):

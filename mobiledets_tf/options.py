@@ -51,13 +51,13 @@ class Options:
 def _check(name: str, value: Any, low: float | None, high: float | None, choices: tuple[str, ...]) -> None:
     if choices and value not in choices:
         hint = nearest(str(value), choices)
-        raise InputError(f"--{name}={value}{hint}: allowed are {', '.join(choices)}")
+        raise InputError(f"--{name}={value}{hint}; allowed: {', '.join(choices)}")
     if low is None and high is None:
         return
     if not isinstance(value, (int, float)):
         raise InputError(f"--{name}={value!r}: a number is needed")
     # The comparison is written so that NaN fails it.
     if not (low is None or value >= low) or not (high is None or value <= high):
-        allowed = f"{low} and more" if high is None else f"{low} to {high}"
+        allowed = f"{low} or more" if high is None else f"{low} to {high}"
         allowed = f"at most {high}" if low is None else allowed
-        raise InputError(f"--{name}={value}: allowed are {allowed}")
+        raise InputError(f"--{name}={value}; allowed: {allowed}")

@@ -417,7 +417,7 @@ class _Run:
         if self.dropped > max(1.0, MAX_DROPPED * self.step):
             self._save()
             raise CheckFailed(
-                f"{self.dropped} of {self.step} steps dropped, allowed are {MAX_DROPPED:.0%}; "
+                f"{self.dropped} of {self.step} steps dropped; allowed: {MAX_DROPPED:.0%}; "
                 f"the last: {fault}; lower --learning_rate, or check the boxes of the images in dropped.jsonl"
             )
 

@@ -153,7 +153,7 @@ class SearchOptions(StrategyOptions):
             )
         for target in targets:
             if not target > 0:
-                raise InputError(f"--latency_target={target}: allowed are numbers above 0")
+                raise InputError(f"--latency_target={target}; allowed: numbers above 0")
         self.check_strategy()
         if self.init_from is not None:
             zoo.check_exists("init_from", self.init_from)

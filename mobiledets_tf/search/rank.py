@@ -95,7 +95,7 @@ def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]
             raise InputError(f"{where} are malformed: {name} is {str(settings[name])[:80]}")
     height, width = settings["image_size"]
     if height != width:
-        raise InputError(f"the search is of {height}x{width} images; allowed are square ones")
+        raise InputError(f"the search is of {height}x{width} images; allowed: square ones")
     return settings, space
 
 

@@ -47,7 +47,7 @@ class Objective:
         if self.reward not in REWARDS:
             raise unknown_name("reward", self.reward, REWARDS)
         if not self.target > 0:
-            raise InputError(f"latency target is {self.target}; allowed are numbers above 0")
+            raise InputError(f"latency target is {self.target}; allowed: numbers above 0")
         if not 0 < self.band < 1:
             raise InputError(f"latency band is {self.band}; allowed: above 0 and below 1")
 

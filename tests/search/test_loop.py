@@ -222,7 +222,7 @@ def test_a_search_names_the_image_that_cannot_be_decoded(prepared, tmp_path, cap
 def test_losses_that_are_not_finite_end_the_search(prepared, tmp_path, capsys):
     assert search.run(_flags(prepared, tmp_path, steps=100, learning_rate=1e30, op_warmup_fraction=0)) == 1
     error = capsys.readouterr().err
-    assert "steps dropped, allowed are 5%" in error and "_loss is nan" in error
+    assert "steps dropped; allowed: 5%" in error and "_loss is nan" in error
     rows = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     assert len(rows) >= 2 and len(rows[0]["decisions"][0]) == 30
     assert not (tmp_path / "architecture.json").exists()
@@ -260,7 +260,7 @@ def test_random_search_stays_in_the_band(prepared, tmp_path):
         ({"image_size": 128}, "latency model is of 96x96"),
         ({"op_warmup_fraction": 0.5}, "rl_delay"),
         ({"train_data": "/nowhere"}, "no TFRecord files match"),
-        ({"latency_target": 0}, "allowed are numbers above 0"),
+        ({"latency_target": 0}, "allowed: numbers above 0"),
         ({"steer_by": "bord"}, "unknown device to steer by 'bord'"),
         ({"algorithm": "rndom"}, "did you mean 'random'"),
         ({"path_dropout": 1}, "path dropout is 1.0"),

@@ -304,7 +304,7 @@ def test_another_latency_model_is_refused_with_both_fingerprints(model, search_d
         ({"seeds": 0}, "seeds"),
         ({"seed": 2**31 - 1}, "the largest seed is 2147483647"),
         ({"draw": "regon"}, "did you mean 'region'"),
-        ({"alone": "AP75"}, "allowed are AP, AP50, loss"),
+        ({"alone": "AP75"}, "allowed: AP, AP50, loss"),
         ({"train_data": "/nowhere"}, "no TFRecord files match"),
     ],
 )
@@ -317,7 +317,7 @@ def test_wrong_flags_leave_nothing(search_dir, model_file, tmp_path, capsys, cha
     ("changed", "message"),
     [
         ({"region": None}, "lack 'region'"),
-        ({"image_size": [96, 128]}, "allowed are square ones"),
+        ({"image_size": [96, 128]}, "allowed: square ones"),
         ({"metric": "AP75"}, "metric is AP75"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": True}, "seed is True"),

@@ -95,11 +95,11 @@ def test_a_check_against_samples_measures_nothing(model, capsys, monkeypatch):
     decisions, times = found.decisions, found.times
     error = np.mean(100 * np.abs(latency.load(model).predict(decisions) / times - 1))
     out = capsys.readouterr().out
-    assert "n 60, R2 " in out and f"holds: mean error {error:.2f} %" in out
+    assert "n 60, R2 " in out and f"check passed: mean error {error:.2f} %" in out
     assert command.run([*check, "--max_error_pct=0"]) == 1
-    assert "60 networks of the samples; allowed: 0.00 %" in capsys.readouterr().err
+    assert "60 networks in the samples; allowed: 0.00 %" in capsys.readouterr().err
     assert command.run([*check, "--band=1000,2000"]) == 2
-    assert "no network of the samples takes 1000 to 2000 ms" in capsys.readouterr().err
+    assert "no network in the samples takes 1000 to 2000 ms" in capsys.readouterr().err
     assert command.run([*check[:2], "--model=hexagon_ibn", f"--samples={path}"]) == 2
 
 
