@@ -76,7 +76,7 @@ flags.DEFINE_list(
     "band",
     None,
     "Latency range LOW,HIGH in ms. measure: see --sampling=band; fit, check with --samples: range in "
-    "which the errors are evaluated.",
+    "which held-out errors are evaluated.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
