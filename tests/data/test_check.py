@@ -183,7 +183,7 @@ def test_one_split_is_named_by_its_two_paths(data, capsys):
         ('{"images": [', "not valid JSON"),
         ("[1, 2]", "should be a JSON object, not a list"),
         ("[" * 100000, "nested too deeply"),
-        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "a number of too many digits"),
+        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "a number with too many digits"),
         ('{"images": [], "annotations": [], "categories": []}', "empty data set: it has no images"),
         ("\ufeff{}", "not valid JSON"),
     ],
