@@ -128,7 +128,7 @@ def _block_lines(layers: list[dict]) -> list[str]:
 
 def _emulation_line(emulation: dict) -> str:
     if "reason" in emulation:
-        return f"emulation: none: {emulation['reason']}"
+        return f"emulation: not run: {emulation['reason']}"
     outputs = ", ".join(f"{name} {values['max_lsb']}" for name, values in emulation["outputs"].items())
     most, images = emulation["max_lsb"], emulation["images"]
     return f"emulation: at most {most} LSB from LiteRT on {images} images ({outputs})"

@@ -193,7 +193,7 @@ def main() -> None:
     if odd := label_files.misread(settings.source.labels):
         app.note(
             f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
-            f"{label_files.PLAIN}; give them {label_files.INDEXED}"
+            f"{label_files.PLAIN}; use {label_files.INDEXED} with them"
         )
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
 
@@ -208,9 +208,9 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
         figures = ", ".join(f"{name} {nms[name]['AP']:.4f}" for name in ("fast", "regular"))
         options = report["options"]
         lines.append(
-            f"{'AP by nms':<14} {figures}; the file has {nms['shipped']}, and with its thresholds "
-            f"({options['score_threshold']:g}, {options['max_detections']} boxes) "
-            f"{nms['as_shipped']['AP']:.4f}"
+            f"{'AP by nms':<14} {figures}; the file uses {nms['shipped']} and has AP "
+            f"{nms['as_shipped']['AP']:.4f} with its own thresholds ({options['score_threshold']:g}, "
+            f"{options['max_detections']} boxes)"
         )
         if nms["shipped"] == "regular":
             threads = (f"{count}: {found['AP']:.4f}" for count, found in nms["regular_on_threads"].items())

@@ -98,7 +98,10 @@ def test_every_field_is_described():
         (lambda: api.TrainOptions(model_dir="x", preset="finetun"), "did you mean 'finetune'"),
         (lambda: api.ExportOptions(output_dir="x", max_ap_drop=float("nan")), "--max_ap_drop=nan"),
         (lambda: api.ExportOptions(output_dir="x", max_detections=1001), "allowed: 1 to 1000"),
-        (lambda: api.DetectOptions(model="x", images="y", threads="two"), "--threads='two'; allowed: numbers"),
+        (
+            lambda: api.DetectOptions(model="x", images="y", threads="two"),
+            "--threads='two'; allowed: numbers",
+        ),
         (lambda: api.QuickstartOptions(device="toaster"), "--device=toaster"),
         (lambda: _search(beta=0.5), "--beta=0.5; allowed: at most 0"),
         (lambda: _search(latency_target=0).check(), "allowed: numbers above 0"),
