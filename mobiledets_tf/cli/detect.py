@@ -106,10 +106,10 @@ def _unread(summary, scored: bool) -> str:
     """Describes the images that could not be read, in one line."""
     reasons = list(summary.unread.values())
     count, more = len(reasons), ", ..." if len(reasons) > _NAMED else ""
-    missed = "; AP counts their boxes as missed" if scored else ""
+    missed = ", and AP counts their boxes as missed" if scored else ""
     where = "metrics.json" if scored else "images.json"
     return (
-        f"{count} of {count + summary.images} images could not be read, all others were processed{missed} "
+        f"{count} of {count + summary.images} images could not be read{missed}; all others were processed "
         f"({where} lists the unreadable ones): {'; '.join(reasons[:_NAMED])}{more}"
     )
 
