@@ -50,10 +50,12 @@ def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index
       InputError: a flag that the strategy needs is missing or out of range.
     """
     if name == "tpu" and not tpu:
-        raise InputError("--distribution_strategy=tpu needs --tpu, the address of the TPU")
+        raise InputError("--distribution_strategy=tpu requires --tpu, the address of the TPU")
     hosts = worker_hosts.split(",") if worker_hosts else []
     if hosts and name != "multi_worker_mirrored":
-        raise InputError(f"--worker_hosts needs --distribution_strategy=multi_worker_mirrored; given: {name}")
+        raise InputError(
+            f"--worker_hosts requires --distribution_strategy=multi_worker_mirrored; given: {name}"
+        )
     if hosts and not 0 <= task_index < len(hosts):
         raise InputError(f"--task_index={task_index}; allowed: 0 to {len(hosts) - 1}, one for each host")
 

@@ -83,7 +83,7 @@ def needed(flag_values: flags.FlagValues, name: str) -> Any:
     """Returns the value of a flag that the chosen --mode needs; raises InputError if it is not given."""
     value = flag_values[name].value
     if not value:
-        raise InputError(f"--mode={flag_values.mode} needs --{name}")
+        raise InputError(f"--mode={flag_values.mode} requires --{name}")
     return value
 
 

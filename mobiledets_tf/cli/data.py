@@ -135,7 +135,7 @@ def _check() -> None:
     from mobiledets_tf.data import statistics
 
     if FLAGS.augmentation and not FLAGS.report:
-        raise InputError("--augmentation needs --report: the samples are shown on that page")
+        raise InputError("--augmentation requires --report: the samples are shown on that page")
     from mobiledets_tf.data.options import DataOptions
 
     for each in _checked(app.options(FLAGS, DataOptions, images=app.needed(FLAGS, "images"))):

@@ -181,7 +181,7 @@ def _band() -> tuple[float, float] | None:
 def _measure() -> None:
     output = app.needed(FLAGS, "output")
     if FLAGS.device == "madds":
-        raise InputError(f"--mode=measure needs --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
+        raise InputError(f"--mode=measure requires --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
     if FLAGS.device in ELSEWHERE:
         _elsewhere(output)
         return
@@ -285,7 +285,7 @@ def _values(name: str) -> list[str]:
 def _fit_madds(output: str) -> None:
     if FLAGS.device != "madds":
         raise InputError(
-            f"--mode=fit --device={FLAGS.device} needs --samples, files that --mode=measure wrote"
+            f"--mode=fit --device={FLAGS.device} requires --samples, files that --mode=measure wrote"
         )
     model = latency.madds_model(space_flags.space(FLAGS), FLAGS.image_size, FLAGS.num_classes)
     latency.save(model, output)

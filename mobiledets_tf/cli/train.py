@@ -50,14 +50,14 @@ flags.DEFINE_enum(
     None,
     ["finetune", "small"],
     "Choose steps, batch size, learning rate and augmentation by the size of the data set, for "
-    "fine-tuning (finetune; needs --init_from) or training from scratch (small). Explicit flags "
+    "fine-tuning (finetune; requires --init_from) or training from scratch (small). Explicit flags "
     "override the preset.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "quantization_aware",
     None,
-    "Simulate int8 rounding during training; needs --init_from.",
+    "Simulate int8 rounding during training; requires --init_from.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(

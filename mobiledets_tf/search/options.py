@@ -160,7 +160,9 @@ class SearchOptions(StrategyOptions):
         if self.init_from is not None:
             zoo.check_exists("init_from", self.init_from)
         if self.distribution_strategy == "tpu" and self.execution != "masked":
-            raise InputError("--distribution_strategy=tpu needs --execution=masked: TPUs need static shapes")
+            raise InputError(
+                "--distribution_strategy=tpu requires --execution=masked: TPUs require static shapes"
+            )
 
     def space(self) -> SearchSpace:
         """Returns the search space."""

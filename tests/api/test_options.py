@@ -108,7 +108,7 @@ def test_every_field_is_described():
         (lambda: _search(latency_target=float("nan")).check(), "allowed: numbers above 0"),
         (lambda: _search(latency_model=("a", "b")).check(), "2 times, --latency_target 1 times"),
         (lambda: _search(kernel_sizes=(7,)).space(), "kernel"),
-        (lambda: _search(distribution_strategy="tpu").check(), "needs --tpu"),
+        (lambda: _search(distribution_strategy="tpu").check(), "requires --tpu"),
         (lambda: api.RankOptions(search_dir="x", model_dir="y", seed=2**31 - 1), "the largest allowed seed"),
         (lambda: api.describe("edgtpu"), "did you mean 'edgetpu'"),
         (lambda: api.train(api.TrainOptions(model_dir="none")), "--architecture or --pipeline_config"),

@@ -270,7 +270,7 @@ def test_random_search_stays_in_the_band(prepared, tmp_path):
         ({"mutation_rate": 0}, "mutation rate is 0.0"),
         ({"candidates": "/nowhere.json"}, "/nowhere.json"),
         ({"region": "knwn"}, "did you mean 'known'"),
-        ({"distribution_strategy": "tpu", "tpu": "local"}, "needs --execution=masked"),
+        ({"distribution_strategy": "tpu", "tpu": "local"}, "requires --execution=masked"),
     ],
 )
 def test_wrong_input_leaves_nothing(prepared, tmp_path, capsys, changed, message):
