@@ -8,10 +8,10 @@ Prints one JSON object with these tables (`--parts`):
   search                       a step of the same networks in six search spaces of different sizes
   check, convert, evaluation   these commands on different numbers of images
 
-Each row is measured in a process of its own and written to --output as soon as it is there; a further call
-measures what is missing. `cpu` figures are CPU time, which changes less than `wall` on a machine with other
-work; step times are minima over --runs steps. Each fit has the slope, intercept and R2 of a straight line,
-and the exponent and R2 of a power (a line through the logarithms).
+Each row is written to --output as soon as it is there; a further call measures what is missing. `cpu` figures
+are CPU time, which changes less than `wall` on a machine with other work; step times are minima over --runs
+steps. Each fit has the slope, intercept and R2 of a straight line, and the exponent and R2 of a power (a line
+through the logarithms).
 """
 
 import argparse
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import commands
@@ -69,10 +69,13 @@ class Table:
     Attributes:
       measure: measures the row of a value, given the options of the call.
       fits: what is fitted; their values are the rows of the table.
+      together: whether one process measures all rows, which saves most of the tracing; otherwise each row
+        has its own, so that memory can be measured.
     """
 
     measure: Callable[[str, argparse.Namespace], dict[str, float]]
     fits: tuple[Fit, ...]
+    together: bool = False
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -86,11 +89,12 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file of the result so far")
     parser.add_argument("--work_dir", help="keeps images and records for a further call")
     parser.add_argument("--runs", type=int, default=6, help="timed steps of a row")
-    parser.add_argument("--row", help="internal: TABLE:VALUE that this process measures")
+    parser.add_argument("--rows", nargs="+", help="internal: table and values that this process measures")
     options = parser.parse_args()
-    if options.row:
-        name, _, value = options.row.partition(":")
-        print(json.dumps(TABLES[name].measure(value, options)))
+    if options.rows:
+        name, *values = options.rows
+        for value in values:
+            print(json.dumps({"value": value, "row": TABLES[name].measure(value, options)}), flush=True)
         return
     parts = options.parts.split(",")
     if unknown := set(parts) - set(TABLES):
@@ -99,7 +103,7 @@ def main() -> None:
         options.work_dir = os.path.abspath(options.work_dir or temporary)
         result = resumed(options)
         for name in parts:
-            complete(result, name, options, _in_own_process)
+            complete(result, name, options, _in_other_process)
     print(json.dumps(result))
 
 
@@ -120,7 +124,7 @@ def complete(
     result: dict,
     name: str,
     options: argparse.Namespace,
-    measure: Callable[[str, str, argparse.Namespace], dict[str, float]],
+    measure: Callable[[str, list[str], argparse.Namespace], Iterator[tuple[str, dict[str, float]]]],
 ) -> None:
     """Measures the missing rows of a table, keeps each at once, and fits the columns."""
 
@@ -130,10 +134,11 @@ def complete(
 
     table = TABLES[name]
     rows = result["tables"].setdefault(name, {"rows": {}, "fits": []})["rows"]
-    for value in table.values:
-        if value not in rows:
-            rows[value] = measure(name, value, options)
-            print(f"{name} {value}: {rows[value]}", file=sys.stderr, flush=True)
+    missing = [value for value in table.values if value not in rows]
+    for values in [missing] if table.together and missing else [[value] for value in missing]:
+        for value, row in measure(name, values, options):
+            rows[value] = row
+            print(f"{name} {value}: {row}", file=sys.stderr, flush=True)
             keep()
     result["tables"][name]["fits"] = [
         {"y": each.y, "x": each.x, "rows": list(each.values)}
@@ -143,11 +148,19 @@ def complete(
     keep()
 
 
-def _in_own_process(name: str, value: str, options: argparse.Namespace) -> dict[str, float]:
+def _in_other_process(
+    name: str, values: list[str], options: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yields the rows of some values of a table as another process measures them."""
     same = [f"--work_dir={options.work_dir}", f"--runs={options.runs}"]
-    command = [sys.executable, __file__, f"--row={name}:{value}", *same]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(run.stdout.splitlines()[-1])
+    command = [sys.executable, __file__, *same, "--rows", name, *values]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith('{"value"'):
+                found = json.loads(line)
+                yield found["value"], found["row"]
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
 
 
 def fit(x: list[float], y: list[float]) -> dict[str, dict[str, float]]:
@@ -224,7 +237,6 @@ def _training(value: str, options: argparse.Namespace) -> dict[str, float]:
         "params": figures["params"],
         "batch_madds": figures["madds"] * batch,
         **times,
-        "memory_mib": steps.peak_memory_mib(),
     }
 
 
@@ -347,9 +359,8 @@ TABLES = {
             Fit("step_cpu_s", "pixels", _SIZES),
             Fit("step_cpu_s", "batch_size", _BATCHES),
             Fit("step_cpu_s", "batch_madds", tuple(dict.fromkeys((*_WIDTHS, *_SIZES, *_BATCHES)))),
-            Fit("memory_mib", "pixels", _SIZES),
-            Fit("memory_mib", "batch_size", _BATCHES),
         ),
+        together=True,
     ),
     "evaluation": Table(_evaluation, _BY_IMAGES),
 }

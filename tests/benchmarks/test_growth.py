@@ -45,11 +45,12 @@ def test_every_fit_has_three_rows_or_more(benchmark):
 def test_a_call_measures_what_is_missing(benchmark, tmp_path):
     options, asked = _options(tmp_path), []
 
-    def measure(name, value, given):
+    def measure(name, values, given):
+        (value,) = values
         asked.append((name, value))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return {"images": int(value), "cpu_s": 2.0 + int(value) / 100, "memory_mib": 300.0}
+        yield value, {"images": int(value), "cpu_s": 2.0 + int(value) / 100, "memory_mib": 300.0}
 
     with pytest.raises(KeyboardInterrupt):
         benchmark.complete(benchmark.resumed(options), "check", options, measure)
@@ -65,11 +66,30 @@ def test_a_call_measures_what_is_missing(benchmark, tmp_path):
 
 def test_rows_of_other_settings_are_refused(benchmark, tmp_path):
     options = _options(tmp_path)
-    benchmark.complete(
-        benchmark.resumed(options),
-        "check",
-        options,
-        lambda name, value, given: {"images": int(value), "cpu_s": 1.0, "memory_mib": 1.0},
-    )
+
+    def measure(name, values, given):
+        yield from ((value, {"images": int(value), "cpu_s": 1.0, "memory_mib": 1.0}) for value in values)
+
+    benchmark.complete(benchmark.resumed(options), "check", options, measure)
     with pytest.raises(SystemExit, match="runs 6, this call 7"):
         benchmark.resumed(_options(tmp_path, runs=7))
+
+
+def test_one_process_measures_the_steps_of_a_training(benchmark, tmp_path):
+    options, asked = _options(tmp_path), []
+    table = benchmark.TABLES["training"]
+
+    def measure(name, values, given):
+        asked.append(values)
+        for value in values:
+            depth, side, batch = (float(word) for word in value.split())
+            figures = {"depth_multiplier": depth, "pixels": side**2, "batch_size": batch}
+            madds = depth**2 * side**2 * batch
+            yield value, figures | {"batch_madds": madds, "step_cpu_s": madds / 1e6}
+
+    benchmark.complete(benchmark.resumed(options), "training", options, measure)
+    assert asked == [list(table.values)]
+    fits = benchmark.resumed(options)["tables"]["training"]["fits"]
+    by_pixels = next(fit for fit in fits if fit["x"] == "pixels")
+    assert by_pixels["power"] == pytest.approx({"exponent": 1.0, "factor": 0.35**2 * 8e-6, "r2": 1.0})
+    assert len(fits[-1]["rows"]) == len(table.values) == 10
