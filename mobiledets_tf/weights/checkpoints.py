@@ -33,7 +33,7 @@ def find(path: str | os.PathLike) -> str:
     if tf.io.gfile.isdir(path):
         latest = tf.train.latest_checkpoint(path)
         if latest is None:
-            raise InputError(f"folder {path!r} holds no checkpoint")
+            raise InputError(f"folder {path!r} contains no checkpoint")
         return latest
     prefix = path.removesuffix(".index")
     if not tf.io.gfile.exists(prefix + ".index"):
@@ -86,7 +86,7 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
     unknown = sorted(entries.keys() ^ ranges.keys())
     if unknown:
         what = (
-            "holds no ranges: it was not trained with --quantization_aware"
+            "contains no ranges: it was not trained with --quantization_aware"
             if not entries
             else (f"is of another network: range {unknown[0]}")
         )
@@ -169,7 +169,7 @@ def _check(
     named_weights: Mapping[str, Any], given: Mapping[str, tuple[int, ...]], prefix: str, exact: bool = False
 ) -> None:
     if not given:
-        raise InputError(f"checkpoint {prefix!r} holds no detector of this project (no {_ROOT}...)")
+        raise InputError(f"checkpoint {prefix!r} contains no detector of this project (no {_ROOT}...)")
     wanted = {name: tuple(weight.shape) for name, weight in named_weights.items()}
     faults = []
     for name, shape in wanted.items():

@@ -98,7 +98,7 @@ def _architecture(name: str | None, folder: Path | None) -> Architecture:
     trained = trained_folder.network(folder) if folder else None
     if trained is None:
         if name is None:
-            where = f": {str(folder)!r} holds no {trained_folder.ARCHITECTURE}" if folder else ""
+            where = f": {str(folder)!r} contains no {trained_folder.ARCHITECTURE}" if folder else ""
             raise InputError(f"--architecture is needed{where}")
         return architectures.load(name)
     if name is not None and not _same_network(architectures.load(name), trained):

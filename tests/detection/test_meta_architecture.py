@@ -239,10 +239,10 @@ def test_damaged_and_foreign_checkpoints(model, tmp_path):
     (tmp_path / "index" / "ckpt.index").write_bytes(b"no checkpoint")
     for path, message in (
         (saved, "is damaged"),
-        (foreign, "holds no detector of this project"),
+        (foreign, "contains no detector of this project"),
         (tmp_path / "index" / "ckpt", "cannot be read"),
         (tmp_path / "nothing", "does not exist"),
-        (tmp_path, "holds no checkpoint"),
+        (tmp_path, "contains no checkpoint"),
     ):
         with pytest.raises(InputError, match=message):
             checkpoints.restore(model.network, path)

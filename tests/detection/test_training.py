@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_and_then_stops(started, monkey
     monkeypatch.setattr(train, "faulty_part", faulty)
     with pytest.raises(CheckFailed, match="Loss/localization_loss is .* at step 5, images .*before"):
         train.train(folder, train.Options(seed=3))
-    assert len(said) == 1 and "going on from the checkpoint of step 4" in said[0]
+    assert len(said) == 1 and "resuming from the checkpoint of step 4" in said[0]
     records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
     assert ", ".join(records.image_ids(4, 4, seed=3)) in said[0]
     assert checkpoints.step(folder) == 4
@@ -268,11 +268,11 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
     sample = "--pipeline_config=object_detection_configs/ssdlite_mobiledet_sample_160x160.config"
     return {
         "typo": (("--architecture=edgetpuu", data), "did you mean 'edgetpu'"),
-        "no network": ((data,), "--architecture or --pipeline_config is needed"),
-        "no data": (("--architecture=cpu",), "--train_data is needed"),
+        "no network": ((data,), "--architecture or --pipeline_config is required"),
+        "no data": (("--architecture=cpu",), "--train_data is required"),
         "malformed JSON": ((f"--architecture={tmp_path}/architecture.json", data), "is not valid JSON"),
         "missing data": (("--architecture=cpu", f"--train_data={tmp_path}/none"), "no TFRecord files match"),
-        "empty data": (("--architecture=cpu", f"--train_data={empty}"), "holds no examples"),
+        "empty data": (("--architecture=cpu", f"--train_data={empty}"), "contains no examples"),
         "damaged data": (
             ("--architecture=cpu", f"--train_data={tmp_path}/damaged", "--mode=train"),
             "is damaged at byte offset 0",
@@ -282,9 +282,9 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
         "mode": (("--architecture=cpu", data, "--mode=evaluate"), "did you mean 'eval'"),
         "missing config": (("--pipeline_config=none.config", data), "none.config' does not exist"),
         "malformed config": ((f"--pipeline_config={config}", data), "line 2"),
-        "other classes": ((sample, data), "categories don't match the head"),
+        "other classes": ((sample, data), "classes don't match the head"),
         "label map": (("--architecture=cpu", f"--train_data={classes}", "--num_classes=2"), "num_classes 2"),
-        "labels": (("--architecture=cpu", f"--train_data={one_class}"), "the head has classes 1 to 1"),
+        "labels": (("--architecture=cpu", f"--train_data={one_class}"), "allowed by the head: 1 to 1"),
         "damaged record": (
             ("--architecture=cpu", f"--train_data={flipped(tiny, tmp_path / 'flipped')}", "--mode=train"),
             "is damaged at byte offset",

@@ -92,7 +92,7 @@ def test_a_damaged_folder_is_refused(copy, file, content, words):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(InputError, match="--architecture is needed: .* holds no architecture.json"):
+    with pytest.raises(InputError, match="--architecture is needed: .* contains no architecture.json"):
         trained_network.resolve(checkpoint=str(tmp_path))
     with pytest.raises(InputError, match="no such folder or checkpoint"):
         trained_network.resolve("cpu", str(tmp_path / "ckpt-9"))

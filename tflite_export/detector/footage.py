@@ -85,7 +85,7 @@ class Folder:
             if file.suffix.lower() in IMAGES and not file.name.startswith(".")
         )
         if not self.names:
-            raise InputError(f"folder {str(path)!r} holds no images; formats: {', '.join(IMAGES)}")
+            raise InputError(f"folder {str(path)!r} contains no images; formats: {', '.join(IMAGES)}")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -69,7 +69,7 @@ def libraries() -> tuple[list[Path], str]:
     note = f"package {_SDK} is installed without its SDK (no {_HTP} in it)" if sdk else ""
     qnn = _package(_QNN)
     if qnn is None or not (qnn / _HTP).is_file():
-        empty = note or (f"package {_QNN} holds no {_HTP}" if qnn else f"{_QNN} is not installed")
+        empty = note or (f"package {_QNN} contains no {_HTP}" if qnn else f"{_QNN} is not installed")
         raise InputError(f"no QNN libraries: {empty}; run: pip install 'mobiledets-tf[hexagon]'")
     return [qnn, qnn.with_name(f"{_QNN}.libs")], f"{note}; those of {_QNN} are used" if note else ""
 

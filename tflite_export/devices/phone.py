@@ -112,7 +112,7 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
         strange = [] if results else logs_not_understood(folder)
         if strange:
             more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            raise InputError(f"log {strange[0]!r}{more}: log not understood, it holds no timing")
+            raise InputError(f"log {strange[0]!r}{more}: log not understood, it contains no timing")
         raise InputError(f"no results in {os.fspath(results or folder)!r}; run {COMMANDS} first")
     return found
 

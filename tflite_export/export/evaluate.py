@@ -152,7 +152,7 @@ def evaluate(
     ground_truth = _limited(records.ground_truth(files), max_images)
     wanted = ground_truth["images"]
     if not wanted:
-        raise InputError(f"evaluation data {files[0]!r} holds no image")
+        raise InputError(f"evaluation data {files[0]!r} contains no image")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     seen, shown = set(), []
     examples = itertools.islice(records.read_examples(files), max_images)

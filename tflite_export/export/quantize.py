@@ -72,7 +72,7 @@ def from_records(files: list[str], image_size: tuple[int, int], count: int, seed
     examples = itertools.islice(records.read_examples(order), READ_AHEAD * count)
     drawn = _reservoir(((example.image_id, example.encoded) for example in examples), count, rng)
     if not drawn:
-        raise InputError(f"calibration data {files[0]!r} holds no image")
+        raise InputError(f"calibration data {files[0]!r} contains no image")
     return Calibration(tuple(drawn), image_size, "images", seed)
 
 

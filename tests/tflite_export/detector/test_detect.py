@@ -233,7 +233,7 @@ def test_a_video_that_is_cut_is_said_and_its_results_stay(model, video, tmp_path
         ({"images": "camera:77"}, "camera 77 cannot be opened"),
         ({"images": "camera:x"}, "a camera is camera:0"),
         ({"images": "/nowhere"}, "--images=/nowhere does not exist"),
-        ({"images": "EMPTY"}, "holds no images"),
+        ({"images": "EMPTY"}, "contains no images"),
         ({"images": "TEXT"}, "is no image, video, folder or camera"),
         ({"model": "RAW"}, "no post-processing"),
         ({"model": "TEXT"}, "not a .tflite file"),
