@@ -228,7 +228,9 @@ def named(folders: list[str]) -> dict[str, str]:
     for folder in folders:
         name = Path(folder).resolve().name
         if name in found or name == "drawn" or not Path(folder).is_dir():
-            reason = "is no folder" if not Path(folder).is_dir() else f"is a second data set named {name!r}"
+            reason = (
+                "is not a folder" if not Path(folder).is_dir() else f"is a second data set named {name!r}"
+            )
             print(f"--data={folder} {reason}", file=sys.stderr)
             sys.exit(2)
         found[name] = str(Path(folder).resolve())

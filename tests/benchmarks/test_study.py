@@ -346,7 +346,7 @@ def test_an_unfinished_study_says_what_is_missing(study_plan, units, tmp_path):
     [
         ("--costs=hexagn", "did you mean 'hexagon'"),
         ("--spaces=all", "allowed: ibn, ibn_fused"),
-        ("--data=absent", "--data=absent is no folder"),
+        ("--data=absent", "--data=absent is not a folder"),
     ],
 )
 def test_wrong_flags_are_named(tmp_path, flag, words):

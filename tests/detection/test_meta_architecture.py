@@ -217,7 +217,7 @@ def test_missing_and_left_over_weights_are_named(model, tmp_path):
     names = list(model.named_weights)
     without = {name: model.named_weights[name] for name in names[1:]}
     saved = checkpoints.save(without, tmp_path / "a")
-    with pytest.raises(InputError, match=f"{names[0]} .* is missing in the checkpoint"):
+    with pytest.raises(InputError, match=f"{names[0]} .* is missing from the checkpoint"):
         checkpoints.restore(model.network, saved)
     more = dict(model.named_weights) | {"other/kernel:0": tf.Variable(1.0)}
     saved = checkpoints.save(more, tmp_path / "b")

@@ -186,7 +186,7 @@ def test_a_foreign_folder_is_left_alone(started):
 def test_checkpoints_of_another_network_stop_a_training(started):
     _, _, folder = started
     checkpoints.save({"stem_conv/kernel:0": tf.Variable(tf.zeros((3, 3, 3, 8)))}, folder)
-    with pytest.raises(InputError, match="is of another network"):
+    with pytest.raises(InputError, match="belongs to another network"):
         train.train(folder, train.Options())
 
 

@@ -82,7 +82,7 @@ class Truth:
         for name in ids:
             if name not in known:
                 raise InputError(
-                    f"category {name!r} of the annotations is no class of the model"
+                    f"category {name!r} of the annotations is not a class of the model"
                     f"{nearest(name, known)}; give --labels that name it so"
                 )
         return [ids.get(_spaced(label)) for label in labels]

@@ -117,7 +117,7 @@ class Video:
             raise InputError(
                 f"camera {camera[1]} cannot be opened; is one attached, and free (/dev/video{camera[1]})?"
                 if camera
-                else f"video {source!r} cannot be opened; it is cut short, or of an unknown format"
+                else f"video {source!r} cannot be opened; it is truncated or in an unknown format"
             )
         self.frames_per_s = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_S
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -162,7 +162,7 @@ def open_source(path: str) -> Folder | Video:
     if suffix in VIDEOS:
         return Video(path)
     allowed = ", ".join((*IMAGES, *VIDEOS))
-    raise InputError(f"--images={path} is no image, video, folder or camera:N; formats: {allowed}")
+    raise InputError(f"--images={path} is not an image, video, folder or camera:N; formats: {allowed}")
 
 
 class VideoWriter:

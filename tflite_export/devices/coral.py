@@ -127,7 +127,7 @@ def compiled(path: str | os.PathLike, folder: str) -> str:
     """Returns the path of a compiled file: `path` itself, or the file that is compiled into `folder`.
 
     Raises:
-      InputError: the compiler is missing, or the file is no .tflite file.
+      InputError: the compiler is missing, or the file is not a .tflite file.
       RuntimeError: the compiler rejects the file.
     """
     if COMPILED_OP in model_file.read(path).histogram():

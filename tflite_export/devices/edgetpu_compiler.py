@@ -30,7 +30,7 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
         the metadata, labels, signature and output order of `path`, which the compiler drops.
 
     Raises:
-      InputError: the file is no .tflite file, or is already compiled.
+      InputError: the file is not a .tflite file, or is already compiled.
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = " ".join(_arguments(COMPILER, output_dir, path))
@@ -78,7 +78,7 @@ def _fault(code: int | str, log: CompilerLog, made: Path, printed: str) -> str:
     try:
         model_file.read(made)
     except InputError:
-        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file"
+        return f"{COMPILER} ended without an error and wrote a file that is not a .tflite file"
     return ""
 
 

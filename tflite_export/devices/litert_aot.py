@@ -136,7 +136,7 @@ def _judge(code, printed: str, made: Path | None, folder: Path) -> tuple[str, Mo
     try:
         return "", model_file.read(made)
     except InputError:
-        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file", None
+        return f"{COMPILER} ended without an error and wrote a file that is not a .tflite file", None
 
 
 def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> tuple[dict, list[Finding]]:

@@ -21,7 +21,7 @@ def read_graph(path: str | os.PathLike) -> Graph:
     """Reads a .tflite file.
 
     Raises:
-      InputError: the file is no .tflite file, is not int8, or has an operation that graphs do not support.
+      InputError: the file is not a .tflite file, is not int8, or has an operation that graphs do not support.
     """
     model = model_file.read(path)
     return _Reader(model, Path(path).read_bytes(), str(path)).graph()

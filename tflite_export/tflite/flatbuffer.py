@@ -31,7 +31,7 @@ def unpack(data: bytes) -> schema.ModelT:
     try:
         return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     except READ_ERRORS as error:
-        raise InputError(f"the model is damaged or cut short: {' '.join(str(error).split())}") from error
+        raise InputError(f"the model is damaged or truncated: {' '.join(str(error).split())}") from error
 
 
 def pack(model: schema.ModelT) -> bytes:

@@ -166,14 +166,14 @@ def parse(data: bytes, name: str = "model") -> ModelFile:
     """Parses the bytes of a .tflite file; `name` is used in messages.
 
     Raises:
-      InputError: the bytes are no .tflite file, or are damaged.
+      InputError: the bytes are not a .tflite file, or are damaged.
     """
     if data[4:8] != FILE_IDENTIFIER:
         raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
     try:
         return _Reader(data).model()
     except READ_ERRORS as error:
-        raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
+        raise InputError(f"model {name!r} is damaged or truncated: {' '.join(str(error).split())}") from error
 
 
 class _Reader:

@@ -161,7 +161,7 @@ def test_categories_are_known_by_name(model, photos, tmp_path, capsys):
     labels.write_text("circles\nsquare\nstar\n")
     flags = {"model": model, "images": photos / "val", "annotations": photos / "instances_val.json"}
     assert run(**flags, labels=labels, output_dir=tmp_path / "out") == 2
-    assert "category 'circle' of the annotations is no class of the model (did you mean 'circles'?)" in (
+    assert "category 'circle' of the annotations is not a class of the model (did you mean 'circles'?)" in (
         capsys.readouterr().err
     )
 
@@ -224,7 +224,7 @@ def test_a_video_that_is_cut_is_said_and_its_results_stay(model, video, tmp_path
     assert json.loads((tmp_path / "out" / "images.json").read_text())["images"]
     video.write_bytes(data[:100])
     assert run(model=model, images=video, output_dir=tmp_path / "two") == 2
-    assert "cannot be opened; it is cut short" in capsys.readouterr().err
+    assert "cannot be opened; it is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_video_that_is_cut_is_said_and_its_results_stay(model, video, tmp_path
         ({"images": "camera:x"}, "a camera is camera:0"),
         ({"images": "/nowhere"}, "--images=/nowhere does not exist"),
         ({"images": "EMPTY"}, "contains no images"),
-        ({"images": "TEXT"}, "is no image, video, folder or camera"),
+        ({"images": "TEXT"}, "is not an image, video, folder or camera"),
         ({"model": "RAW"}, "no post-processing"),
         ({"model": "TEXT"}, "not a .tflite file"),
         ({"model": "/nowhere.tflite"}, "cannot read model"),

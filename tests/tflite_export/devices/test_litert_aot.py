@@ -35,7 +35,7 @@ def test_the_network_is_offloaded_and_only_post_processing_stays(model, tmp_path
         ("import sys; print('no such SoC'); sys.exit(3)", "ended with code 3: no such SoC"),
         ("import time; time.sleep(60)", "did not end within 1 s"),
         ("pass", "wrote no file"),
-        ("import sys; open(sys.argv[2] + '/x.tflite', 'w').write('x')", "no .tflite file"),
+        ("import sys; open(sys.argv[2] + '/x.tflite', 'w').write('x')", "not a .tflite file"),
     ],
 )
 def test_a_compiler_that_fails_leaves_nothing(script, words, model, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
     architectures.save(architectures.load("dsp"), tmp_path / "t" / "architecture.json")
     code = run(export, checkpoint_dir=tmp_path / "t", calibration_data=folder, output_dir=tmp_path / "out")
     assert code == 2
-    assert "is of another network" in capsys.readouterr().err
+    assert "belongs to another network" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -220,8 +220,8 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
         ({"architecture": "cpu", "num_classes": 0}, "num_classes"),
         ({"architecture": "cpu", "max_ap_drop": 0.1}, "--max_ap_drop needs --eval_data"),
         ({"architecture": "cpu", "eval_data": "/nowhere/*"}, "no TFRecord files match"),
-        ({"checkpoint_dir": "/nowhere"}, "no such folder or checkpoint"),
-        ({}, "--architecture is needed"),
+        ({"checkpoint_dir": "/nowhere"}, "this folder or checkpoint does not exist"),
+        ({}, "--architecture is required"),
     ],
 )
 def test_wrong_flags_get_one_line_and_2(flags, words, tmp_path, capsys):
