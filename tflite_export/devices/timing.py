@@ -87,7 +87,7 @@ def _fill(interpreter, rng: np.random.Generator, path) -> None:
             value = np.zeros(shape)
         else:
             name = detail["name"]
-            raise InputError(f"input {name!r} of model {str(path)!r} is of type {dtype}; allowed: numbers")
+            raise InputError(f"input {name!r} of model {str(path)!r} has type {dtype}; allowed: numbers")
         interpreter.set_tensor(detail["index"], value.astype(dtype))
 
 

@@ -88,7 +88,7 @@ def _reservoir(items: Iterator, count: int, rng: np.random.Generator) -> list:
 
 
 def from_noise(image_size: tuple[int, int], count: int, seed: int) -> Calibration:
-    """Returns uniform noise, which is good for timing a network without data but never for its accuracy."""
+    """Returns uniform noise, which is enough to time a network without data, but not for accuracy."""
     rng = np.random.default_rng(seed)
     noise = (rng.uniform(-1, 1, (*image_size, 3)).astype(np.float32) for _ in range(count))
     return Calibration(tuple(noise), image_size, "noise", seed)

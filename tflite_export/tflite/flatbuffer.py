@@ -23,7 +23,7 @@ class _AlignedBuilder(flatbuffers.Builder):
 
 
 def unpack(data: bytes) -> schema.ModelT:
-    """Returns the file's tables, without the data appended after them (the archive of its metadata).
+    """Returns the file's tables, without data appended after them (the archive of its metadata).
 
     Raises:
       InputError: the file is damaged.
