@@ -225,7 +225,7 @@ def test_a_search_without_a_network_is_finished_and_said(study_plan, tmp_path, m
     assert "no network of space 'ibn' costs 9 madds" in result["failed"] and not lines
     results.write(search, result)
     (train, *_) = [unit for unit in units if unit.kind == "train" and search.id in unit.needs]
-    assert runner.run(train) == {"failed": "there is no such network"}
+    assert runner.run(train) == {"failed": "its search found no network"}
 
     (reference,) = [unit for unit in units if unit.id == "time/published-edgetpu/madds"]
     results.write(reference, {"cost": 6e7})
@@ -337,7 +337,7 @@ def test_an_unfinished_study_says_what_is_missing(study_plan, units, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"scale": "small", "image_size": 160}))
     study_report.write(units, results, "small", "x")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["seen"] == ["Nothing yet: no interval leaves out 0."]
+    assert report["seen"] == ["None yet: every interval contains 0."]
     assert f"{len(units) - report['finished']} of {len(units)} units are not finished." in report["not_seen"]
 
 
