@@ -116,7 +116,7 @@ def _stand_alone_step(space, decisions):
 
 
 def _median_pair(first, second) -> tuple[float, float]:
-    """Returns the median seconds of both functions, which are called in turns."""
+    """Returns the median seconds of both functions, which are called alternately."""
     times = ([], [])
     for run in range(FLAGS.runs + 1):
         for function, found in zip((first, second), times, strict=True):

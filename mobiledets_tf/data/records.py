@@ -257,7 +257,7 @@ def require_decodable(files: Sequence[str]) -> None:
 
 
 def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, int]:
-    """Maps class ids to those of the annotation file by `dataset.json`; ids not listed there are kept."""
+    """Maps class ids to the category ids in `dataset.json`; ids that are not listed there are kept."""
     path = Path(os.path.dirname(files[0]) if files else "", "dataset.json")
     ids = {class_id: class_id for class_id in names}
     if not path.is_file():

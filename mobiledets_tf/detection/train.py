@@ -345,7 +345,7 @@ class _Run:
         self._manager.save()
 
     def _clean(self) -> None:
-        """Deletes the temporary files of workers other than the chief, which have to save as well."""
+        """Deletes the temporary files of workers other than the chief, which also have to save."""
         for path in (
             self._manager.directory,
             model_lib_v2.get_filepath(self._strategy, str(Path(self._folder) / "train")),

@@ -38,8 +38,8 @@ class Latency:
     Attributes:
       device: name of the device.
       kind: one of `mobiledets_tf.latency.kinds.KINDS`.
-      median_ms: median of the timed runs (`details["statistic"]` says of which runs), or the single
-        figure of a device that does not measure.
+      median_ms: median of the timed runs (`details["statistic"]` says which runs), or the only figure
+        of a device that does not measure.
       spread: half the distance between the 10th and 90th percentile of all runs, divided by the median.
       details: settings and further figures, by name.
     """
