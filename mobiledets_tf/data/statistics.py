@@ -61,7 +61,7 @@ class Statistics:
             )
         for name, count in self.boxes.items():
             if count < _FEW_BOXES:
-                found.append(f"class {name!r} has only {count} boxes")
+                found.append(f"class {name!r} has few boxes: {count}")
         return found
 
 

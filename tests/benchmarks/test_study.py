@@ -140,7 +140,7 @@ def test_expected_hours_are_those_of_the_help(study_plan):
     line = [sys.executable, str(BENCHMARKS / "study.py"), "--help"]
     text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
     whole = study_plan.plan(scale, study_plan.COSTS, study_plan.SPACES, {})
-    assert f"{study_plan.seconds(whole, scale) / 3600:.0f} hours of a core" in " ".join(text.split())
+    assert f"{study_plan.seconds(whole, scale) / 3600:.0f} core hours" in " ".join(text.split())
 
 
 def test_a_study_resumes_and_runs_nothing_twice(study_plan, units, tmp_path):
@@ -195,7 +195,7 @@ def test_a_failure_holds_up_only_what_needs_it(study_plan, units, tmp_path):
     assert "exit status 1" in failed.pop(broken)
     # Times of this machine's CPU wait for all other units.
     assert all("found-hexagon-ibn-0.75-0" in unit or unit.endswith("/host_cpu") for unit in failed)
-    assert all(reason.startswith("needs ") for reason in failed.values())
+    assert all(reason.startswith("depends on unfinished units: ") for reason in failed.values())
     assert study_plan.work(units, results, runner.run, ("search",)) == {}
     assert runner.ran[-1] == broken
 

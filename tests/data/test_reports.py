@@ -202,7 +202,7 @@ def test_convert_says_what_check_says(run):
     assert "without an entry in instances_train.json, not used: 3 ('4.jpg', ...)" in text
     _, checked, _ = run("photos_without_entry", "check")
     said = "without an entry in instances_train.json, not used: 3"
-    assert said in checked and "class 'bolt' has 3 boxes" in checked
+    assert said in checked and "class 'bolt' has few boxes: 3" in checked
 
 
 def test_a_photo_on_both_sides_is_counted(run):
