@@ -180,7 +180,7 @@ def test_statistics_are_recovered_behind_a_remapping(image):
     account, to = trained(target("edgetpu")), target("dsp")
     batches = [np.random.default_rng(i).uniform(-1, 1, (4, *SIZE, 3)).astype(np.float32) for i in range(2)]
     found = fitting.fit(account, to, batches, seed=3)
-    assert any("recovered over 8 images" in note for note in found.notes)
+    assert any("recovered from 8 images" in note for note in found.notes)
     made = network(found)
     for ours, theirs in zip(made(batches[0], training=False), made(batches[0], training=True), strict=True):
         assert float(np.abs(ours - theirs).mean() / np.std(theirs)) < 0.5

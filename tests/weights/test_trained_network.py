@@ -101,9 +101,9 @@ def test_what_is_missing_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({1: "circle", 2: "oval", 3: "star"}, "class 2 is 'oval' there and 'square'"),
-        ({1: "circle", 2: "square"}, "class 3 is '\\?\\?\\?' there and 'star'"),
-        ({1: "circle", 2: "square", 3: "star", 4: "x"}, "class 4 is 'x' there and 'none'"),
+        ({1: "circle", 2: "oval", 3: "star"}, "class 2 is 'oval' in the label map and 'square'"),
+        ({1: "circle", 2: "square"}, "class 3 is '\\?\\?\\?' in the label map and 'star'"),
+        ({1: "circle", 2: "square", 3: "star", 4: "x"}, "class 4 is 'x' in the label map and 'none'"),
     ],
 )
 def test_data_of_other_categories_is_refused(tmp_path, names, words):

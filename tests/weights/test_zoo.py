@@ -170,7 +170,7 @@ def test_an_archive_that_was_fetched_by_hand_is_taken_and_left(archive, tmp_path
         ("checksum", "truncated or damaged"),
         ("text", "truncated or damaged"),
         ("data", "a checkpoint without its .data-00000-of-00001 file"),
-        ("empty", "holds 0 float checkpoints"),
+        ("empty", "contains 0 float checkpoints"),
         ("outside", "which is outside its folder"),
         ("absolute", "which is outside its folder"),
         ("link", "is a link"),

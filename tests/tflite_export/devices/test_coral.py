@@ -125,7 +125,7 @@ def test_a_detector_on_it(attach, compiler, tflite, pictures, tmp_path, capsys):
     assert (compiler.parent / "calls").read_text() == "called\n"
     compiler.write_text("#!/bin/sh\necho 'ERROR: Model not quantized'; exit 1\n")
     assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 1
-    assert "is not compiled for the Edge TPU" in capsys.readouterr().err
+    assert "cannot be compiled for the Edge TPU" in capsys.readouterr().err
     attach(0)
     assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 2
     assert "finds no Edge TPU" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_a_part_of_the_results_is_enough(folder, tmp_path, capsys):
     [
         ("network_00001,1\n", "first line should be network,ms"),
         ("network,ms\nnetwork_00009,1\n", "line 2: network 'network_00009' is not in the manifest"),
-        ("network,ms\nnetwork_00001,1\nnetwork_00001,1\n", "line 3: network 'network_00001' is there"),
+        ("network,ms\nnetwork_00001,1\nnetwork_00001,1\n", "line 3: network 'network_00001' occurs twice"),
         ("network,ms\nnetwork_00001,-1\n", "line 2: time is '-1'"),
         ("network,ms\nnetwork_00001,0\n", "line 2: time is '0'"),
         ("network,ms\nnetwork_00001,nan\n", "line 2: time is 'nan'"),
