@@ -227,7 +227,9 @@ def test_a_loss_that_is_not_finite_goes_back_once_and_then_stops(started, monkey
         return "Loss/localization_loss" if len(calls) > 4 else None
 
     monkeypatch.setattr(train, "faulty_part", faulty)
-    with pytest.raises(CheckFailed, match="Loss/localization_loss is .* at step 5, images .*before"):
+    with pytest.raises(
+        CheckFailed, match="Loss/localization_loss is .* at step 5, images .*, again after resuming"
+    ):
         train.train(folder, train.Options(seed=3))
     assert len(said) == 1 and "resuming from the checkpoint of step 4" in said[0]
     records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
@@ -289,8 +291,8 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
             ("--architecture=cpu", f"--train_data={flipped(tiny, tmp_path / 'flipped')}", "--mode=train"),
             "is damaged at byte offset",
         ),
-        "quantised from nothing": (("--architecture=cpu", data, "--quantization_aware"), "needs --init_"),
-        "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "needs --init_"),
+        "quantised from nothing": (("--architecture=cpu", data, "--quantization_aware"), "requires --init_"),
+        "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "requires --init_"),
         "missing weights": (("--architecture=cpu", data, "--init_from=none"), "=none does not exist"),
         "no evaluation": (("--architecture=cpu", data, "--mode=train", "--early_stop=2"), "--early_stop"),
         "nothing to evaluate": (("--mode=eval",), "holds no training"),

@@ -164,8 +164,11 @@ def test_another_class_count_leaves_the_class_heads_fresh(listed):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"depth_multiplier": 0.5}, r"Conv/weights is \(3, 3, 3, 32\) and stem_conv.*\(3, 3, 3, 16\)"),
-        ({"architecture": "cpu"}, "--architecture=cpu, but .* is 'edgetpu'"),
+        (
+            {"depth_multiplier": 0.5},
+            r"Conv/weights has shape \(3, 3, 3, 32\), but stem_conv.*\(3, 3, 3, 16\)",
+        ),
+        ({"architecture": "cpu"}, "--architecture=cpu, but .* belongs to 'edgetpu'"),
     ],
 )
 def test_what_does_not_fit_names_both(listed, change, words):
