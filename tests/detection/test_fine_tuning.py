@@ -63,7 +63,7 @@ def test_another_class_count_leaves_the_last_convolutions_fresh_and_says_so(trai
     ("other", "words"),
     [
         (target(5, "dsp"), "belongs to another network"),
-        (target(5, depth=0.5), r"stem_conv/kernel:0 is \(3, 3, 3, 8\) and .* is \(3, 3, 3, 16\)"),
+        (target(5, depth=0.5), r"stem_conv/kernel:0 has shape \(3, 3, 3, 8\), but .* has \(3, 3, 3, 16\)"),
     ],
 )
 def test_another_network_is_refused_with_both_shapes(trained, other, words):
