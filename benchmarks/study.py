@@ -19,8 +19,8 @@ any time and rerun, and several commands may run at once in one folder, for inst
 Units that measure this machine's CPU run one at a time while no other unit runs: those for its latency
 models first, those for the networks found last. A unit that fails is named at the end and rerun by the next
 call; a search whose latency band contains no network counts as finished, and the report says so. Finally the
-command writes index.html, report.md and report.json; --report_only only writes them, from the finished
-units.
+command writes index.html, report.md and report.json. With --report_only it runs no unit and writes these
+files from the finished units.
 
 --scale=small (160 pixels, depth multiplier 0.35, one search and two trainings for each target) takes about
 {small:.0f} core hours with the default costs and without --data, half as long on two cores. This is computed
