@@ -122,7 +122,7 @@ def test_a_quantised_training_starts_from_a_float_folder_and_keeps_its_names(tra
     assert all(np.isfinite(value.numpy()) for value in model.ranges.values())
     observed = model.ranges["quant_class_logits/output_min:0"].numpy()
     assert observed < 0
-    with pytest.raises(InputError, match="contains no ranges"):
+    with pytest.raises(InputError, match="contains no activation ranges"):
         checkpoints.restore_ranges(model.ranges, trained)
     boxes, logits = model.network(tf.zeros((1, SIZE, SIZE, 3)), training=False)
     assert np.isfinite(boxes.numpy()).all() and np.isfinite(logits.numpy()).all()
