@@ -162,7 +162,7 @@ def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
     _wait_for_steps(chief, two, 2)
     other.kill()
     assert chief.wait(200) == 1
-    assert "another worker has ended" in chief.stderr.read().splitlines()[-1]
+    assert "another worker has stopped" in chief.stderr.read().splitlines()[-1]
     last = workers()
     assert [worker.wait(800) for worker in last] == [0, 0], [w.stderr.read()[-2000:] for w in last]
     logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
