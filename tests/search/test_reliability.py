@@ -58,7 +58,7 @@ def test_noise_by_hand():
         np.full((16, 8), np.nan),
         np.full((16, 8), -np.inf),
     ],
-    ids=["one batch", "all alike", "two networks", "no batches", "no boxes", "not finite"],
+    ids=["one batch", "all alike", "two networks", "no batch", "no boxes", "not finite"],
 )
 def test_what_tells_nothing_is_blind(values):
     found = split_half(values)
