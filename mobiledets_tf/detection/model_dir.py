@@ -67,7 +67,7 @@ def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
     """
     path = Path(os.path.abspath(folder)) / CONFIG
     if not path.exists():
-        raise InputError(f"model_dir {str(folder)!r} holds no training ({CONFIG} is missing)")
+        raise InputError(f"model_dir {str(folder)!r} contains no training run ({CONFIG} is missing)")
     return _as_it_runs(path.parent, pipeline_config.load(path))
 
 
@@ -82,7 +82,7 @@ def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
 
 def _settings(config, network: network_settings.NetworkSettings, seed: int) -> dict[str, Any]:
     pipeline = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    # These two files are compared by content, so their paths do not count.
+    # These two files are compared by content, so their paths do not matter.
     pipeline["model"]["ssd"]["feature_extractor"].pop("type")
     pipeline["train_input_reader"].pop("label_map_path", None)
     # A run may be evaluated on any data.
@@ -103,7 +103,9 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
     if not path.exists():
         if checkpoints.kept(folder):
-            raise InputError(f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another one")
+            raise InputError(
+                f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another folder"
+            )
         return
     before = _flat(files.read_json(path, "settings file"))
     now = _flat(settings)
@@ -117,7 +119,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
         more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         raise InputError(
             f"model_dir {str(folder)!r} was started with other settings: "
-            f"{'; '.join(different[:_SHOWN])}{more}; choose another folder or the same settings"
+            f"{'; '.join(different[:_SHOWN])}{more}; use another folder or the same settings"
         )
 
 

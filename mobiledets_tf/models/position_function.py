@@ -125,7 +125,7 @@ class PositionFunction:
 
     @tf.custom_gradient
     def _run_again_for_gradient(self, x, option, sizes, *flat):
-        """Does the same as `_run`; its gradient computes the option again, as in TuNAS ("rematlib").
+        """Does the same as `_run`; its gradient recomputes the option, as in TuNAS ("rematlib").
 
         XLA rejects the intermediate results that a switch passes to its gradient; here nothing is passed.
         """
@@ -154,7 +154,7 @@ class PositionFunction:
     def _mix(self, x, sizes, *flat):
         """Computes the mean of all options, one after the other.
 
-        Its gradient computes each option again; otherwise the loop would have to keep the intermediate
+        Its gradient recomputes each option; otherwise the loop would have to keep the intermediate
         results of all options in memory.
         """
 

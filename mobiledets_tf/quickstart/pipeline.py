@@ -20,6 +20,9 @@ SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
 # Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
 # training continues from the weights of the best finalist.
 SEARCH_STEPS, FINALIST_STEPS = 240, 160
+# Few finalists with enough steps rather than many: losses after 100 steps hardly rank networks, after 300
+# they do (docs/search.md). Most of the search's time is spent on them.
+FINALISTS = 4
 # On a user's data, training takes 30 epochs, but at least LEAST_STEPS and at most MOST_STEPS steps; the
 # search takes at least LEAST_SEARCH_STEPS.
 LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
@@ -116,7 +119,7 @@ def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
         batch,
         seed,
         "--preset=small",
-        "--finalists=6",
+        f"--finalists={FINALISTS}",
         f"--finalist_steps={finalist_steps}",
         "--rounds=2",
         "--population=10",
