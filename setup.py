@@ -32,7 +32,17 @@ EXTRAS = {
     "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
     "ethos_u": ["ethos-u-vela==5.2.0"],
     "benchmark": ["torch==2.13.0"],
-    "dev": ["pytest", "pytest-cov", "pytest-xdist", "ruff", "mypy", "nbclient", "ipykernel", "pdoc", "globox"],
+    "dev": [
+        "pytest",
+        "pytest-cov",
+        "pytest-xdist",
+        "ruff",
+        "mypy",
+        "nbclient",
+        "ipykernel",
+        "pdoc",
+        "globox",
+    ],
 }
 # The tests cover every device whose tools run without its hardware. Those of Hexagon need Python 3.11.
 EXTRAS["dev"] += [f"{requirement}; python_version >= '3.11'" for requirement in EXTRAS["hexagon"]]

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopRequest:
@@ -16,9 +17,9 @@ class StopRequest:
       requested: whether a stop was requested.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -30,9 +31,11 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None stands for a handler that was not set from Python and cannot be restored.
+            if handler is not None:
+                signal.signal(number, handler)
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Options:
     suppression: Suppression = Suppression()
     per_tensor: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.quantization == "float" and self.input_type != "float":
             raise InputError(f"a float model takes a float input; given --input_type={self.input_type}")
         if self.quantization == "qat" and self.per_tensor:
@@ -51,7 +52,7 @@ def convert(
     anchors: np.ndarray,
     options: Options,
     calibration: quantize.Calibration | None = None,
-    progress=None,
+    progress: Callable | None = None,
 ) -> bytes:
     """Converts a detector.
 
@@ -77,6 +78,10 @@ def convert(
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.allow_custom_ops = not raw_outputs
         if options.quantization == "int8":
+            if calibration is None:
+                raise ValueError(
+                    "int8 without calibration; quantization after training needs images or noise"
+                )
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
             quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
             # This option has no public name; the converter's version is pinned.
