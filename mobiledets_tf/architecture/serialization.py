@@ -43,11 +43,11 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
         message begins with `where`.
     """
     try:
+        if isinstance(data, dict) and "schema_version" in data:  # First: a newer file may have other keys.
+            check_version(data, SCHEMA_VERSION)
         if isinstance(data, dict) and "written_by" in data:  # Describes the file, not the network.
             _name(data["written_by"], "written_by")
             data = {key: value for key, value in data.items() if key != "written_by"}
-        if isinstance(data, dict) and "schema_version" in data:  # First: a newer file may have other keys.
-            check_version(data, SCHEMA_VERSION)
         _check_keys(data, specs.Architecture, {"schema_version"})
         return specs.Architecture(
             name=_name(data["name"], "name"),

@@ -188,7 +188,7 @@ class Band:
         low, high = max(0, self._low + _MARGIN - margin), self._high - _MARGIN + margin
         end = np.full((int(self._stages[-1].after.max()) + 1, self._high + 2), -np.inf if best else 0.0)
         end[:, low : high + 1] = 0.0 if best else 1.0
-        values = [end]
+        values: list[np.ndarray] = [end]
         for stage, places in zip(reversed(self._stages), reversed(self._places), strict=True):
             ends = values[0].ravel()[places]
             if best:

@@ -23,7 +23,7 @@ from mobiledets_tf.weights import trained_folder
 
 DRAWS = ("region", "space")
 ALONE = ("AP", "AP50", "loss")
-SHARED, _SCHEMA_VERSION = "shared_quality.json", 1
+SHARED, SHARED_VERSION = "shared_quality.json", 1
 # Maximum number of rounds of drawing; mutations of a known network repeat, so one round may not suffice.
 _ROUNDS = 50
 
@@ -259,7 +259,7 @@ def write_start(
         path = network_file(folder, number)
         architectures.save(decode(space, network, path.stem), path)
     values = [[float(value) if np.isfinite(value) else None for value in row] for row in shared]
-    write_json(Path(folder) / SHARED, {"schema_version": _SCHEMA_VERSION, "values": values})
+    write_json(Path(folder) / SHARED, {"schema_version": SHARED_VERSION, "values": values})
 
 
 def read_start(folder: str | os.PathLike, space: SearchSpace, networks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,7 +285,7 @@ def read_start(folder: str | os.PathLike, space: SearchSpace, networks: int) -> 
         check_decisions(space, origin.decisions)
         found.append(origin.decisions)
     path = Path(folder) / SHARED
-    content = read_artefact(path, "shared qualities", _SCHEMA_VERSION)
+    content = read_artefact(path, "shared qualities", SHARED_VERSION)
     try:
         values = np.array(content["values"], np.float64)
     except (KeyError, TypeError, ValueError) as error:

@@ -152,7 +152,7 @@ class _Writer:
         self._emit("DequantizeLinear", inputs, name, axis=0)
         return name
 
-    def _constant(self, value: np.ndarray) -> str:
+    def _constant(self, value: np.ndarray | np.generic) -> str:
         name = f"constant{len(self.constants)}"
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
