@@ -1,8 +1,10 @@
 """Converts a Keras detector to the bytes of a .tflite file."""
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -69,8 +71,13 @@ def convert(
 
     Raises:
       InputError: a calibration image cannot be decoded.
+      ValueError: `calibration` is missing.
       RuntimeError: the converter failed; its output is in the message.
     """
+    if options.quantization == "int8" and calibration is None:
+        raise ValueError(
+            "int8 without calibration: give the images, or noise, that set the activation ranges"
+        )
     raw_outputs = options.postprocess == "none"
     module = ExportModule(detector, None if raw_outputs else anchors, options.suppression)
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder, held_back() as stream:
@@ -78,12 +85,9 @@ def convert(
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.allow_custom_ops = not raw_outputs
         if options.quantization == "int8":
-            if calibration is None:
-                raise ValueError(
-                    "int8 without calibration; quantization after training needs images or noise"
-                )
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
-            quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
+            samples = functools.partial(cast(quantize.Calibration, calibration).samples, wrap)
+            quantize.configure(converter, options.input_type, raw_outputs, samples)
             # This option has no public name; the converter's version is pinned.
             converter._experimental_disable_per_channel = options.per_tensor
         elif options.quantization == "qat":
