@@ -108,7 +108,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
         if checkpoints.kept(folder):
             raise InputError(f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another one")
         return
-    before = _flat(files.read_artefact(path, "settings file", trained_folder.SETTINGS_VERSION))
+    before = _flat(files.read_artefact(path, "settings file", trained_folder.SETTINGS_VERSION, absent=1))
     now = _flat(settings)
     free = {f"pipeline.{field}" for field in pipeline_config.schedule_fields()}
     different = [

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
@@ -156,11 +156,12 @@ def _load(
     fresh = dataclasses.replace(settings.source, checkpoint=None)
     detector = trained_network.load_detector(fresh, settings.seed)
     if settings.source.checkpoint is None:
-        raise InputError("--quantization=qat needs --checkpoint_dir, a training with --quantization_aware")
+        raise InputError("int8 with the ranges of a training needs its checkpoint")
     quantized, has_ranges = quantization_aware.load(detector, settings.source.checkpoint)
-    if has_ranges or calibration is None:
+    if has_ranges:
         return detector, quantized.network, "training"
-    quantization_aware.observe_ranges(quantized, calibration, lambda images: wrap(images, None))
+    images = cast(quantize.Calibration, calibration)
+    quantization_aware.observe_ranges(quantized, images, lambda items: wrap(items, None))
     return detector, quantized.network, "calibration"
 
 
