@@ -362,9 +362,9 @@ def test_a_search_of_another_version_or_space_is_refused(search_dir, model, mode
     write_json(path, settings)
     assert model.space.hash in _refused(_flags(search_dir, folder, model_file), folder, capsys)
     path.write_text("[]")
-    assert "missing or malformed" in _refused(_flags(search_dir, folder, model_file), folder, capsys)
+    assert "is not a JSON object" in _refused(_flags(search_dir, folder, model_file), folder, capsys)
     version = {"schema_version": state.SCHEMA_VERSION}
-    for saved, message in (({}, "schema_version None"), (version, "step is None")):
+    for saved, message in (({}, "schema_version is None"), (version, "step is None")):
         write_json(search_dir / "search_state.json", saved)
         assert message in _refused(_flags(search_dir, folder, model_file), folder, capsys)
 
