@@ -12,16 +12,17 @@ report = api.export(
 
 A function takes one object of options, whose fields have the names, defaults and bounds of the command's
 flags, and returns a plain result: an `Architecture`, a report as a dictionary, a dataclass. Commands do the
-same work with the same options, so that both write the same files. What a command resumes, its function
-resumes.
+same work with the same options, so that both write the same files. Interrupted runs are resumed in the same
+way.
 
 All functions raise `mobiledets_tf.errors.InputError` (a `ValueError`) if the input or an option is invalid,
-and `mobiledets_tf.errors.CheckFailed` (a `RuntimeError`) if a check or gate fails; commands exit with 2 and 1
-then. Messages name an option as the flag that it is. `KeyboardInterrupt` means that a run was interrupted
-and its state saved, and `OSError` that the disk is full or a file cannot be written.
+and `mobiledets_tf.errors.CheckFailed` (a `RuntimeError`) if a check or gate fails; the commands exit with 2
+and 1 in these cases. Messages refer to an option by its flag, for example `--steps`. `KeyboardInterrupt`
+means that a run was interrupted and its state saved, and `OSError` that the disk is full or a file cannot be
+written.
 
-The functions stand here rather than in `mobiledets_tf` because `mobiledets_tf.search`, `quickstart` and
-`doctor` are its packages and modules. TensorFlow is loaded by the functions that need it, when they are
+The functions are defined here rather than in `mobiledets_tf` because `search`, `quickstart` and `doctor` are
+names of its packages and modules. TensorFlow is loaded by the functions that need it, when they are
 called. Keras models are made by `mobiledets_tf.models.MobileDet`; `tflite_export.detector.Detector` runs a
 detector on single images.
 """
@@ -88,7 +89,7 @@ __all__ = [
     "train",
 ]
 
-# Wraps an iterable to show progress, for example with tqdm; a function says what it passes besides.
+# Wraps an iterable to show progress, for example with tqdm. Each function documents the other arguments.
 Progress = Callable[..., Iterable]
 
 
@@ -113,7 +114,7 @@ def draw_sample(options: SampleOptions) -> None:
 
 
 def check_data(options: DataOptions) -> "list[Checked]":
-    """Checks images with boxes in any of the formats, every image included (`mobiledets-data --mode=check`).
+    """Checks all annotations and images of a data folder in any format (`mobiledets-data --mode=check`).
 
     Example:
       ```python
@@ -149,14 +150,14 @@ def convert_data(options: ConvertOptions) -> dict[str, Any]:
       The content of `dataset.json`: categories, and the counts and shards of each split.
 
     Raises:
-      InputError: there is nothing to read, or the folder has other splits with another label map.
+      InputError: there is nothing to read, or the output folder has splits with a different label map.
       CheckFailed: the data has faults; `check_data` returns them. Nothing is written.
     """
     from mobiledets_tf.data import convert, prepare
 
     _, checked = prepare.read(options)
     if faults := [fault for each in checked for fault in each.faults]:
-        raise CheckFailed(f"{len(faults)} faults in {options.images!r}; the first: {faults[0]}")
+        raise CheckFailed(f"{len(faults)} faults in {options.images!r}; first fault: {faults[0]}")
     return convert.convert(prepare.divided(checked, options), options.output_dir, options.num_shards)
 
 
@@ -177,10 +178,11 @@ def describe(
       ```
 
     Args:
-      architecture: a published network (`cpu`, `edgetpu`, `dsp`, `gpu`), an architecture file, or an object.
+      architecture: a published network (`cpu`, `edgetpu`, `dsp`, `gpu`), an architecture file, or an
+        `Architecture`.
       num_classes: number of classes without the background.
-      image_size: side, or (height, width), in pixels.
-      depth_multiplier: scales all widths.
+      image_size: side of the input or (height, width), in pixels.
+      depth_multiplier: factor for all widths.
 
     Returns:
       `params`, `trainable_params`, `madds`, `layers`, `feature_maps`, `anchors` and more; JSON-ready.
@@ -206,7 +208,7 @@ def measure_latency(options: MeasureOptions, progress: Progress | None = None) -
       ```
 
     Args:
-      options: the device, the networks and the file of samples; an interrupted file is continued.
+      options: the device, the networks and the file of samples; an incomplete file is resumed.
       progress: called with the range of the missing networks, `desc` and `unit`; returns an iterable.
 
     Returns:
@@ -214,8 +216,8 @@ def measure_latency(options: MeasureOptions, progress: Progress | None = None) -
       `kind` and `device` of the times.
 
     Raises:
-      InputError: the device is not of this machine, its optional dependency is missing, the variant is
-        unknown, or an existing file has samples of other settings.
+      InputError: the device is not available on this machine, its optional dependency is missing, the
+        variant is unknown, or an existing file has samples with different settings.
     """
     from tflite_export.devices import measuring
 
@@ -238,14 +240,15 @@ def fit_latency(
       ```
 
     Args:
-      samples: one or more files of `measure_latency`; the lowest time of a network counts.
-      output: path of the model (.json); a picture (.png) is written beside it.
-      band: (low, high) in ms, whose networks the held-out error counts; by default a range around the
+      samples: one or more files written by `measure_latency`; if a network was measured several times, its
+        lowest time is used.
+      output: path of the model (.json); a plot (.png) is written beside it.
+      band: range (low, high) in ms in which the held-out error is evaluated; by default a range around the
         published networks of the space.
 
     Raises:
-      InputError: a file is damaged, the files are of different devices or spaces, or the networks are too
-        few.
+      InputError: a file is damaged, the files belong to different devices or spaces, or there are too few
+        networks.
     """
     from mobiledets_tf.latency import fit_report
     from mobiledets_tf.latency import samples as sample_files
@@ -278,7 +281,7 @@ def fit_multiply_adds(
       output: path of the model (.json).
       search_space: one of `search_space.SPACES`.
       kernel_sizes: kernel sizes of the space.
-      depth_multiplier: scales all widths of the space.
+      depth_multiplier: factor for all widths of the space.
       image_size: side of the square input, in pixels.
       num_classes: number of classes without the background.
 
@@ -318,8 +321,8 @@ def search(options: SearchOptions) -> Architecture:
 
     Raises:
       InputError: an option is out of range, or data, head and latency model do not fit together, or the
-        folder has a search with other settings.
-      CheckFailed: too many steps were dropped because a loss was not finite, or another worker has ended.
+        folder contains a search with different settings.
+      CheckFailed: too many steps were dropped because a loss was not finite, or another worker has stopped.
       KeyboardInterrupt: the search was interrupted; its state has been saved.
     """
     options.check()
@@ -337,7 +340,7 @@ def search(options: SearchOptions) -> Architecture:
 
 
 def rank(options: RankOptions) -> dict[str, Any]:
-    """Compares how shared weights and training alone rank networks (`mobiledets-rank`).
+    """Compares how shared weights and stand-alone training rank networks (`mobiledets-rank`).
 
     Example:
       ```python
@@ -353,14 +356,14 @@ def rank(options: RankOptions) -> dict[str, Any]:
       The content of `rank_report.json`.
 
     Raises:
-      InputError: the search, the latency model or the data cannot be used, or a training refused them.
-      CheckFailed: a training failed; it has printed why.
-      KeyboardInterrupt: a training was interrupted.
+      InputError: the search, the latency model or the data cannot be used, or a training run rejected them.
+      CheckFailed: a training run failed and printed the reason.
+      KeyboardInterrupt: a training run was interrupted.
     """
     from mobiledets_tf.search import rank_run
 
     code, report = rank_run.run(options)
-    _raise_for(code, "a training of the comparison")
+    _raise_for(code, "a training run of the comparison")
     return cast(dict[str, Any], report)
 
 
@@ -384,7 +387,7 @@ def train(options: TrainOptions) -> "Result":
 
     Raises:
       InputError: the data, the config, the weights or the folder are invalid or do not fit together.
-      CheckFailed: a loss is not finite for the second time, or another worker has ended.
+      CheckFailed: a loss is not finite for the second time, or another worker has stopped.
       KeyboardInterrupt: the training was interrupted; its state has been saved.
     """
     options.check()
@@ -409,14 +412,16 @@ def evaluate(model_dir: str | os.PathLike, eval_data: str | os.PathLike | None =
 
     Args:
       model_dir: folder of a training.
-      eval_data: converted folder or pattern of TFRecord files; by default that of the training.
+      eval_data: folder written by `mobiledets-data --mode=convert`, or a TFRecord pattern; default: the
+        data of the training.
 
     Returns:
-      For each checkpoint the COCO metrics, in all and by class, the confusions and the detections.
+      For each checkpoint the COCO metrics, overall and per class, the confusions between classes, and the
+      detections.
 
     Raises:
-      InputError: the folder has no training or no checkpoint, or the data does not fit its network.
-      CheckFailed: an image cannot be decoded, so that not all were evaluated.
+      InputError: the folder contains no training or no checkpoint, or the data does not fit its network.
+      CheckFailed: some images cannot be decoded and were not evaluated.
     """
     from mobiledets_tf.detection import evaluate as evaluation
     from mobiledets_tf.detection import training_config
@@ -438,7 +443,7 @@ def import_weights(options: ImportOptions) -> "Account":
       ```
 
     Returns:
-      What became of every tensor; the content of `import.json`.
+      An account of what became of each tensor; it is the content of `import.json`.
 
     Raises:
       InputError: there are no weights, or they are damaged, fit no known network or cannot be downloaded.
@@ -452,7 +457,7 @@ def import_weights(options: ImportOptions) -> "Account":
 
 
 def export(options: ExportOptions, progress: Progress | None = None) -> dict[str, Any]:
-    """Converts a checkpoint to a .tflite detector and measures the file (`mobiledets-export`).
+    """Converts a checkpoint to a .tflite detector and evaluates the file (`mobiledets-export`).
 
     Writes `detector.tflite`, `labels.txt`, `report.json`, `report.html` and more into `output_dir`.
 
@@ -494,7 +499,8 @@ def export(options: ExportOptions, progress: Progress | None = None) -> dict[str
 def detect(options: DetectOptions, progress: Progress | None = None) -> "Summary":
     """Runs a detector on images, a video or a camera and writes the results (`mobiledets-detect`).
 
-    Writes annotated copies and `detections.json` (COCO results) into `output_dir`, and AP with annotations.
+    Writes annotated copies and `detections.json` (COCO results) into `output_dir`, and measures AP if
+    annotations are given.
 
     Example:
       ```python
@@ -516,9 +522,9 @@ def detect(options: DetectOptions, progress: Progress | None = None) -> "Summary
       progress: called with the images and their number, or None if unknown; returns an iterable.
 
     Returns:
-      Counts and metrics. Images that cannot be read are in `unread`, the end of a broken stream is in
-      `fault`; where the command exits with 1 for them, this function returns. `interrupted` says whether
-      Ctrl-C left images to process; the same call resumes.
+      Counts and metrics. `unread` lists images that cannot be read, and `fault` describes why a stream ended
+      early; unlike the command, which exits with 1 in these cases, this function returns normally.
+      `interrupted` says whether Ctrl-C left images to process; the same call resumes.
 
     Raises:
       InputError: the model, the images or the annotations cannot be read, or do not fit together.
@@ -530,7 +536,7 @@ def detect(options: DetectOptions, progress: Progress | None = None) -> "Summary
 
 
 def compile(options: CompileOptions) -> dict[str, Any]:
-    """Checks a file for an accelerator, and compiles it if the compiler is there (`mobiledets-compile`).
+    """Checks a file for an accelerator and compiles it if the compiler is installed (`mobiledets-compile`).
 
     Example:
       ```python
@@ -542,7 +548,7 @@ def compile(options: CompileOptions) -> dict[str, Any]:
 
     Returns:
       The verdict, JSON-ready: `ready`, `findings` (`op_index`, `op`, `tensor`, `block`, `reason`),
-      `compiler` and more. A file that is not ready is no error.
+      `compiler` and more. A file that is not ready does not raise an error.
 
     Raises:
       InputError: the file cannot be read or is compiled already, the variant is unknown, or the labels do
@@ -575,7 +581,8 @@ def benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> di
       `median_ms`, `kind` (measured, simulated, compiled or modelled), `spread` and more; JSON-ready.
 
     Raises:
-      InputError: the file cannot be read, or the device or variant is not there or does not fit it.
+      InputError: the file cannot be read, the device or variant is not available, or it does not fit the
+        file.
       CheckFailed: the device cannot run the file.
     """
     from tflite_export.devices import benchmarking
@@ -584,9 +591,9 @@ def benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> di
 
 
 def quickstart(options: QuickstartOptions) -> dict[str, Any]:
-    """Runs data, latency model, search, training and export one after the other (`mobiledets-quickstart`).
+    """Converts data, makes a latency model, searches, trains and exports (`mobiledets-quickstart`).
 
-    Each stage is a command in a process of its own and prints its progress. A second call resumes.
+    Each stage runs as a command in its own process and prints its progress. A second call resumes.
 
     Example:
       ```python
@@ -597,11 +604,11 @@ def quickstart(options: QuickstartOptions) -> dict[str, Any]:
       ```
 
     Returns:
-      The results by name: AP of the float and the int8 detector, sizes, latency, the path of the page.
+      The results by name: AP of the float and the int8 detector, sizes, latency and the path of the page.
 
     Raises:
-      InputError: the data folder does not exist, or a stage refused its input.
-      CheckFailed: a check failed in a stage; it has printed which.
+      InputError: the data folder does not exist, or a stage rejected its input.
+      CheckFailed: a check failed in a stage, which printed the reason.
       KeyboardInterrupt: a stage was interrupted.
     """
     from mobiledets_tf.quickstart import pipeline

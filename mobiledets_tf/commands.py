@@ -1,4 +1,4 @@
-"""Runs a command of this project in a process of its own."""
+"""Runs a command of this project in its own process."""
 
 import subprocess
 import sys

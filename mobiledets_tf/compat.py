@@ -4,7 +4,7 @@ Every module of this project imports `tf` and `keras` from here. This module sel
 Keras (Keras 2, package `tf_keras`), which the Object Detection API and the model
 optimisation toolkit require, turns oneDNN's kernels on, and restores what the Object Detection
 API of 2022 no longer finds in today's packages. Each repair is applied only if a check shows
-that it is needed; it changes modules in memory, never installed files.
+that it is needed. Repairs change modules in memory, never installed files.
 """
 
 import ast
@@ -47,7 +47,7 @@ if tf.keras.Model is not keras.Model:
         "or set TF_USE_LEGACY_KERAS=1 in the environment, and restart Python"
     )
 
-# The next two settings make sums of three and more tensors reproducible. TensorFlow's AddN starts with
+# The next two settings make sums of three or more tensors reproducible. TensorFlow's AddN starts with
 # whichever input has a buffer that nothing else still reads, so the order of its sum, and with it the
 # last bits of losses and gradients, depend on how far other operations have come. Grappler's arithmetic
 # optimiser would replace chains of additions by AddN again.
@@ -62,8 +62,8 @@ def _add_in_order(inputs: list[Any], name: str | None = None) -> Any:
 
 gen_math_ops.add_n = _add_in_order
 # With oneDNN on a CPU without AVX-512, the operations that the remapper fuses for inference take many times
-# as long as the single ones: an evaluation read 5.6 images a second with it and 46 without (oneDNN limited
-# to AVX2). With AVX-512 it read 74 with it and 69 without, beside other work.
+# as long as the separate ones: an evaluation processed 5.6 images per second with it and 46 without (oneDNN
+# limited to AVX2). With AVX-512 it processed 74 with it and 69 without, while other jobs were running.
 tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "remapping": False})
 
 __all__ = [
@@ -233,7 +233,7 @@ def _serialized_descriptor(path: Path) -> bytes:
         if isinstance(node, ast.keyword) and node.arg == "serialized_pb":
             if isinstance(node.value, ast.Constant) and isinstance(node.value.value, bytes):
                 return node.value.value
-    raise ImportError(f"{path} holds no serialized descriptor")
+    raise ImportError(f"{path} contains no serialized descriptor")
 
 
 # --- removed TensorFlow attributes ---------------------------------------------------------
@@ -338,7 +338,7 @@ def _stub_lvis() -> None:
 
 _OBJECT_DETECTION_REPAIRS: tuple[tuple[Repair, Callable[[], bool], Callable[[], None]], ...] = (
     (
-        Repair("protobuf", "its generated messages are refused by protobuf 4 and later"),
+        Repair("protobuf", "protobuf 4 and later reject the API's generated message classes"),
         _generated_messages_are_refused,
         _install_proto_finder,
     ),
@@ -348,12 +348,14 @@ _OBJECT_DETECTION_REPAIRS: tuple[tuple[Repair, Callable[[], bool], Callable[[], 
         _add_absent_estimator,
     ),
     (
-        Repair("control_flow_ops", "tf_slim's example decoder uses case, cond and while_loop from there"),
+        Repair(
+            "control_flow_ops", "TensorFlow moved case, cond and while_loop, which tf_slim imports from there"
+        ),
         _control_flow_names_are_missing,
         _add_control_flow_names,
     ),
     (
-        Repair("FreeTypeFont.getsize", "Pillow 10 removed the method that drawing boxes uses"),
+        Repair("FreeTypeFont.getsize", "Pillow 10 removed this method, which the API uses to draw boxes"),
         _fonts_lack_getsize,
         _add_font_getsize,
     ),

@@ -14,12 +14,12 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StrategyOptions(Options):
-    """Options of tf.distribute, which everything that trains has in common.
+    """Options of tf.distribute, shared by everything that trains.
 
     Attributes:
       distribution_strategy: one of `STRATEGIES`.
       tpu: address of the TPU.
-      worker_hosts: `host:port,host:port` of all workers; None uses TF_CONFIG where it is set.
+      worker_hosts: `host:port,host:port` of all workers; None uses TF_CONFIG if it is set.
       task_index: index of this worker among `worker_hosts`.
     """
 
@@ -50,12 +50,14 @@ def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index
       InputError: a flag that the strategy needs is missing or out of range.
     """
     if name == "tpu" and not tpu:
-        raise InputError("--distribution_strategy=tpu needs --tpu, its address")
+        raise InputError("--distribution_strategy=tpu requires --tpu, the address of the TPU")
     hosts = worker_hosts.split(",") if worker_hosts else []
     if hosts and name != "multi_worker_mirrored":
-        raise InputError(f"--worker_hosts is for multi_worker_mirrored; --distribution_strategy={name}")
+        raise InputError(
+            f"--worker_hosts requires --distribution_strategy=multi_worker_mirrored; given: {name}"
+        )
     if hosts and not 0 <= task_index < len(hosts):
-        raise InputError(f"--task_index={task_index}: allowed are 0 to {len(hosts) - 1}, one for each host")
+        raise InputError(f"--task_index={task_index}; allowed: 0 to {len(hosts) - 1}, one for each host")
 
 
 def get_strategy(
@@ -66,7 +68,7 @@ def get_strategy(
     Args:
       name: one of `STRATEGIES`.
       tpu: address of the TPU.
-      worker_hosts: `host:port,host:port` of all workers; if None, TF_CONFIG is used where it is set.
+      worker_hosts: `host:port,host:port` of all workers; None uses TF_CONFIG if it is set.
       task_index: index of this worker among `worker_hosts`.
     """
     from official.common import distribute_utils

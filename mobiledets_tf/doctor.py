@@ -20,7 +20,8 @@ _IN_CHECKOUT = (Path(__file__).parents[1] / "Makefile").exists()
 _REINSTALL = "make setup"
 if not _IN_CHECKOUT:
     _REINSTALL = f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}"
-# Packages that the core needs, for a checkout that is not installed and so has no metadata to read.
+# Packages that training, search and export need; used in a checkout that is not installed and so has no
+# metadata to read.
 _CORE = (
     "tensorflow",
     "tf_keras",
@@ -56,7 +57,7 @@ _OTHER_MODULES = (
 
 @dataclass(frozen=True)
 class Version:
-    """A package that the core needs.
+    """A package that training, search and export need.
 
     Attributes:
       package: name of the package.
@@ -75,7 +76,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Import:
-    """A module that the core needs.
+    """A module that training, search and export need.
 
     Attributes:
       module: name of the module.
@@ -107,7 +108,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Report:
-    """The complete report. `ok` and `verdict` judge the core; an unreachable device is no failure."""
+    """The complete report. `ok` and `verdict` judge the software; an unreachable device is not a failure."""
 
     python: str
     versions: list[Version]
@@ -117,19 +118,19 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether all modules of the core can be imported."""
+        """Whether all modules that training, search and export need can be imported."""
         return all(item.ok for item in self.imports)
 
     @property
     def verdict(self) -> str:
-        """One line that says whether the core works and which devices can be reached."""
+        """One line that says whether the software works and which devices can be reached."""
         broken = [item.module for item in self.imports if not item.ok]
         if broken:
-            return f"the core does not work: {', '.join(broken)} cannot be imported; run: {_REINSTALL}"
+            return f"the software does not work: {', '.join(broken)} cannot be imported; run: {_REINSTALL}"
         reached = ", ".join(device.name for device in self.devices if device.reachable) or "none"
         wrong = sum(not version.ok for version in self.versions)
-        note = f"; {wrong} package(s) differ from their pins" if wrong else ""
-        return f"the core works; devices reached: {reached}{note}"
+        note = f"; {wrong} package(s) do not have the required version" if wrong else ""
+        return f"the software works; reachable devices: {reached}{note}"
 
 
 def examine() -> Report:
@@ -228,7 +229,7 @@ def _gpu(imports: list[Import]) -> Device:
     if found:
         details = (tf.config.experimental.get_device_details(gpu) for gpu in found)
         names = ", ".join(each.get("device_name", "unknown") for each in details)
-        return Device("gpu", True, f"{len(found)} seen by TensorFlow: {names}", None)
+        return Device("gpu", True, f"TensorFlow sees {len(found)}: {names}", None)
     return _missing_gpu(tf.test.is_built_with_cuda(), _nvidia_driver(), _cuda_libraries())
 
 
@@ -244,7 +245,7 @@ def _missing_gpu(with_cuda: bool, driver: str | None, libraries: bool) -> Device
     if _IN_CHECKOUT:
         install = f"{sys.executable} -m pip install --constraint constraints.txt --editable '.[gpu]'"
     if driver is None:
-        missing = "no driver of an NVIDIA card answers (nvidia-smi)"
+        missing = "no NVIDIA driver responds (nvidia-smi)"
         return Device("gpu", False, missing, "sudo ubuntu-drivers install")
     reason, fix = "TensorFlow cannot use it, though CUDA's libraries are installed", "nvidia-smi"
     if not with_cuda:
@@ -300,7 +301,7 @@ def _android() -> Device:
     try:
         ran = subprocess.run([path, "devices"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Device("android", False, f"adb does not answer: {_first_line(error)}", "adb kill-server")
+        return Device("android", False, f"adb does not respond: {_first_line(error)}", "adb kill-server")
     phones = [line.split()[0] for line in ran.stdout.splitlines()[1:] if line.strip().endswith("device")]
     if phones:
         return Device("android", True, f"adb: {', '.join(phones)}", None)
@@ -317,8 +318,10 @@ def as_text(report: Report) -> str:
     lines = [f"Python {report.python}", "", "packages"]
     for v in report.versions:
         given = v.installed or "missing"
-        lines.append(_line(v.ok, f"{v.package} {given}", "" if v.ok else f"pinned {v.pin or 'any'}", v.fix))
-    lines += ["", "repairs in memory"]
+        lines.append(
+            _line(v.ok, f"{v.package} {given}", "" if v.ok else f"required {v.pin or 'any version'}", v.fix)
+        )
+    lines += ["", "repairs applied in memory"]
     lines += [f"  {repair['name']}: {repair['reason']}" for repair in report.repairs] or ["  none needed"]
     lines += ["", "imports"]
     lines += [_line(item.ok, item.module, item.error or "", None) for item in report.imports]

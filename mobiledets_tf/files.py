@@ -154,6 +154,6 @@ def read_json(path: str | os.PathLike, what: str = "file") -> Any:
         ) from error
     except ValueError as error:
         # Python refuses to parse integers of more than 4300 digits.
-        raise InputError(f"{what} {str(path)!r} holds a number of too many digits") from error
+        raise InputError(f"{what} {str(path)!r} contains a number with too many digits") from error
     except RecursionError as error:
         raise InputError(f"{what} {str(path)!r} is nested too deeply") from error

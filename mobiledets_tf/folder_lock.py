@@ -37,7 +37,7 @@ def locked(folder: str | os.PathLike, what: str = "model_dir") -> Iterator[None]
             process = file.read().decode(errors="replace") or "unknown"
             raise InputError(
                 f"{what} {str(folder)!r} is in use by another run (process {process}); "
-                "wait for its end, stop it, or name another folder"
+                "wait until it ends, stop it, or choose another folder"
             ) from error
         except OSError:
             pass  # The file system does not support locks, so the run continues without one.

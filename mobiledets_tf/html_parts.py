@@ -57,7 +57,7 @@ def section(title: str, *parts: str) -> str:
 def picture(path: Path, words: str) -> str:
     """Returns an embedded PNG file with `words` as its caption, or a note if the file is missing."""
     if not path.exists():
-        return f"<p>No picture {text(path.name)}.</p>"
+        return f"<p>The image {text(path.name)} does not exist.</p>"
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{text(words)}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{text(words)}</figcaption></figure>"

@@ -1,7 +1,7 @@
 """`MobileDet`: a detector of any architecture with any weights, as an ordinary `tf_keras` model.
 
-It stands above `models`, which knows nothing of the weights of files; `mobiledets_tf.models.MobileDet` is its
-public name.
+It is defined above the package `models`, which does not read weight files. Its public name is
+`mobiledets_tf.models.MobileDet`.
 """
 
 import dataclasses
@@ -34,11 +34,12 @@ def MobileDet(  # Named like the networks of keras.applications.
     calibration_images: Sequence[np.ndarray] | None = None,
     weights_cache: str | os.PathLike | None = None,
 ) -> keras.Model:
-    """Makes a MobileDet with an SSDLite head, with fresh or trained weights.
+    """Makes a MobileDet with an SSDLite head, with randomly initialised or trained weights.
 
-    The model is that of `build_detector`: functional, of plain Keras layers, to be trained, cut, saved (as
-    `.keras`, not as HDF5) and converted like any other. Post-processing is `decode_detections`. Import
-    `mobiledets_tf.models` before TensorFlow: it chooses legacy Keras (`tf_keras`).
+    The model is that of `build_detector`: a functional model of plain Keras layers, which can be trained,
+    cut, saved (as `.keras`, not as HDF5) and converted like any other. `decode_detections` is its
+    post-processing. Import `mobiledets_tf.models` before TensorFlow, because it selects legacy Keras
+    (`tf_keras`).
 
     Example:
       ```python
@@ -51,19 +52,19 @@ def MobileDet(  # Named like the networks of keras.applications.
       ```
 
     Args:
-      architecture: a published network (`cpu`, `edgetpu`, `dsp`, `gpu`), an architecture file, or an object;
-        by default that of the weights, or `edgetpu`.
-      num_classes: number of classes without the background; by default that of the weights, or 90.
-      image_size: side, or (height, width), in pixels; by default that of the weights, or 320.
-      depth_multiplier: scales all widths; by default that of the weights, or 1. Weights that do not record
-        theirs (TF1 checkpoints, .tflite files) are read as those of this multiplier.
-      weights: None for fresh weights, drawn with Keras's random seed; or a training, search or import folder
-        or a checkpoint in one, a TF1 checkpoint, a .tflite file, or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp`
-        (downloaded). Weights of another architecture are remapped, which sets Keras's random seed to 0.
+      architecture: a published network (`cpu`, `edgetpu`, `dsp`, `gpu`), an architecture file, or an
+        `Architecture`; default: the network of the weights, or `edgetpu`.
+      num_classes: number of classes without the background; default: that of the weights, or 90.
+      image_size: side of the input or (height, width), in pixels; default: that of the weights, or 320.
+      depth_multiplier: factor for all widths; default: that of the weights, or 1. TF1 checkpoints and .tflite
+        files do not record their multiplier, so it must be given if it is not 1.
+      weights: folder of a training, search or import, or a checkpoint in one; a TF1 checkpoint; a .tflite
+        file; or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp` (downloaded). Weights of another architecture are
+        remapped, which sets Keras's random seed to 0. None initialises the weights with Keras's random seed.
       calibration_images: batches of the model's input, float32 in [-1, 1], over which the statistics of
         batch normalisation are measured if the weights are remapped or come from a .tflite file. Without
         them, remapped weights need training before use, and those of a .tflite file are for inference only.
-      weights_cache: folder of downloaded weights.
+      weights_cache: folder for downloaded weights.
 
     Returns:
       A model from `image` [batch, height, width, 3] float32 in [-1, 1] to
@@ -75,8 +76,8 @@ def MobileDet(  # Named like the networks of keras.applications.
         out of range, or the download failed.
 
     Warns:
-      UserWarning: not all weights come from the file as they are: some are fresh or remapped, or batch
-        normalisation is folded. The text has the counts.
+      UserWarning: some weights were not read unchanged from the file: they were initialised or remapped, or
+        batch normalisation is folded into them. The message has the counts.
     """
     network = _loaded(architecture)
     if weights is None:
@@ -115,7 +116,7 @@ def _read(
     depth_multiplier: float | None,
     cache: str | os.PathLike | None,
 ) -> tuple[Account, Target]:
-    """Returns the weights as they are, and the detector that they are wanted for."""
+    """Returns the unmodified weights and the detector to build for them."""
     zoo.check_exists("weights", path)
     if num_classes is not None:
         check_num_classes(num_classes)

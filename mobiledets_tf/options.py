@@ -1,8 +1,8 @@
 """The base of all options: dataclasses whose fields are flags of a command and arguments of the Python API.
 
-Each command with many flags has one such class, in the room that does its work. A field has the name, the
-default and the bounds of its flag, so that a command and the API accept the same and refuse the same.
-Messages name a field as the flag that it is.
+Each command with many flags has one such class, in the package that does its work. A field has the name, the
+default and the bounds of its flag, so that a command and the API accept and reject the same values. Messages
+refer to a field by its flag, for example `--steps`.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ def option(
     """Returns a dataclass field whose value is checked when an object is made.
 
     Args:
-      default: the default; without one the field must be given. A default of None also allows None.
+      default: default value; if omitted, the field is required. A default of None also allows None.
       low, high: smallest and largest allowed number; None for no bound.
       choices: the allowed words; empty if any is allowed.
     """
@@ -51,13 +51,13 @@ class Options:
 def _check(name: str, value: Any, low: float | None, high: float | None, choices: tuple[str, ...]) -> None:
     if choices and value not in choices:
         hint = nearest(str(value), choices)
-        raise InputError(f"--{name}={value}{hint}: allowed are {', '.join(choices)}")
+        raise InputError(f"--{name}={value}{hint}; allowed: {', '.join(choices)}")
     if low is None and high is None:
         return
     if not isinstance(value, (int, float)):
-        raise InputError(f"--{name}={value!r}: a number is needed")
+        raise InputError(f"--{name}={value!r}; allowed: numbers")
     # The comparison is written so that NaN fails it.
     if not (low is None or value >= low) or not (high is None or value <= high):
-        allowed = f"{low} and more" if high is None else f"{low} to {high}"
+        allowed = f"{low} or more" if high is None else f"{low} to {high}"
         allowed = f"at most {high}" if low is None else allowed
-        raise InputError(f"--{name}={value}: allowed are {allowed}")
+        raise InputError(f"--{name}={value}; allowed: {allowed}")

@@ -1,4 +1,4 @@
-"""The replicas of a tf.distribute strategy: which worker runs which, and how workers exchange values."""
+"""The replicas of a tf.distribute strategy, and the exchange of values between its workers."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -104,6 +104,6 @@ def lost_workers() -> Iterator[None]:
         if "Collective ops is aborted" not in str(error):
             raise
         raise CheckFailed(
-            "another worker has ended, its own output says why; "
-            "start all workers again to continue from the last saved state"
+            "another worker has stopped, for a reason that its own output names; "
+            "start all workers again to resume from the last saved state"
         ) from error

@@ -1,4 +1,4 @@
-"""The doctor: JSON, a verdict, and an exit code about the core alone."""
+"""The doctor: JSON, a verdict, and an exit code about the software alone."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from mobiledets_tf.cli import doctor as command
 def test_report_of_this_machine(capsys):
     assert command.run(["mobiledets-doctor", "--format=json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["ok"] and report["verdict"].startswith("the core works")
+    assert report["ok"] and report["verdict"].startswith("the software works")
     assert {"tensorflow", "tf_keras"} <= {item["package"] for item in report["versions"]}
     assert {device["name"] for device in report["devices"]} == {
         "host_cpu",
@@ -29,13 +29,13 @@ def test_report_of_this_machine(capsys):
         assert device["reachable"] == (device["fix"] is None) and device["detail"]
 
 
-def test_a_core_that_fails_is_exit_1(monkeypatch, capsys):
+def test_software_that_fails_is_exit_1(monkeypatch, capsys):
     broken = [doctor.Import("object_detection", False, "ImportError: no such thing")]
     monkeypatch.setattr(doctor, "_import_core", lambda: ([], broken))
     assert command.run(["mobiledets-doctor"]) == 1
     text = capsys.readouterr().out
     assert "--  object_detection: ImportError: no such thing" in text
-    assert "the core does not work: object_detection cannot be imported; run: make setup" in text
+    assert "the software does not work: object_detection cannot be imported; run: make setup" in text
 
 
 def test_pins():
@@ -51,13 +51,13 @@ def test_pins():
 def test_text_gives_each_fix():
     report = doctor.Report("3.11", [], [], [], [doctor.Device("gpu", False, "none", "do this")])
     assert "fix: do this" in doctor.as_text(report)
-    assert dataclasses.replace(report, devices=[]).verdict == "the core works; devices reached: none"
+    assert dataclasses.replace(report, devices=[]).verdict == "the software works; reachable devices: none"
 
 
 @pytest.mark.parametrize(
     ("with_cuda", "driver", "libraries", "words", "fix"),
     [
-        (True, None, True, "no driver of an NVIDIA card answers", "ubuntu-drivers"),
+        (True, None, True, "no NVIDIA driver responds", "ubuntu-drivers"),
         (False, "H100", True, "the driver sees H100; this TensorFlow is built without CUDA", "[gpu]"),
         (True, "H100", False, "CUDA's libraries are not installed", "[gpu]"),
         (True, "H100", True, "TensorFlow cannot use it", "nvidia-smi"),

@@ -1,6 +1,6 @@
 """Draws networks with one bar per layer: colour and hatch show its type, length its output width.
 
-The picture follows figure 8 of MobileDets (arXiv 2004.14525). Hatches and labels repeat what the colours
+The drawing follows figure 8 of MobileDets (arXiv 2004.14525). Hatches and labels repeat what the colours
 say, so that it can be read in black and white. The colours are from the palette of Okabe and Ito, which
 colour-blind readers can distinguish.
 """

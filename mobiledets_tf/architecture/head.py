@@ -57,7 +57,7 @@ def image_hw(image_size: int | tuple[int, int]) -> tuple[int, int]:
         if not specs.is_integer(side) or not MIN_IMAGE_SIDE <= side <= MAX_IMAGE_SIDE:
             raise InputError(
                 f"image size {specs.shown(side)} does not fit six feature maps; allowed: {MIN_IMAGE_SIDE} to "
-                f"{MAX_IMAGE_SIDE} pixels a side"
+                f"{MAX_IMAGE_SIDE} pixels per side"
             )
     return sides
 

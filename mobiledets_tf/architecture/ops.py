@@ -169,7 +169,7 @@ def _(layer: specs.TuckerSpec, in_channels: int, activation: str, se_ratio: floa
 def tucker_ranks(layer: specs.TuckerSpec, in_channels: int) -> tuple[int, int]:
     """Returns the two inner widths of a Tucker layer, each rounded to a multiple of 8.
 
-    The first is a share of the input width. The second is a share of the OUTPUT width.
+    The first is a fraction of the input width; the second is a fraction of the OUTPUT width.
     """
     return (
         specs.scale_filters(in_channels, layer.in_ratio),

@@ -43,9 +43,11 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
         message begins with `where`.
     """
     try:
-        if isinstance(data, dict) and "schema_version" in data:  # First: a newer file may have other keys.
+        if (
+            isinstance(data, dict) and "schema_version" in data
+        ):  # Checked first: a newer file may have other keys.
             check_version(data, SCHEMA_VERSION)
-        if isinstance(data, dict) and "written_by" in data:  # Describes the file, not the network.
+        if isinstance(data, dict) and "written_by" in data:  # This entry describes the file, not the network.
             _name(data["written_by"], "written_by")
             data = {key: value for key, value in data.items() if key != "written_by"}
         _check_keys(data, specs.Architecture, {"schema_version"})
@@ -97,7 +99,7 @@ def _layer_to_dict(layer: specs.LayerSpec) -> dict[str, Any]:
 
 def _layer_from_dict(data: Any, where: str, allowed: tuple[str, ...]) -> specs.LayerSpec:
     if not isinstance(data, dict) or not isinstance(data.get("op"), str):
-        raise InputError(f"{where}: a layer is an object with an 'op', given {specs.shown(data)}")
+        raise InputError(f"{where}: a layer is an object with the key 'op'; given: {specs.shown(data)}")
     if data["op"] not in allowed:
         raise InputError(f"{where}: {unknown_name('op', data['op'][:60], allowed)}")
     spec = specs.LAYER_SPECS[data["op"]]
@@ -114,7 +116,9 @@ def _blocks(data: Any) -> tuple[tuple[specs.LayerSpec, ...], ...]:
     for b, block in enumerate(_list(data, "blocks"), 1):
         layers = _list(block, f"block {b}")
         if len(layers) > specs.MAX_LAYERS_PER_BLOCK:
-            raise InputError(f"block {b} has {len(layers)} layers; allowed: {specs.MAX_LAYERS_PER_BLOCK}")
+            raise InputError(
+                f"block {b} has {len(layers)} layers; allowed: at most {specs.MAX_LAYERS_PER_BLOCK}"
+            )
         blocks.append(
             tuple(
                 _layer_from_dict(layer, f"block {b} layer {i}", allowed) for i, layer in enumerate(layers, 1)
@@ -140,7 +144,7 @@ def _origin(data: Any) -> specs.Origin | None:
 
 def _check_keys(data: Any, cls: type, more: set[str]) -> None:
     if not isinstance(data, dict):
-        raise InputError(f"a JSON object is needed, given {specs.shown(data)}")
+        raise InputError(f"a JSON object is needed; given: {specs.shown(data)}")
     keys = {field.name for field in dataclasses.fields(cls)} | more
     for key in data:
         if key not in keys:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from mobiledets_tf.errors import InputError, unknown_name
 
 ACTIVATIONS = ("relu6", "hard_swish")
-# Endpoint name -> index of the block whose last layer it is the output of.
+# Endpoint name -> index of the block whose last layer outputs it.
 ENDPOINTS = {"C1": 0, "C2": 1, "C3": 2, "C4": 4, "C5": 6}
 ENDPOINT_STRIDES = {"C4": 16, "C5": 32}
 NUM_BLOCKS = 7
@@ -36,9 +36,9 @@ def strided(size: tuple[int, int], strides: int) -> tuple[int, int]:
 
 
 def shown(value: Any) -> str:
-    """Returns the `repr` of any value as one short line for a message."""
+    """Returns the `repr` of any value, shortened to one line for a message."""
     try:
-        text = reprlib.repr(value)  # It stops at six levels of nesting, so it cannot exhaust the stack.
+        text = reprlib.repr(value)  # reprlib stops at six levels of nesting, so it cannot exhaust the stack.
     except ValueError:  # Python refuses to print integers of more than 4300 digits.
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
@@ -100,7 +100,9 @@ class LayerSpec:
         _require_one_of(self, "strides", 1, 2)
         _require(isinstance(self.residual, bool), self, "residual", "true or false")
         if self.residual and self.strides != 1:
-            raise InputError(f"{type(self).__name__}: a residual layer needs strides 1, given {self.strides}")
+            raise InputError(
+                f"{type(self).__name__}: a residual layer needs strides 1; given: {self.strides}"
+            )
 
     def scaled(self: _Spec, multiplier: float) -> _Spec:
         """Returns the same layer with its output width scaled."""
@@ -295,11 +297,11 @@ def _check_extra_filters(architecture: Architecture) -> None:
 def _check_residuals(architecture: Architecture) -> None:
     channels = architecture.stem.filters
     if architecture.stem.residual:
-        raise InputError("stem: residual is true; allowed: false, its input is an image")
+        raise InputError("stem: residual is true; allowed: false, because its input is an image")
     for name, layer in architecture.named_layers()[1:]:
         if layer.residual and layer.filters != channels:
             raise InputError(
-                f"{name}: a residual layer needs equal widths, given {channels} in and {layer.filters} out"
+                f"{name}: a residual layer needs equal widths; given: {channels} in and {layer.filters} out"
             )
         channels = layer.filters
 

@@ -51,7 +51,7 @@ def command(
         except CheckFailed as error:
             return _say("failed", str(error), 1)
         except KeyboardInterrupt:
-            return _say("interrupted", "run the same command again to continue", 130)
+            return _say("interrupted", "run the same command again to resume", 130)
         except BrokenPipeError:
             # The reader of the output has closed the pipe (`| head`), so there is nothing left to report.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,7 +75,7 @@ def command(
 
 
 def note(text: str) -> None:
-    """Prints a line for the user to stderr."""
+    """Prints a line to stderr."""
     print(text, file=sys.stderr)
 
 
@@ -83,7 +83,7 @@ def needed(flag_values: flags.FlagValues, name: str) -> Any:
     """Returns the value of a flag that the chosen --mode needs; raises InputError if it is not given."""
     value = flag_values[name].value
     if not value:
-        raise InputError(f"--mode={flag_values.mode} needs --{name}")
+        raise InputError(f"--mode={flag_values.mode} requires --{name}")
     return value
 
 
@@ -109,9 +109,9 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> None:
     except flags.Error as error:
         raise InputError(_explain(str(error), flag_values)) from error
     if rest:
-        raise InputError(f"unexpected argument {rest[0]!r}; values are given as --flag=value")
+        raise InputError(f"unexpected argument {rest[0]!r}; write values as --flag=value")
     if not flags.FLAGS.is_parsed():
-        # absl logging and libraries read the global flags, so these must be parsed too; none is ours.
+        # absl logging and libraries read the global flags (none is ours), so these must be parsed too.
         flags.FLAGS(argv[:1])
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
@@ -126,7 +126,7 @@ def _explain(message: str, flag_values: flags.FlagValues) -> str:
     value = re.match(r"flag --(\w+)=(.*?): value should be one of <(.*)>", message)
     if value:
         allowed = value[3].split("|")
-        return f"--{value[1]}={value[2]}{nearest(value[2], allowed)}: allowed are {', '.join(allowed)}"
+        return f"--{value[1]}={value[2]}{nearest(value[2], allowed)}; allowed: {', '.join(allowed)}"
     missing = re.match(r"flag --(\w+)=None: Flag --\w+ must have a value other than None", message)
     return f"--{missing[1]} is required; see --help" if missing else message
 

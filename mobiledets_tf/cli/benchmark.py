@@ -10,33 +10,38 @@ from tflite_export.devices import MEASURING
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
+flags.DEFINE_string("model", None, "Any .tflite file, from this project or elsewhere.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "device",
     "host_cpu",
     MEASURING,
-    "host_cpu: measured here; coral: measured on an attached Edge TPU; "
-    "hexagon: QNN's simulation; ethos_u: the estimate of Arm's compiler Vela; adb: measured on a connected "
-    "Android phone.",
+    "Device: host_cpu (measured on this CPU), coral (measured on an attached Edge TPU), hexagon "
+    "(simulated by Qualcomm's QNN), ethos_u (estimated by Arm's Vela compiler) or adb (measured on a "
+    "connected Android phone).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "variant", None, "Chip or delegate of the device; a wrong one lists them.", flag_values=FLAGS
+    "variant",
+    None,
+    "Chip or delegate of the device; an unknown name prints the allowed ones.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 50, "Timed inferences at least, after a warm-up.", 1, 100_000, flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Number of CPU threads of the runtime.", 1, 256, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "runs", 50, "Minimum number of timed inferences after the warm-up.", 1, 100_000, flag_values=FLAGS
+)
 flags.DEFINE_bool(
     "blocks",
     False,
-    "Also time each block of the architecture alone (int8 files of this project).",
+    "Also time each block of the architecture alone (only int8 files of this project).",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Output format.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
 DESCRIPTION = """
-Latency of a .tflite file: median and spread after a warm-up where it is measured; simulated and
-compiled figures are called so.
+Reports the latency of a .tflite file. A measured latency is a median after a warm-up, with its spread;
+simulated and estimated latencies are labelled as such.
 
   mobiledets-benchmark --model=runs/export/detector.tflite --threads=2 --runs=100 --format=json
   mobiledets-benchmark --model=runs/export/detector.tflite --device=hexagon --blocks
@@ -66,7 +71,7 @@ def _warn_of_threads() -> None:
     settings = suppression.of_file(flatbuffer.unpack(Path(FLAGS.model).read_bytes()))
     if settings is not None and settings.nms == "regular":
         print(
-            f"note: the time is measured, but {suppression.THREADS_NOTE}, or export with --nms=fast",
+            f"note: the latency is valid, but {suppression.THREADS_NOTE}, or export with --nms=fast",
             file=sys.stderr,
         )
 

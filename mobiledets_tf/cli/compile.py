@@ -11,37 +11,41 @@ from tflite_export.devices import COMPILING
 FLAGS = flags.FlagValues()
 _SHOWN = 20
 
-flags.DEFINE_string("model", None, "The .tflite file; any, ours or not.", flag_values=FLAGS)
-flags.DEFINE_enum("target", "edgetpu", COMPILING, "The accelerator.", flag_values=FLAGS)
+flags.DEFINE_string("model", None, "Any .tflite file, from this project or elsewhere.", flag_values=FLAGS)
+flags.DEFINE_enum("target", "edgetpu", COMPILING, "Target accelerator.", flag_values=FLAGS)
 flags.DEFINE_string(
     "variant",
     None,
-    "The chip: a SoC of hexagon (SM8550), a configuration of ethos_u (u65-512); a wrong one lists them.",
+    "Chip: a SoC for hexagon (e.g. SM8550) or a configuration for ethos_u (e.g. u65-512); an unknown "
+    "name prints the allowed ones.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "eval_data",
     None,
-    "Real images (a converted folder's val shards or a TFRecord pattern) on which the "
-    "emulated hexagon is compared with LiteRT's interpreter.",
+    "hexagon: real images on which the emulated Hexagon is compared with LiteRT's interpreter: a "
+    "folder written by mobiledets-data (its val shards) or a TFRecord pattern.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "output_dir", None, "Where the vendor's compiler writes; default: the model's folder.", flag_values=FLAGS
+    "output_dir",
+    None,
+    "Folder for the output of the vendor's compiler; default: the model's folder.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "labels",
     None,
-    "Class names, plain or indexed lines: written with metadata into a copy of the detector, "
-    "NAME_labels.tflite, which is then compiled.",
+    "File of class names, one per line, with or without an index. They are written with metadata into"
+    " a copy of the detector, NAME_labels.tflite, which is then compiled.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Output format.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 
 DESCRIPTION = """
-Checks a .tflite file for an accelerator, and compiles it where the vendor's compiler is installed.
-Exit code 0 when the file is ready, 1 when it is not.
+Checks whether a .tflite file is ready for an accelerator, and compiles it if the vendor's compiler is
+installed. The exit code is 0 if the file is ready and 1 if it is not.
 
   mobiledets-compile --model=runs/export/detector.tflite --target=edgetpu
 """
@@ -64,7 +68,7 @@ def as_text(verdict: dict) -> str:
     if len(findings) > _SHOWN:
         lines.append(f"  and {len(findings) - _SHOWN} more; --format=json lists all")
     if parameters := verdict.get("parameters"):
-        where = "streamed from the host in part" if parameters["streamed"] else "all in the chip's cache"
+        where = "partly streamed from the host" if parameters["streamed"] else "all in the chip's cache"
         lines.append(f"parameters: {parameters['bytes']:,} bytes, {where}")
         lines.append(_coverage_line(verdict["coverage"]))
     lines.append(f"compiler: {compiler['status']}{': ' if compiler['reason'] else ''}{compiler['reason']}")
@@ -124,7 +128,7 @@ def _block_lines(layers: list[dict]) -> list[str]:
 
 def _emulation_line(emulation: dict) -> str:
     if "reason" in emulation:
-        return f"emulation: none: {emulation['reason']}"
+        return f"emulation: not run: {emulation['reason']}"
     outputs = ", ".join(f"{name} {values['max_lsb']}" for name, values in emulation["outputs"].items())
     most, images = emulation["max_lsb"], emulation["images"]
     return f"emulation: at most {most} LSB from LiteRT on {images} images ({outputs})"

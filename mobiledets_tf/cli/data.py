@@ -18,42 +18,52 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_enum("mode", None, ["sample", "check", "convert"], "What to do.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "mode",
+    None,
+    ["sample", "check", "convert"],
+    "Task to run: draw the sample set, check a data folder, or convert it to TFRecords.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "images",
     None,
-    "A data folder: instances_SPLIT.json beside SPLIT/, or any other format (--format lists them); or with "
-    "--annotations the images of one split.",
+    "Data folder: COCO (instances_SPLIT.json beside SPLIT/) or another format that --format names; "
+    "with --annotations, the folder of one split's images.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "annotations",
     None,
-    "COCO file instances_SPLIT.json of a split, or a file or folder of another format.",
+    "Annotations of one split: a COCO file named instances_SPLIT.json, or a file or folder of another"
+    " format.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "format",
     None,
     ["coco", "roboflow", "tfrecord", "yolo", "voc", "cvat", "labelme", "label_studio"],
-    "check, convert: format of the annotations; default: what they look like.",
+    "check, convert: annotation format; default: detected from the files.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("output_dir", None, "Folder to write (sample, convert).", flag_values=FLAGS)
+flags.DEFINE_string("output_dir", None, "sample, convert: output folder.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "num_shards",
     None,
-    "convert: TFRecord files a split, at most one an image; default one per 250 images.",
+    "convert: TFRecord files per split, at most one per image; default: one per 250 images.",
     lower_bound=1,
     upper_bound=99999,
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("num_train", 1000, "sample: training images.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("num_val", 200, "sample: validation images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "num_train", 1000, "sample: number of training images.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer("num_val", 200, "sample: number of validation images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "image_size",
     None,
-    "sample: side of the images (160); check: side of the input (320); pixels.",
+    "sample: side of the square images, in pixels (default 160); check: input size of the network, in"
+    " pixels (default 320).",
     lower_bound=64,
     upper_bound=2048,
     flag_values=FLAGS,
@@ -61,7 +71,8 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "val_share",
     None,
-    "convert: makes val of this share of a single split; default 0.2 for a data folder with one split.",
+    "convert: fraction of a single split that becomes the val split; default: 0.2 for a data folder "
+    "that has only one split.",
     lower_bound=0.0,
     upper_bound=1.0,
     flag_values=FLAGS,
@@ -70,46 +81,54 @@ flags.DEFINE_enum(
     "exif_turn",
     "auto",
     ["auto", "upright", "stored"],
-    "check, convert: what boxes on pictures with an EXIF "
-    "turn are of; auto: what their sizes and boxes fit, and upright where both do.",
+    "check, convert: orientation that the boxes refer to, for images with an EXIF orientation tag: "
+    "upright (tag applied), stored (tag ignored), or auto (decided by sizes and boxes; upright if "
+    "both fit).",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("report", None, "check: also a page of it, for example check.html.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "report",
+    None,
+    "check: also write the results to this HTML page, for example check.html.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_enum(
     "augmentation",
     [],
     ["flip", "color", "scale", "crop"],
-    "check: a step of the training that the page "
-    "shows samples of (--random_flip and so on of mobiledets-train); may be given several times.",
+    "check: augmentation step of which the --report page shows samples; flip, color, scale and crop "
+    "stand for --random_flip etc. of mobiledets-train.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "sample: random seed; each seed draws different images.", lower_bound=0, flag_values=FLAGS
+)
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
 # Number of augmented images on the page that --report writes.
 _SAMPLES = 12
 
 DESCRIPTION = """
-Makes the sample set, checks images with boxes (COCO, Pascal VOC, YOLO, TFRecords of others, CVAT,
-LabelMe, Label Studio, Roboflow; told apart by themselves), converts them to TFRecords.
+Draws a sample set, checks images with boxes, or converts them to TFRecords. COCO, Pascal VOC, YOLO,
+TFRecords of other tools, CVAT, LabelMe, Label Studio and Roboflow are detected automatically.
 
   mobiledets-data --mode=sample --output_dir=sample
   mobiledets-data --mode=check --images=sample --report=check.html
   mobiledets-data --mode=convert --images=sample --output_dir=records
   mobiledets-data --mode=convert --images=train --annotations=instances_train.json --output_dir=records
 
-A check prints every fault, one a line, and exits with 1 if there is any; else the balance of the classes
-and the sizes of the boxes.
+A check prints one line per fault and exits with 1 if there are any; otherwise it prints the class balance
+and the box sizes.
 """
 
 
 def main() -> None:
-    """Runs one mode; prints the faults and one line of counts per split to stdout."""
+    """Runs one mode; prints faults and one line of counts per split to stdout."""
     {"sample": _sample, "check": _check, "convert": _convert}[FLAGS.mode]()
 
 
 def _sample() -> None:
-    # Imported inside the function, as below, so that an invalid flag is reported before slow imports.
+    # Imported inside the function, as in all functions below, to report an invalid flag before slow imports.
     from mobiledets_tf import api
 
     output_dir = app.needed(FLAGS, "output_dir")
@@ -125,7 +144,7 @@ def _check() -> None:
     from mobiledets_tf.data import statistics
 
     if FLAGS.augmentation and not FLAGS.report:
-        raise InputError("--augmentation needs --report: samples are shown on the page")
+        raise InputError("--augmentation requires --report: the samples are shown on that page")
     from mobiledets_tf.data.options import DataOptions
 
     for each in _checked(app.options(FLAGS, DataOptions, images=app.needed(FLAGS, "images"))):
@@ -135,7 +154,7 @@ def _check() -> None:
 
 
 def _report(checked: list) -> None:
-    """Writes the page of --report about the checked splits."""
+    """Writes the --report page about the checked splits."""
     from mobiledets_tf.data import check_page
 
     size = FLAGS.image_size or 320
@@ -175,7 +194,7 @@ def _convert() -> None:
     parts = prepare.divided(checked, options)
     if len(parts) > len(checked):
         sizes = " and ".join(f"{len(part.dataset.images)} {part.split.name}" for part in parts)
-        print(f"one split is given: made {sizes} images of it")
+        print(f"one split was given; it was divided into {sizes} images")
     for each in parts:
         _warn([each], statistics.measure(each.dataset, FLAGS.image_size or 320))
     dataset = convert.convert(parts, output_dir, FLAGS.num_shards)
@@ -184,7 +203,7 @@ def _convert() -> None:
 
 
 def _warn(parts: list, measured: "Statistics | None" = None) -> None:
-    """Prints one line for each warning: something to know about a split that is not a fault."""
+    """Prints one line for each warning about a split; a warning is not a fault."""
     for each in parts:
         for warning in (*each.warnings, *(measured.warnings() if measured else ())):
             print(f"{each.split.name}: warning: {warning}")
@@ -200,7 +219,7 @@ def _checked(options: "DataOptions") -> list:
 
     name, checked = prepare.read(options)
     if name != "coco" or FLAGS.format:
-        print(f"{FLAGS.images}: read as {name}, splits {', '.join(each.split.name for each in checked)}")
+        print(f"{FLAGS.images}: format {name}, splits {', '.join(each.split.name for each in checked)}")
     for each in checked:
         for fault in each.faults:
             print(fault)

@@ -19,19 +19,25 @@ flags.DEFINE_string(
     "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json).",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
+flags.DEFINE_integer("num_classes", 90, "Number of classes without the background.", flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input image, in pixels.", flag_values=FLAGS)
 flags.DEFINE_float(
-    "depth_multiplier", 1.0, "Scales all widths, each rounded to a multiple of 8.", flag_values=FLAGS
+    "depth_multiplier",
+    1.0,
+    "Factor for all widths; each product is rounded to a multiple of 8.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Output format.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "picture", None, "File (.png) to draw the network into: blocks by type and width.", flag_values=FLAGS
+    "picture",
+    None,
+    "Also draw the network into this .png file, with each block's type and width.",
+    flag_values=FLAGS,
 )
 flags.mark_flag_as_required("architecture", flag_values=FLAGS)
 
 DESCRIPTION = """
-Shows layers, parameters and multiply-adds of a detector.
+Prints the layers, parameters and multiply-adds of a detector.
 
   mobiledets-describe --architecture=edgetpu
   mobiledets-describe --architecture=runs/search/architecture.json --num_classes=10 --format=json
@@ -43,9 +49,9 @@ _LEFT = {"layer", "op", "notes"}
 
 
 def main() -> None:
-    """Prints the description of a detector to stdout and draws the picture if one is requested."""
+    """Prints the description of a detector to stdout and draws the network if --picture is given."""
     if FLAGS.picture is not None and not FLAGS.picture.endswith(".png"):
-        raise InputError(f"--picture={FLAGS.picture}: allowed is a name that ends in .png")
+        raise InputError(f"--picture={FLAGS.picture}; allowed: a file name that ends in .png")
     network = architecture.load(FLAGS.architecture).scaled(FLAGS.depth_multiplier)
     description = architecture.describe(network, FLAGS.num_classes, FLAGS.image_size)
     print(json.dumps(description, indent=1) if FLAGS.format == "json" else as_text(description))

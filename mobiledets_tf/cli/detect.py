@@ -21,44 +21,60 @@ _NAMED = 5
 flags.DEFINE_string(
     "model",
     None,
-    "A .tflite detector with post-processing, ours or anybody's, or a training folder.",
+    "Detector: any .tflite file with post-processing, from this project or elsewhere, or a training folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "images", None, "An image, a folder of images, a video file, or camera:0.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "output_dir", "detections", "For annotated copies and detections.json (COCO results).", flag_values=FLAGS
+    "output_dir",
+    "detections",
+    "Folder for annotated copies and detections.json (COCO results).",
+    flag_values=FLAGS,
 )
-flags.DEFINE_string("annotations", None, "COCO annotations of the images: AP is measured.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "annotations", None, "COCO annotations of the images; if given, AP is measured.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "labels",
     None,
-    "Class names, plain or indexed lines; default: those inside the model or beside it.",
+    "File of class names, one per line, with or without an index; default: the names inside the model"
+    " or in a file beside it.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("device", "host_cpu", _DEVICES, "coral: an attached Edge TPU.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "Threads of the runtime.", 1, 256, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "device",
+    "host_cpu",
+    _DEVICES,
+    "Device that runs the detector; coral is an attached Edge TPU.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("threads", 1, "Number of CPU threads of the runtime.", 1, 256, flag_values=FLAGS)
 flags.DEFINE_float(
     "score_threshold",
     0.3,
-    "Boxes of lower scores are not drawn, and not written unless AP is measured.",
+    "Minimum score of a box: boxes below it are not drawn, nor written unless AP is measured.",
     lower_bound=0,
     upper_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "max_images", None, "Only the first so many images or frames.", lower_bound=1, flag_values=FLAGS
+    "max_images",
+    None,
+    "Process at most this many images or frames; default: all.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
-flags.DEFINE_bool("draw", True, "Write annotated copies.", flag_values=FLAGS)
-flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_bool("draw", True, "Write annotated copies of the images.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Output format.", flag_values=FLAGS)
 flags.mark_flag_as_required("model", flag_values=FLAGS)
 flags.mark_flag_as_required("images", flag_values=FLAGS)
 
 DESCRIPTION = """
-Detects objects: annotated copies in --output_dir, detections.json as COCO results, AP where annotations
-are given. A camera runs until Ctrl-C. Images of a folder that cannot be read are left out and listed; the
-exit code is then 1.
+Detects objects in images, videos or a camera stream. Writes annotated copies and detections.json (COCO
+results) to --output_dir, and prints AP if annotations are given. A camera runs until Ctrl-C. Images of a
+folder that cannot be read are skipped and listed; the exit code is then 1.
 
   mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found
   mobiledets-detect --model=runs/export/detector.tflite --images=cards/val --output_dir=found \\
@@ -95,11 +111,11 @@ def _unread(summary: "Summary", scored: bool) -> str:
     """Describes the images that could not be read, in one line."""
     reasons = list(summary.unread.values())
     count, more = len(reasons), ", ..." if len(reasons) > _NAMED else ""
-    missed = "; AP counts their boxes as missed" if scored else ""
+    missed = ", and AP counts their boxes as missed" if scored else ""
     where = "metrics.json" if scored else "images.json"
     return (
-        f"{count} of {count + summary.images} images could not be read, the others are done{missed} "
-        f"({where} lists them): {'; '.join(reasons[:_NAMED])}{more}"
+        f"{count} of {count + summary.images} images could not be read{missed}; all others were processed "
+        f"({where} lists the unreadable ones): {'; '.join(reasons[:_NAMED])}{more}"
     )
 
 
@@ -111,7 +127,7 @@ def as_text(result: dict) -> str:
         f"{result['output_dir']}"
     ]
     if result["skipped"]:
-        lines.append(f"{result['skipped']} images of the folder have no annotation and were left out")
+        lines.append(f"{result['skipped']} images of the folder are not in the annotations and were skipped")
     if metrics := result["metrics"]:
         lines.append(", ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75", "AR100")))
     return "\n".join(lines)

@@ -8,11 +8,11 @@ from mobiledets_tf.cli import app
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Output format.", flag_values=FLAGS)
 
 DESCRIPTION = """
-Shows versions, repairs, whether the stack imports, and which devices can be reached.
-Exits with 0 when the core works, with 1 otherwise.
+Reports package versions, the repairs applied to them, whether the software stack imports, and which devices
+can be reached. Exits with 0 if training, search and export can run, otherwise with 1.
 
   mobiledets-doctor
   mobiledets-doctor --format=json

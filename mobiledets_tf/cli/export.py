@@ -15,54 +15,61 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "architecture",
     None,
-    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json); "
-    "default: that of --checkpoint_dir.",
+    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file (.json); default: the network"
+    " of --checkpoint_dir.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "checkpoint_dir",
     None,
-    "Training folder, or a checkpoint in one. Without it fresh weights are exported, for timing only.",
+    "Training folder, or a checkpoint inside one. If omitted, randomly initialised weights are "
+    "exported, for timing only.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "num_classes",
     None,
-    "Classes without the background; default: of the training, or 90.",
+    "Number of classes without the background; default: that of the training, or 90.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "image_size",
     None,
-    "Side of the square input image, in pixels; default: of the training, or 320.",
+    "Side of the square input image, in pixels; default: that of the training, or 320.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "depth_multiplier", None, "Scales all widths; default: of the training, or 1.", flag_values=FLAGS
+    "depth_multiplier", None, "Factor for all widths; default: that of the training, or 1.", flag_values=FLAGS
 )
 flags.DEFINE_string(
     "calibration_data",
     None,
-    "Training images that set the int8 ranges: a converted folder (its train "
-    "shards) or a TFRecord pattern. Needed for int8 with a checkpoint.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("calibration_images", 100, "How many of them.", 1, 10_000, flag_values=FLAGS)
-flags.DEFINE_string(
-    "eval_data",
-    None,
-    "Images to measure AP on: a converted folder (its val shards) or a TFRecord pattern.",
+    "Training images for calibrating the int8 ranges: a folder written by mobiledets-data (its train "
+    "shards) or a TFRecord pattern. Required for int8 with a checkpoint.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "max_eval_images", None, "Only the first so many; default: all.", lower_bound=1, flag_values=FLAGS
+    "calibration_images", 100, "Number of images to calibrate with.", 1, 10_000, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "eval_data",
+    None,
+    "Images for measuring AP: a folder written by mobiledets-data (its val shards) or a TFRecord pattern.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "max_eval_images",
+    None,
+    "Evaluate on at most this many images; default: all.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "max_ap_drop",
     None,
-    "Fails (exit code 1) when the file's AP is lower than the float model's by more.",
+    "Fail (exit code 1) if the AP of the file is lower than that of the float model by more than this.",
     lower_bound=0,
     upper_bound=1,
     flag_values=FLAGS,
@@ -70,50 +77,54 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "max_output_error",
     None,
-    "Fails (exit code 1) when the root mean square error of the int8 file's raw "
-    "boxes or scores is above so many standard deviations of the float file's.",
+    "Fail (exit code 1) if the root mean square error of the int8 file's raw boxes or scores exceeds "
+    "this many standard deviations of the float file's.",
     lower_bound=0,
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "per_tensor",
     False,
-    "One scale for all weights of a convolution, in place of one for each channel.",
+    "Use one scale for all weights of a convolution instead of one per output channel.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "quantization",
     "int8",
     ["float", "int8", "qat"],
-    "int8 is post-training; qat takes a checkpoint of quantisation-aware training, and its ranges.",
+    "Number format: float, int8 (post-training quantisation), or qat (int8 with the ranges of a "
+    "checkpoint from quantisation-aware training).",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "input_type",
     None,
     ["int8", "uint8", "float"],
-    "uint8 takes raw pixels, float and int8 take [-1, 1]; default: uint8 for int8, float for float.",
+    "Type of the input: uint8 expects raw pixels, int8 and float expect pixels scaled to [-1, 1]; "
+    "default: float for a float file, otherwise uint8.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "postprocess",
     "tflite",
     ["tflite", "none"],
-    "tflite: boxes after TFLite_Detection_PostProcess; none: raw boxes and class scores.",
+    "Output: tflite adds the op TFLite_Detection_PostProcess, which returns final boxes; none returns"
+    " raw boxes and class scores.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "nms",
     SHIPPED.nms,
     NMS,
-    "fast keeps the best class of each anchor, right on any number of threads; "
-    "regular suppresses each class on its own, and LiteRT loses a class of it on two or more threads.",
+    "Non-maximum suppression: fast keeps the best class of each anchor and is correct with any number"
+    " of threads; regular suppresses each class separately, and LiteRT then loses a class with two or"
+    " more threads.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "score_threshold",
     SHIPPED.score_threshold,
-    "The file drops lower scores. AP is measured at 1e-8, whatever is shipped.",
+    "Minimum score of a box in the file's output. AP is always measured with 1e-8.",
     lower_bound=0,
     upper_bound=1,
     flag_values=FLAGS,
@@ -121,7 +132,7 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
     "max_detections",
     SHIPPED.max_detections,
-    "The file keeps so many for an image. AP is measured with 100.",
+    "Maximum number of boxes per image in the file's output. AP is always measured with 100.",
     1,
     1000,
     flag_values=FLAGS,
@@ -129,12 +140,17 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "bundle",
     False,
-    "Also write bundle/: the file, compiled where edgetpu_compiler is installed, labels, "
-    "a program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.",
+    "Also write bundle/: the file (compiled if edgetpu_compiler is installed), its labels, one "
+    "example program each for pycoral, LiteRT and MediaPipe, and a Frigate configuration.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "seed", 0, "Of the draw of calibration images and of fresh weights.", 0, 2**32 - 1, flag_values=FLAGS
+    "seed",
+    0,
+    "Random seed for selecting calibration images and initialising weights.",
+    0,
+    2**32 - 1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "output_dir",
@@ -145,12 +161,12 @@ flags.DEFINE_string(
 flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
 
 DESCRIPTION = """
-Exports a detector to TFLite and measures the file: AP against the float model on the same images,
-operations, host latency, readiness for accelerators.
+Exports a detector to TFLite and evaluates the file: AP, compared with the float model on the same images,
+operations, latency on this CPU, and readiness for accelerators.
 
   mobiledets-export --checkpoint_dir=runs/train --calibration_data=tfrecords --eval_data=tfrecords \\
       --output_dir=runs/export
-  mobiledets-export --architecture=edgetpu --output_dir=timing   # fresh weights, for timing
+  mobiledets-export --architecture=edgetpu --output_dir=timing   # random weights, for timing
 """
 
 
@@ -166,7 +182,7 @@ def main() -> None:
     if settings.source.checkpoint is None:
         app.note(f"no --checkpoint_dir: {exporter.FRESH_WEIGHTS}")
     if settings.is_int8 and not settings.calibration_files:
-        app.note("no --calibration_data: calibrating on noise")
+        app.note("no --calibration_data: the int8 ranges are calibrated on noise")
     if FLAGS.nms == "regular" and FLAGS.postprocess == "tflite":
         from tflite_export.tflite.suppression import THREADS_NOTE
 
@@ -179,7 +195,7 @@ def main() -> None:
     if odd := label_files.misread(settings.source.labels):
         app.note(
             f"{len(odd)} class names begin with a number ({odd[0]!r}): Frigate and pycoral misread "
-            f"{label_files.PLAIN}; give them {label_files.INDEXED}"
+            f"{label_files.PLAIN}; use {label_files.INDEXED} with them"
         )
     print("\n".join(summary_lines(report, FLAGS.output_dir)))
 
@@ -194,9 +210,9 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
         figures = ", ".join(f"{name} {nms[name]['AP']:.4f}" for name in ("fast", "regular"))
         options = report["options"]
         lines.append(
-            f"{'AP by nms':<14} {figures}; the file has {nms['shipped']}, and with its thresholds "
-            f"({options['score_threshold']:g}, {options['max_detections']} boxes) "
-            f"{nms['as_shipped']['AP']:.4f}"
+            f"{'AP by nms':<14} {figures}; the file uses {nms['shipped']} and has AP "
+            f"{nms['as_shipped']['AP']:.4f} with its own thresholds ({options['score_threshold']:g}, "
+            f"{options['max_detections']} boxes)"
         )
         if nms["shipped"] == "regular":
             threads = (f"{count}: {found['AP']:.4f}" for count, found in nms["regular_on_threads"].items())

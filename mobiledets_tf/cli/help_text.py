@@ -5,8 +5,8 @@ import textwrap
 
 from absl import flags
 
-# (name of a group, pattern of the names of its flags). A flag belongs to the first group that matches;
-# the last one matches all names.
+# (group, pattern for the names of its flags). A flag belongs to the first group whose pattern matches;
+# the last pattern matches all names.
 _GROUPS = (
     (
         "files and folders",
@@ -22,10 +22,10 @@ _GROUPS = (
             r".*accelerator.*|.*soc.*|threads|variant|head"
         ),
     ),
-    ("many workers", re.compile(r"distribution_strategy|tpu|worker_hosts|task_index")),
+    ("distributed training", re.compile(r"distribution_strategy|tpu|worker_hosts|task_index")),
     ("settings", re.compile(r".*")),
 )
-_NEEDED = "needed"
+_REQUIRED = "required"
 _WIDTH = 100
 
 
@@ -36,23 +36,23 @@ def text(flag_values: flags.FlagValues, description: str) -> str:
       flag_values: the command's own flags.
       description: what the command does, with examples.
     """
-    groups: dict[str, list[str]] = {name: [] for name in (_NEEDED, *(name for name, _ in _GROUPS))}
+    groups: dict[str, list[str]] = {name: [] for name in (_REQUIRED, *(name for name, _ in _GROUPS))}
     for name in flag_values:
         groups[_group(flag_values, name)] += _lines(flag_values[name])
     parts = [description.strip()]
-    parts += ["\n".join([f"Flags, {group}:", *lines]) for group, lines in groups.items() if lines]
+    parts += ["\n".join([f"Flags ({group}):", *lines]) for group, lines in groups.items() if lines]
     return "\n\n".join(
         [
             *parts,
-            "Values are given as --flag=value. Exit codes: 0 done, 1 a check failed, "
-            "2 wrong input,\n130 interrupted (the same command goes on).",
+            "Write values as --flag=value. Exit codes: 0 done, 1 a check failed, 2 invalid input,\n"
+            "130 interrupted (run the same command again to resume).",
         ]
     )
 
 
 def _group(flag_values: flags.FlagValues, name: str) -> str:
     required = any("must have a value" in str(v.message) for v in flag_values[name].validators)
-    return _NEEDED if required else next(group for group, names in _GROUPS if names.fullmatch(name))
+    return _REQUIRED if required else next(group for group, names in _GROUPS if names.fullmatch(name))
 
 
 def _lines(flag: flags.Flag) -> list[str]:

@@ -12,47 +12,49 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "weights",
     None,
-    "TF1 checkpoint (prefix, one of its files, or folder), a .tflite file, a folder of this "
-    "project, or zoo:cpu, zoo:edgetpu, zoo:dsp (downloaded).",
+    "Weights to import: a TF1 checkpoint (prefix, one of its files, or its folder), a .tflite file, a"
+    " folder of this project, or zoo:cpu, zoo:edgetpu, zoo:dsp (downloaded).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "architecture",
     None,
-    "Published network (cpu, edgetpu, dsp, gpu) or an architecture file; default: what the weights are of. "
-    "Weights of another network are remapped.",
+    "Network to import into: a published one (cpu, edgetpu, dsp, gpu) or an architecture file; "
+    "default: the network of the weights. Weights of another network are remapped.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "calibration_data",
     None,
-    "Images that batch normalisation is recovered over: a converted folder, or a "
-    "pattern of TFRecords. Without them weights of a .tflite file are for inference only.",
+    "Images for recovering batch normalisation: a folder written by mobiledets-data, or a TFRecord "
+    "pattern. Without them, weights of a .tflite file can be used for inference only.",
     flag_values=FLAGS,
 )
 weight_flags.define_cache(FLAGS)
-flags.DEFINE_string("output_dir", None, "Folder to write; new or empty.", flag_values=FLAGS)
+flags.DEFINE_string("output_dir", None, "Output folder; must be new or empty.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "num_classes",
     None,
-    "Classes of the wanted head (those of the weights).",
+    "Number of classes of the head; default: that of the weights.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "image_size",
     None,
-    "Side of the square input, in pixels (320, or that of the .tflite file).",
+    "Side of the square input, in pixels; default: 320, or that of the .tflite file.",
     flag_values=FLAGS,
 )
-flags.DEFINE_float("depth_multiplier", 1.0, "Of all widths, as the weights have it.", flag_values=FLAGS)
-flags.DEFINE_enum("format", "text", ["text", "json"], "Of the account that is printed.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "depth_multiplier", 1.0, "Factor for all widths that the weights were trained with.", flag_values=FLAGS
+)
+flags.DEFINE_enum("format", "text", ["text", "json"], "Format of the printed account.", flag_values=FLAGS)
 flags.mark_flag_as_required("weights", flag_values=FLAGS)
 flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
 
 DESCRIPTION = """
-Brings weights in: a MobileDet checkpoint of the TF1 Object Detection API, or a .tflite detector.
-Writes a checkpoint, its network and import.json, the account of every tensor.
+Imports a MobileDet checkpoint of the TF1 Object Detection API, or a .tflite detector. Writes a checkpoint,
+its architecture, and import.json, which says what became of each tensor.
 
   mobiledets-import --weights=model.ckpt-400000 --output_dir=imported
   mobiledets-import --weights=detect.tflite --calibration_data=data/records --output_dir=imported

@@ -20,38 +20,51 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_enum("mode", None, ["measure", "fit", "check", "show"], "What to do.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "mode",
+    None,
+    ["measure", "fit", "check", "show"],
+    "Task to run: measure networks of a search space on a device, fit a latency model to them, check "
+    "a model, or show its predictions.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "device",
     "madds",
     ["madds", *TIMING, *ELSEWHERE],
-    "measure: where; csv and adb write files to be timed "
-    "elsewhere. fit: madds counts exactly and needs no samples.",
+    "measure: device to measure on; csv and adb write files to be timed elsewhere. fit: madds counts "
+    "multiply-adds exactly and needs no samples; with --samples, the device is read from them.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "variant",
     None,
-    "measure: chip, such as u55-256, u65-512, u85-1024 of ethos_u; your own name with csv and adb.",
+    "measure: chip, for example u55-256, u65-512 or u85-1024 for ethos_u; a name of your choice for "
+    "csv and adb.",
     flag_values=FLAGS,
 )
 space_flags.define(FLAGS)
 flags.DEFINE_string(
     "output",
     None,
-    "measure: samples (.jsonl), or the folder of csv and adb. fit: the model (.json); a "
-    "picture (.png) beside it. show: a picture (.png).",
+    "measure: file of samples (.jsonl), or a folder for csv and adb. fit: latency model (.json), with"
+    " a plot (.png) written beside it. show: optional plot (.png).",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
-flags.DEFINE_integer("num_classes", 90, "Classes without the background.", flag_values=FLAGS)
+flags.DEFINE_integer("num_classes", 90, "Number of classes without the background.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "head", "ssdlite", latency.HEADS, "measure: the whole detector, or the backbone.", flag_values=FLAGS
+    "head",
+    "ssdlite",
+    latency.HEADS,
+    "measure: measure the whole detector (ssdlite) or only the backbone (none).",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "networks",
     None,
-    "measure: how many the file shall have (200). check: fresh ones (30).",
+    "measure: total number of networks in the file (default 200). check: number of new networks to "
+    "measure (default 30).",
     1,
     flag_values=FLAGS,
 )
@@ -59,65 +72,96 @@ flags.DEFINE_enum(
     "sampling",
     "spread",
     samples.SAMPLINGS,
-    "measure: every decision uniformly; half of the networks "
-    "leaning to narrow or wide; of these, those that --model predicts inside --band.",
+    "measure: uniform draws each decision uniformly; spread skews half of the networks towards narrow"
+    " or wide layers; band keeps those networks of spread whose latency --model predicts to be inside"
+    " --band.",
     flag_values=FLAGS,
 )
-flags.DEFINE_list("band", None, "measure, fit, check with --samples: LOW,HIGH in ms.", flag_values=FLAGS)
-flags.DEFINE_integer("seed", None, "Of the networks; 0, and 1000000 in check.", 0, flag_values=FLAGS)
-flags.DEFINE_float("timeout_s", 120.0, "measure, check: a network's time at most.", 0.1, flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "measure: of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 50, "measure: inferences, of host_cpu, coral, csv, adb.", 1, flag_values=FLAGS)
+flags.DEFINE_list(
+    "band",
+    None,
+    "Latency range LOW,HIGH in ms. measure: see --sampling=band; fit, check with --samples: range in "
+    "which held-out errors are evaluated.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "seed", None, "Random seed for drawing networks; default: 0, or 1000000 for check.", 0, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "timeout_s", 120.0, "measure, check: time limit per network, in seconds.", 0.1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "threads", 1, "measure: number of CPU threads for host_cpu, coral, csv and adb.", 1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "runs",
+    50,
+    "measure: number of inferences per network for host_cpu, coral, csv and adb.",
+    1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "results",
     None,
-    "measure: samples from what came back to the folder --output of csv or adb: a CSV of "
-    "network,ms, or 'logs' for those that its commands wrote.",
+    "measure with csv or adb: results to convert to samples: a CSV file with the columns network,ms, "
+    "or 'logs' for the logs that the generated commands wrote into the folder --output.",
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
-    "samples", [], "fit, check: what measure wrote; a network's lowest time counts.", flag_values=FLAGS
+    "samples",
+    [],
+    "fit, check: file of samples written by --mode=measure; if a network was measured several times, "
+    "its lowest time is used.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "refine",
     None,
-    "fit: JSON with networks (a search's report); they are measured and added.",
+    "fit: JSON file with networks, for example the report of a search; they are measured and added to"
+    " the samples.",
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
-    "model", [], "check, show, sampling in a band: what fit wrote; show takes several.", flag_values=FLAGS
+    "model",
+    [],
+    "check, show, --sampling=band: latency model written by --mode=fit; show accepts several.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "max_error_pct",
     None,
-    "check: mean error allowed; default: twice the held-out one, at least 2.",
+    "check: largest allowed mean error, in percent; default: twice the model's held-out error, at least 2.",
     0,
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
     "architecture",
     [],
-    "show: published network (cpu, edgetpu, dsp, gpu) or a file; two are set side by "
-    "side; without one, all published ones on all models.",
+    "show: published network (cpu, edgetpu, dsp, gpu) or architecture file; two are shown side by "
+    "side. Default: all published networks on all shipped models.",
     flag_values=FLAGS,
 )
 flags.mark_flag_as_required("mode", flag_values=FLAGS)
 
 DESCRIPTION = """
-A latency model of a device: measure networks of a space, fit, check later, show.
+Makes a latency model of a device: measure networks of a search space, fit a model to them, check it later
+against new measurements, and show its predictions.
 
   mobiledets-latency --mode=measure --device=hexagon --search_space=ibn --networks=400 --output=hexagon.jsonl
   mobiledets-latency --mode=fit --samples=hexagon.jsonl --output=latency_model.json
   mobiledets-latency --mode=check --model=latency_model.json
   mobiledets-latency --mode=show --model=latency_model.json --architecture=edgetpu --architecture=dsp
 
-Your own phone or board: measure writes .tflite files, a manifest and the commands to run, then reads back.
+For your own phone or board, --mode=measure writes .tflite files, a manifest and the commands to run there,
+and then reads the results:
 
   mobiledets-latency --mode=measure --device=adb --variant=my_phone --networks=200 --output=phone
   sh phone/benchmark.sh
   mobiledets-latency --mode=measure --device=adb --output=phone --results=logs --samples=phone.jsonl
 
-Multiply-adds, exact: --mode=fit --device=madds --output=latency_model.json
+To use multiply-adds in place of latency, write an exact model of them; it needs no measurements:
+
+  mobiledets-latency --mode=fit --device=madds --output=latency_model.json
 """
 
 
@@ -135,14 +179,14 @@ def _band() -> tuple[float, float] | None:
     except ValueError:
         low, high = 0.0, 0.0
     if not 0 < low < high < float("inf"):
-        raise InputError(f"--band={','.join(FLAGS.band)}: allowed are two numbers in ms, LOW,HIGH")
+        raise InputError(f"--band={','.join(FLAGS.band)}; allowed: two numbers LOW,HIGH in ms")
     return low, high
 
 
 def _measure() -> None:
     output = app.needed(FLAGS, "output")
     if FLAGS.device == "madds":
-        raise InputError(f"--mode=measure needs --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
+        raise InputError(f"--mode=measure requires --device; allowed: {', '.join((*TIMING, *ELSEWHERE))}")
     if FLAGS.device in ELSEWHERE:
         _elsewhere(output)
         return
@@ -192,7 +236,7 @@ def _elsewhere(folder: str) -> None:
         returned, missing = phone.write_samples(folder, results, target)
         print(f"{target}: {returned} networks returned, {missing} missing")
         if not results and (strange := phone.logs_not_understood(folder)):
-            print(f"logs not understood: {len(strange)} ({strange[0]})", file=sys.stderr)
+            print(f"logs that could not be parsed: {len(strange)} ({strange[0]})", file=sys.stderr)
         return
     options = _measure_options()
     target = measuring.Target.of_options(options)
@@ -210,7 +254,7 @@ def _elsewhere(folder: str) -> None:
         lambda items: tqdm(items, desc="files", unit="file", dynamic_ncols=True),
     )
     print(
-        f"{folder}: {count} networks; run {folder}/{phone.COMMANDS}, then call this command again with "
+        f"{folder}: {count} networks; run {folder}/{phone.COMMANDS}, then run this command again with "
         "--results"
     )
 
@@ -245,7 +289,9 @@ def _values(name: str) -> list[str]:
 
 def _fit_madds(output: str) -> None:
     if FLAGS.device != "madds":
-        raise InputError(f"--mode=fit --device={FLAGS.device} needs --samples, what --mode=measure wrote")
+        raise InputError(
+            f"--mode=fit --device={FLAGS.device} requires --samples, files that --mode=measure wrote"
+        )
     model = latency.madds_model(space_flags.space(FLAGS), FLAGS.image_size, FLAGS.num_classes)
     latency.save(model, output)
     count = model.coefficients.size
@@ -253,18 +299,20 @@ def _fit_madds(output: str) -> None:
 
 
 def _read_samples() -> list[samples.Samples]:
-    """Reads all files of samples, and checks them against the flags that were given."""
+    """Reads all files of samples and checks that they match the given flags."""
     found = samples.load_all(FLAGS.samples)
     header = found[0].header
     theirs = {"device": header["device"], "search_space": header["search_space"]["name"]}
     for name, value in theirs.items():
         if FLAGS[name].present and FLAGS[name].value != value:
-            raise InputError(f"--{name}={FLAGS[name].value}: samples {FLAGS.samples[0]!r} are of {value!r}")
+            raise InputError(
+                f"--{name}={FLAGS[name].value}: the samples {FLAGS.samples[0]!r} are of {value!r}"
+            )
     return found
 
 
 def _refined(header: dict, output: str) -> samples.Samples:
-    """Measures the networks of a search's report, into a file of samples beside the output."""
+    """Measures the networks in a search's report and writes the samples to a file beside the output."""
     from tqdm import tqdm
 
     from tflite_export.devices import measuring
@@ -295,16 +343,16 @@ def _check() -> None:
     from tflite_export.devices import measuring
 
     model = _one_model()
-    # The default seed differs from that of --mode=measure, so that the networks are fresh.
+    # The default seed differs from that of --mode=measure, so that the networks are new to the model.
     seed = 1_000_000 if FLAGS.seed is None else FLAGS.seed
     checked = measuring.check(model, FLAGS.networks or 30, seed, FLAGS.max_error_pct, FLAGS.timeout_s, tqdm)
-    print(f"{model.title}, fresh networks: {checked.figures.line(model.unit)}")
+    print(f"{model.title}, new networks: {checked.figures.line(model.unit)}")
     for package, (before, now) in checked.versions.items():
-        print(f"{package}: {before} when the model was fitted, {now} now")
+        print(f"{package}: version {before} when the model was fitted, {now} now")
     if checked.failed:
         print(f"{checked.failed} networks failed")
     error = checked.figures.mean_abs_pct_error
-    _hold(error, checked.bound_pct, f"{checked.figures.n} fresh networks")
+    _hold(error, checked.bound_pct, f"{checked.figures.n} new networks")
 
 
 def _check_samples() -> None:
@@ -325,24 +373,24 @@ def _check_samples() -> None:
     }
     for name, value in ours.items():
         if header[name] != value:
-            raise InputError(f"samples have {name} {header[name]!r}; the model has {value!r}")
+            raise InputError(f"the samples have {name} {header[name]!r}; the model has {value!r}")
     found = held_out.figures(model.predict(decisions), times, _band())
     if not found.n:
-        raise InputError(f"no network of the samples takes {found.band[0]:g} to {found.band[1]:g} ms")
-    print(f"{model.title}, networks of the samples: {found.line(model.unit)}")
+        raise InputError(f"no network in the samples takes {found.band[0]:g} to {found.band[1]:g} ms")
+    print(f"{model.title}, networks in the samples: {found.line(model.unit)}")
     bound = FLAGS.max_error_pct
     if bound is None:
         bound = held_out.allowed_error_pct(model.info.get("held_out", {}))
-    _hold(found.mean_abs_pct_error, bound, f"{found.n} networks of the samples")
+    _hold(found.mean_abs_pct_error, bound, f"{found.n} networks in the samples")
 
 
 def _hold(error: float, bound: float, networks: str) -> None:
-    """Prints that a model holds, or raises CheckFailed."""
+    """Prints that the model is accurate enough, or raises CheckFailed."""
     if error > bound:
         raise CheckFailed(
-            f"mean error {error:.2f} % on {networks}; allowed: {bound:.2f} %: measure and fit again"
+            f"mean error {error:.2f} % on {networks}; allowed: {bound:.2f} %. Measure and fit the model again"
         )
-    print(f"holds: mean error {error:.2f} %, allowed {bound:.2f} %")
+    print(f"check passed: mean error {error:.2f} %, allowed {bound:.2f} %")
 
 
 def _show() -> None:
@@ -367,7 +415,7 @@ def _show() -> None:
 def _picture(model: latency.LatencyModel, count: int) -> Path:
     path = Path(FLAGS.output)
     if path.suffix != ".png":
-        raise InputError(f"--output={FLAGS.output}: --mode=show writes a .png")
+        raise InputError(f"--output={FLAGS.output}: --mode=show writes a .png file")
     name = f"{path.stem}_{model.device}{f'_{model.variant}' if model.variant else ''}.png"
     return path if count == 1 else path.with_name(name)
 

@@ -9,27 +9,29 @@ from tflite_export.devices import TIMING
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string("work_dir", "quickstart", "Folder for everything that is written.", flag_values=FLAGS)
+flags.DEFINE_string("work_dir", "quickstart", "Folder for all outputs.", flag_values=FLAGS)
 flags.DEFINE_string(
     "data",
     None,
-    "Data folder: COCO, Pascal VOC, YOLO, TFRecords of others or another format that "
-    "mobiledets-data reads; default: built-in sample.",
+    "Data folder: COCO, Pascal VOC, YOLO, TFRecords of other tools, or another format that "
+    "mobiledets-data reads; default: a built-in sample set.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "device",
     "madds",
     ["madds", *TIMING],
-    "What the network shall be fast on: multiply-adds, or a device "
-    "whose latency model is made first, of networks measured, simulated or estimated here.",
+    "What the search optimises for: the number of multiply-adds, or the latency on a device. The "
+    "latency model of the device is made first, from networks that are measured, simulated or "
+    "estimated here.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("seed", 0, "Of data, search and training.", 0, 2**31 - 1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Random seed for data, search and training.", 0, 2**31 - 1, flag_values=FLAGS)
 
 DESCRIPTION = """
-Runs data, latency, search, train and export one after the other; called again, it goes on.
-Ends with WORK_DIR/index.html, a page that shows everything, and prints its figures.
+Converts images, makes a latency model, searches for a network, trains it and exports it to int8. Writes
+WORK_DIR/index.html, a page with all results, and prints its main figures. Run the same command again to
+resume after an interruption.
 
   mobiledets-quickstart --work_dir=quickstart
   mobiledets-quickstart --work_dir=cards --data=path/to/data_folder --device=host_cpu

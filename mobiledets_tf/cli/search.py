@@ -9,32 +9,40 @@ from mobiledets_tf.cli import app, space_flags, strategy_flags, weight_flags
 FLAGS = flags.FlagValues()
 
 space_flags.define(FLAGS)
-flags.DEFINE_string("train_data", None, "Converted folder, or a pattern of TFRecords.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "train_data",
+    None,
+    "Folder written by mobiledets-data --mode=convert, or a TFRecord pattern.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "latency_model",
     None,
-    "Model of mobiledets-latency, for the space; once for each device.",
+    "Latency model of the search space: a file written by mobiledets-latency or the name of a shipped"
+    " model; give one per device.",
     flag_values=FLAGS,
 )
 flags.DEFINE_multi_float(
     "latency_target",
     None,
-    "Cost to reach, in the unit of the model; once for each --latency_model.",
+    "Target cost, in the unit of the latency model; give one per --latency_model.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("model_dir", None, "Folder of the search; goes on where it stopped.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model_dir", None, "Folder of the search; an interrupted search in it is resumed.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "steer_by",
     None,
-    "Device whose controller proposes networks; default: each device's, in turns.",
+    "Device whose controller proposes networks; default: all devices take turns.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "preset",
     "small",
     ("small", "tunas"),
-    "Values of flags that are not given: for a small data set and a "
-    "few hundred to a few thousand steps, or TuNAS as released.",
+    "Defaults for flags that are not given: small is meant for small data sets and a few hundred to a"
+    " few thousand steps; tunas has the values of the released TuNAS code.",
     flag_values=FLAGS,
 )
 # None stands for the preset's value, which the help text gives in brackets as (small, tunas).
@@ -42,63 +50,67 @@ flags.DEFINE_enum(
     "algorithm",
     None,
     ("evolution", "tunas", "random"),
-    "Evolves a population, trains a policy, or draws networks and learns nothing (evolution, tunas).",
+    "Search algorithm: evolution evolves a population, tunas trains a policy with REINFORCE, random "
+    "samples networks without learning (evolution, tunas).",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "region",
     None,
     ("known", "space"),
-    "Search round known networks, or the whole space (known, space).",
+    "Where to search: near known networks, or in the whole space (known, space).",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "published",
     None,
-    "Count the published networks, scaled into the latency band, as known (true, false).",
+    "Treat the published networks, scaled into the latency band, as known networks (true, false).",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
-    "candidates", [], "Architecture files of your own that count as known networks.", flag_values=FLAGS
+    "candidates", [], "Your own architecture files, to be treated as known networks.", flag_values=FLAGS
 )
 flags.DEFINE_string(
     "init_from",
     None,
-    weight_flags.INIT_FROM + " Their network counts as a known one; with --nopublished "
-    "every network drawn is near it.",
+    weight_flags.INIT_FROM
+    + " Their network is treated as a known network; with --nopublished it is the only "
+    "one (besides --candidates) to search around.",
     flag_values=FLAGS,
 )
 weight_flags.define_cache(FLAGS)
 flags.DEFINE_float(
     "mutation_rate",
     0.15,
-    "Share of a known network's decisions that a mutation draws anew.",
+    "evolution: fraction of a network's decisions that a mutation changes at random.",
     0,
     1,
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("population", 16, "Networks that evolution keeps.", 2, flag_values=FLAGS)
-flags.DEFINE_integer("children", 16, "New networks of each round of evolution.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 4, "Rounds of evolution.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "population", 16, "evolution: number of networks in the population.", 2, flag_values=FLAGS
+)
+flags.DEFINE_integer("children", 16, "evolution: number of new networks per round.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 4, "evolution: number of rounds.", 1, flag_values=FLAGS)
 flags.DEFINE_float(
-    "latency_band", 0.03, "Distance from the target that is allowed, as a share.", flag_values=FLAGS
+    "latency_band", 0.03, "Allowed distance from the target, as a fraction of it.", flag_values=FLAGS
 )
 flags.DEFINE_enum(
     "extraction",
     None,
     ("target", "argmax"),
-    "The policy's likeliest network in the latency band, or its "
-    "likeliest option of each decision (target, argmax).",
+    "How the final network is read from the policy: target takes the most probable network inside the"
+    " latency band, argmax takes the most probable option of each decision (target, argmax).",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "finalists", 8, "Networks compared at the end, the known ones among them.", 1, flag_values=FLAGS
+    "finalists", 8, "Number of networks compared at the end, including the known ones.", 1, flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "finalist_steps",
     None,
-    "Training steps of each finalist alone; the better half is trained for as many "
-    "again, and so on to the last two; 0 compares them by shared weights (240, 0).",
+    "Steps for training each finalist alone. The better half is then trained for as many steps again,"
+    " until two are left. With 0, finalists are compared by shared weights (240, 0).",
     0,
     flag_values=FLAGS,
 )
@@ -106,17 +118,20 @@ flags.DEFINE_enum(
     "finalist_start",
     "fresh",
     ("fresh", "shared"),
-    "Train finalists from weights as mobiledets-train draws them, or from the search's.",
+    "Initial weights of the finalists: fresh initialises them as mobiledets-train does, shared copies"
+    " them from the supernet.",
     flag_values=FLAGS,
 )
-flags.DEFINE_float("finalist_learning_rate", 0.1, "Of these trainings.", 0, flag_values=FLAGS)
-flags.DEFINE_integer("steps", None, "Search steps (480, 50000).", 1, flag_values=FLAGS)
+flags.DEFINE_float(
+    "finalist_learning_rate", 0.1, "Peak learning rate of the finalists' training.", 0, flag_values=FLAGS
+)
+flags.DEFINE_integer("steps", None, "Number of search steps (480, 50000).", 1, flag_values=FLAGS)
 flags.DEFINE_integer("image_size", 320, "Side of the square input, in pixels.", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 16, "Training images of a replica and step.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 16, "Training images per replica and step.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "rl_batch_multiplier",
     None,
-    "Images of one batch that quality is taken on, in training batches (2, 4).",
+    "Batch size for measuring quality, as a multiple of --batch_size (2, 4).",
     1,
     flag_values=FLAGS,
 )
@@ -124,83 +139,121 @@ flags.DEFINE_enum(
     "quality",
     None,
     ("loss", "AP", "AP50"),
-    "What the search looks at: the detection loss, or average precision (loss, AP).",
+    "Quality measure that the search optimises: detection loss or average precision (loss, AP).",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "quality_images",
     None,
-    "Held-out images that it is taken on, the same for every network; 0: the next batch (128, 0).",
+    "Number of held-out images for measuring quality, the same images for all networks; 0 uses the "
+    "next batch instead (128, 0).",
     0,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "judge_images", 256, "Held-out images, others, that the finalists are compared on.", 1, flag_values=FLAGS
+    "judge_images",
+    256,
+    "Number of held-out images for comparing finalists; they are disjoint from those of --quality_images.",
+    1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "reward",
     None,
     ("band", "abs", "mnas", "mnas_hard"),
-    "How cost counts: networks are drawn inside the "
-    "latency band, or the reward holds their cost (band, abs).",
+    "How cost is taken into account: band draws only networks inside the latency band and rewards "
+    "quality alone; the others add the cost to the reward or multiply by it (band, abs).",
     flag_values=FLAGS,
 )
-flags.DEFINE_float("beta", -0.1, "Weight or exponent of the cost in the reward.", None, 0, flag_values=FLAGS)
-flags.DEFINE_float("learning_rate", 0.1, "Of the shared weights.", 0, flag_values=FLAGS)
-flags.DEFINE_float("controller_learning_rate", None, "Of the policy (0.05, 0.0048).", 0, flag_values=FLAGS)
-flags.DEFINE_float("entropy_weight", 0.0, "Keeps the policy open (TuNAS: 0).", 0, flag_values=FLAGS)
-flags.DEFINE_float("op_warmup_fraction", None, "Share of steps with op warm-up (0, 0.25).", flag_values=FLAGS)
 flags.DEFINE_float(
-    "filter_warmup_fraction", None, "Share of steps with filter warm-up (0, 0.25).", flag_values=FLAGS
+    "beta",
+    -0.1,
+    "Weight (abs) or exponent (mnas, mnas_hard) of the cost in the reward.",
+    None,
+    0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate of the shared weights.", 0, flag_values=FLAGS)
+flags.DEFINE_float(
+    "controller_learning_rate", None, "Learning rate of the policy (0.05, 0.0048).", 0, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "entropy_weight",
+    0.0,
+    "Weight of an entropy bonus that keeps the policy exploring; TuNAS uses 0.",
+    0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "op_warmup_fraction", None, "Fraction of the steps with op warm-up (0, 0.25).", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "filter_warmup_fraction", None, "Fraction of the steps with filter warm-up (0, 0.25).", flag_values=FLAGS
 )
 flags.DEFINE_float(
     "rl_delay_fraction",
     None,
-    "Share of steps before anything is learnt from (0.25, 0.25).",
+    "Fraction of the steps that train the shared weights only, before the search starts to learn from"
+    " qualities (0.25, 0.25).",
     flag_values=FLAGS,
 )
-flags.DEFINE_float("path_dropout", 0.0, "Share of skippable layers left out in training.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "path_dropout",
+    0.0,
+    "Probability of skipping each skippable layer while shared weights are trained.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "weight_update",
     "lazy",
     ("lazy", "dense"),
-    "lazy moves the sampled weights only; dense moves all by their momentum (TuNAS).",
+    "Update of the shared weights: lazy updates only the sampled ones; dense moves all of them by "
+    "their momentum, as TuNAS does.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "execution",
     "sliced",
     ("sliced", "masked"),
-    "Cut weights, or mask them (static shapes, for TPUs).",
+    "How the supernet runs a network: sliced cuts the shared weights to its widths; masked multiplies"
+    " them by masks (static shapes, needed for TPUs).",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "measure_finalists",
     True,
-    "Measure the final population on the models' devices, where they can be "
-    "reached, and take the finalists inside the latency band by these times.",
+    "Measure the final population on each model's device if it can be reached, and choose the "
+    "finalists inside the latency band by the measured latency.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("checkpoint_every", 50, "Steps between saved states.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "Of weights, data order and samples.", 0, 2**31 - 1, flag_values=FLAGS)
-flags.DEFINE_bool("deterministic", False, "Deterministic operations: slower, repeatable.", flag_values=FLAGS)
+flags.DEFINE_integer("checkpoint_every", 50, "Number of steps between saved states.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Random seed for weights, data order and sampling.", 0, 2**31 - 1, flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "Use TensorFlow's deterministic operations: slower, but reproducible.",
+    flag_values=FLAGS,
+)
 strategy_flags.define(FLAGS)
 for _name in ("train_data", "latency_model", "latency_target", "model_dir"):
     flags.mark_flag_as_required(_name, flag_values=FLAGS)
 
 DESCRIPTION = """
-Searches the space for a detector near the latency target; writes architecture.json, a checkpoint of its
-weights, search_report.json and search_report.png into --model_dir, and TensorBoard summaries.
+Searches for the best detector near a latency target. Writes architecture.json, a checkpoint of its weights,
+search_report.json, search_report.png and TensorBoard summaries to --model_dir. For flags that depend on
+--preset, the default is given in brackets as (small, tunas).
 
   mobiledets-search --search_space=ibn_fused_tucker --train_data=data/records \\
     --latency_model=latency_model.json --latency_target=1.5e9 --model_dir=runs/search --steps=2000
 
-As TuNAS was released:
+With the settings of the released TuNAS code:
 
   mobiledets-search --preset=tunas --train_data=data/records --latency_model=latency_model.json \\
     --latency_target=1.5e9 --model_dir=runs/tunas
 
-Several devices in one run, each with its own controller, best network and Pareto set:
+For several devices in one run, each with its own controller, best network and Pareto set:
 
   mobiledets-search --train_data=data/records --model_dir=runs/two --latency_model=hexagon.json \\
     --latency_target=0.4 --latency_model=ethos_u65.json --latency_target=8
@@ -218,7 +271,7 @@ def main() -> None:
     options.check()
     models = options.latency_models()
     if presets.changes(FLAGS.preset):
-        print(f"preset {FLAGS.preset}: {presets.changes(FLAGS.preset)}", flush=True)
+        print(f"preset {FLAGS.preset}, changes from tunas: {presets.changes(FLAGS.preset)}", flush=True)
     found = api.search(options)
     print(f"searched to step {options.with_preset().steps}: {FLAGS.model_dir}")
     decisions = found.origin.decisions if found.origin else ()

@@ -1,4 +1,4 @@
-"""Flags of the search space, which the commands that draw networks from one have in common."""
+"""Flags of the search space, shared by the commands that draw networks from it."""
 
 from absl import flags
 
@@ -12,25 +12,27 @@ def define(flag_values: flags.FlagValues) -> None:
         "search_space",
         "ibn_fused_tucker",
         SPACES,
-        "Which blocks the space offers.",
+        "Search space, named by the blocks that it offers.",
         flag_values=flag_values,
     )
     flags.DEFINE_list(
         "kernel_sizes",
         ["3", "5"],
-        "Kernel sizes of the space; 3 alone is the DSP variant.",
+        "Kernel sizes in the space: 3, 5 or 3,5; 3 alone is the DSP variant.",
         flag_values=flag_values,
     )
-    flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths of the space.", flag_values=flag_values)
+    flags.DEFINE_float(
+        "depth_multiplier", 1.0, "Factor for all widths of the space.", flag_values=flag_values
+    )
 
 
 def kernel_sizes(flag_values: flags.FlagValues) -> tuple[int, ...]:
-    """Returns the kernel sizes as numbers; raises InputError if one is no number."""
+    """Returns the kernel sizes as integers; raises InputError if one is not an integer."""
     given = flag_values.kernel_sizes
     try:
         return tuple(int(size) for size in given)
     except ValueError as error:
-        raise InputError(f"--kernel_sizes={','.join(given)}: allowed are 3, 5 or 3,5") from error
+        raise InputError(f"--kernel_sizes={','.join(given)}; allowed: 3, 5 or 3,5") from error
 
 
 def space(flag_values: flags.FlagValues) -> SearchSpace:

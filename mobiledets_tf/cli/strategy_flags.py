@@ -1,4 +1,4 @@
-"""Flags for tf.distribute, which all commands that train have in common."""
+"""Flags for tf.distribute, shared by all commands that train."""
 
 from absl import flags
 
@@ -11,7 +11,7 @@ def define(flag_values: flags.FlagValues) -> None:
         "distribution_strategy",
         "one_device",
         distribution.STRATEGIES,
-        "Of tf.distribute.",
+        "Strategy of tf.distribute.",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
@@ -20,9 +20,9 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "worker_hosts",
         None,
-        "host:port,host:port of all workers; default: TF_CONFIG.",
+        "Addresses of all workers as host:port,host:port; default: those in TF_CONFIG.",
         flag_values=flag_values,
     )
     flags.DEFINE_integer(
-        "task_index", -1, "Number of this worker among --worker_hosts.", flag_values=flag_values
+        "task_index", -1, "Index of this worker in --worker_hosts, starting at 0.", flag_values=flag_values
     )

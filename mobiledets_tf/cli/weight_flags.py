@@ -1,10 +1,10 @@
-"""Flags of the commands that start from existing weights."""
+"""Flags shared by the commands that start from existing weights."""
 
 from absl import flags
 
 INIT_FROM = (
-    "Weights to start from: a folder or checkpoint of this project, a TF1 checkpoint, a .tflite file, or "
-    "zoo:cpu, zoo:edgetpu, zoo:dsp (downloaded); those of another architecture are remapped."
+    "Initial weights: a folder or checkpoint of this project, a TF1 checkpoint, a .tflite file, or zoo:cpu, "
+    "zoo:edgetpu, zoo:dsp (downloaded). Weights of another architecture are remapped."
 )
 
 
@@ -13,6 +13,6 @@ def define_cache(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "weights_cache",
         None,
-        "Folder of downloaded weights ($MOBILEDETS_CACHE, or ~/.cache/mobiledets).",
+        "Folder for downloaded weights; default: $MOBILEDETS_CACHE, or ~/.cache/mobiledets.",
         flag_values=flag_values,
     )

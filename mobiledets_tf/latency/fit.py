@@ -110,7 +110,7 @@ def fit(
     inside = figures(predicted, measured, band)
     if not inside.n:
         raise InputError(
-            f"no measured network takes {band[0]:.4g} to {band[1]:.4g} ms; they take "
+            f"no measured network takes {band[0]:.4g} to {band[1]:.4g} ms; the networks take "
             f"{measured.min():.4g} to {measured.max():.4g} ms"
         )
     around = {

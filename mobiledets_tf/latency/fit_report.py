@@ -1,4 +1,4 @@
-"""Describes a fitted latency model: metadata of its file, a text report and pictures."""
+"""Describes a fitted latency model: metadata of its file, a text report and plots."""
 
 import dataclasses
 import os
@@ -60,12 +60,12 @@ def write(
     band: tuple[float, float] | None,
     command: str,
 ) -> tuple[LatencyModel, Fit]:
-    """Fits a latency model to samples; writes the model, and its picture (.png) beside it.
+    """Fits a latency model to samples; writes the model, and a plot of its errors (.png) beside it.
 
     Args:
       measured: samples of one device and space.
       output: path of the model (.json).
-      band: (low, high) in ms, whose networks the held-out error counts; by default a range around the
+      band: range (low, high) in ms in which the held-out error is evaluated; by default a range around the
         published networks of the space.
       command: the command that reproduces the fit.
 
@@ -105,19 +105,19 @@ def as_text(model: LatencyModel, fit: Fit) -> str:
         f"head {model.head}",
         f"method {fit.method}; held-out mean error by method: "
         + ", ".join(f"{name} {error:.2f} %" for name, error in fit.compared.items()),
-        f"held out, all:         {fit.whole.line(model.unit)}",
-        f"held out, in the band: {fit.inside.line(model.unit)}",
+        f"held-out errors, all networks: {fit.whole.line(model.unit)}",
+        f"held-out errors, in the band:  {fit.inside.line(model.unit)}",
     ]
     for name, figures in fit.published.items():
-        lines.append(f"held out, around {name}: {figures.line(model.unit)}")
+        lines.append(f"held-out errors, around {name}: {figures.line(model.unit)}")
     if fit.curve:
         curve = ", ".join(f"{count}: {error:.2f} %" for count, error in fit.curve)
-        lines.append(f"mean error by networks fitted to: {curve}")
+        lines.append(f"held-out mean error by number of networks fitted to: {curve}")
     return "\n".join(lines)
 
 
 def draw(model: LatencyModel, fit: Fit, path: str | os.PathLike) -> None:
-    """Writes a PNG with predicted against measured times and the learning curve, atomically."""
+    """Writes a PNG with predicted against measured latency and the learning curve, atomically."""
     figure, (left, right) = _figure(2)
     low, high = min(fit.measured.min(), fit.predicted.min()), max(fit.measured.max(), fit.predicted.max())
     left.axvspan(*fit.inside.band, color="0.93", label="band")
@@ -134,7 +134,7 @@ def draw(model: LatencyModel, fit: Fit, path: str | os.PathLike) -> None:
     )
     left.legend(loc="upper left", frameon=False)
     right.plot(*zip(*fit.curve, strict=True), marker="o") if fit.curve else right.set_axis_off()
-    right.set(xlabel="networks fitted to", ylabel="held-out mean error, %", ylim=(0, None))
+    right.set(xlabel="number of networks fitted to", ylabel="held-out mean error, %", ylim=(0, None))
     _save(figure, path)
 
 
@@ -142,7 +142,7 @@ def draw_parts(title: str, unit: str, columns: dict[str, dict[str, float]], path
     """Writes a PNG with the cost of each part of one or several networks as bars, atomically.
 
     Args:
-      title: title of the picture.
+      title: title of the plot.
       unit: unit of the costs.
       columns: mapping from network name to part to cost.
       path: path of the PNG file.

@@ -13,7 +13,7 @@ class Figures:
     Attributes:
       band: (lowest, highest) measured cost of the networks that are included.
       n: number of networks inside the band.
-      r2: share of the variance that is explained; NaN for fewer than 3 networks.
+      r2: fraction of the variance that is explained; NaN for fewer than 3 networks.
       spearman: Spearman's rank correlation; NaN for fewer than 3 networks.
       mean_abs_pct_error, worst_abs_pct_error: mean and largest absolute error as percentages of the
         measured cost.
@@ -36,7 +36,7 @@ class Figures:
         low, high = self.band
         return (
             f"{low:.4g} to {high:.4g} {unit}: n {self.n}, R2 {self.r2:.4f}, Spearman {self.spearman:.4f}, "
-            f"error mean {self.mean_abs_pct_error:.2f} %, worst {self.worst_abs_pct_error:.1f} %"
+            f"mean error {self.mean_abs_pct_error:.2f} %, worst {self.worst_abs_pct_error:.1f} %"
         )
 
 
@@ -61,10 +61,10 @@ def figures(predicted: np.ndarray, measured: np.ndarray, band: tuple[float, floa
 
 
 def allowed_error_pct(held_out: dict[str, Any]) -> float:
-    """Returns the mean error that a check allows: twice the held-out one, at least 2 %.
+    """Returns the mean error that a check allows, in percent: twice the held-out error, but at least 2.
 
     Args:
-      held_out: the entry of this name in the file of a model; may be empty.
+      held_out: the entry `held_out` of a model's file; may be empty.
     """
     return max(2.0, 2 * float(held_out.get("mean_abs_pct_error") or 1.0))
 

@@ -106,13 +106,13 @@ class LatencyModel:
           decisions: int [decisions].
 
         Returns:
-          A mapping from `stem`, `block<b>_layer<l>`, `head C4`, `head C5` and `the same for all` (the
-          intercept) to the cost in `unit`.
+          A mapping from `stem`, `block<b>_layer<l>`, `head C4`, `head C5` and `constant` (the intercept) to
+          the cost in `unit`.
         """
         active = self._one_hot.active(np.asarray(decisions)[None])[0]
         names = ("stem", *(p.name for p in self._one_hot.positions), "head C4", "head C5")
         costs = dict(zip(names, self._table[active].tolist(), strict=True))
-        return costs | {"the same for all": self.intercept}
+        return costs | {"constant": self.intercept}
 
     def tables(self) -> tuple[np.ndarray, list[np.ndarray], dict[int, np.ndarray]]:
         """Returns tables of the terms whose sum, together with `intercept`, is the cost; all in `unit`.
@@ -254,8 +254,8 @@ def _parse(data: Any) -> LatencyModel:
         raise InputError("intercept and coefficients must be finite numbers")
     if data["content_hash"] != (actual := _hash(data)):
         raise InputError(
-            f"content_hash is {data['content_hash']!r}, the content has {actual!r}: the file was edited; "
-            "fit the model again"
+            f"content_hash is {data['content_hash']!r}, but the content has the hash {actual!r}: the file "
+            "was edited; fit the model again"
         )
     return model
 
@@ -268,7 +268,7 @@ def _coefficients(values: Any, names: tuple[str, ...] | None) -> np.ndarray:
     """
     if names is not None:
         if not isinstance(values, dict) or not set(values) <= set(names):
-            raise InputError(f"coefficients are not named as features {OpSums.name!r} of this space")
+            raise InputError(f"coefficients are not named after the features {OpSums.name!r} of this space")
         values = [values.get(name, 0.0) for name in names]
     array = np.array(values, np.float64)
     if array.ndim != 1:

@@ -79,7 +79,8 @@ def in_band(networks: Iterator[np.ndarray], predict: Callable, band: tuple[float
         misses = 0 if len(chosen) else misses + len(drawn)
         if misses >= _MAX_MISSES:
             raise InputError(
-                f"none of {misses:,} networks is predicted inside the band {low:.4g} to {high:.4g}"
+                f"the model predicts none of {misses:,} networks to be inside the band {low:.4g} to "
+                f"{high:.4g}"
             )
         yield from chosen
 
@@ -109,7 +110,7 @@ def given(path: str | os.PathLike, space: SearchSpace) -> list[np.ndarray]:
             raise InputError(f"networks {os.fspath(path)!r}: {error}") from error
         found[tuple(decisions)] = np.array(decisions, np.int32)
     if not found:
-        raise InputError(f"networks {os.fspath(path)!r}: no decisions of networks in the file")
+        raise InputError(f"networks {os.fspath(path)!r}: the file contains no decisions of networks")
     return list(found.values())
 
 
@@ -157,13 +158,13 @@ def collect(
 ) -> dict[str, Any]:
     """Measures networks until a file of samples has `count` of them.
 
-    A network that fails is recorded with its error and counts as one of them.
+    A network that fails is recorded with its error and is included in the count.
 
     Args:
       path: path of the file; an existing file is appended to.
       header: content of the first line; it must equal that of an existing file.
-      networks: all networks from the first one on; those already in the file are skipped.
-      count: number of networks that the file is to have.
+      networks: all networks, starting with the first one; those already in the file are skipped.
+      count: number of networks that the file has at the end.
       measure: function from decisions to milliseconds; a RuntimeError means that this network failed.
       progress: wraps the range of the missing networks with a progress bar (tqdm).
 
@@ -206,7 +207,7 @@ def collect(
 
 def _positive(milliseconds: float) -> float:
     if not 0 < milliseconds < math.inf:
-        raise RuntimeError(f"the device gave {milliseconds!r} ms; allowed: numbers above 0")
+        raise RuntimeError(f"the device reported {milliseconds!r} ms; allowed: numbers above 0")
     return float(milliseconds)
 
 
@@ -234,7 +235,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]
         raise InputError(f"{where}, line 1: {error}") from error
     for number, row in enumerate(parsed[1:], 2):
         if not isinstance(row.get("decisions"), list) or ("ms" in row) == ("error" in row):
-            raise InputError(f"{where}, line {number}: decisions and either ms or error are needed")
+            raise InputError(f"{where}, line {number}: 'decisions' and either 'ms' or 'error' are needed")
     return parsed[0], parsed[1:]
 
 
@@ -286,7 +287,7 @@ def load(path: str | os.PathLike, space: SearchSpace | None = None) -> Samples:
             where = f"samples {os.fspath(path)!r}, line {number}"
             decisions, milliseconds = _measured(row, space, where)
             if seen.setdefault(decisions, milliseconds) != milliseconds:
-                raise InputError(f"{where}: a network that is there already, with another time")
+                raise InputError(f"{where}: this network occurs earlier in the file with a different time")
     networks, times = np.array(list(seen), np.int32), np.array(list(seen.values()), np.float64)
     return Samples(header, len(rows), sum("error" in row for row in rows), networks, times)
 
@@ -344,7 +345,8 @@ def require_same(headers: list[dict[str, Any]], header: dict[str, Any], path: st
             raise InputError(f"samples {os.fspath(path)!r}: the first line has no {key}")
         if headers and headers[0][key] != header[key] and key not in ("seed", "sampling"):
             raise InputError(
-                f"samples {os.fspath(path)!r} have {key} {header[key]!r}; the first have {headers[0][key]!r}"
+                f"samples {os.fspath(path)!r} have {key} {header[key]!r}; the first file has "
+                f"{headers[0][key]!r}"
             )
 
 

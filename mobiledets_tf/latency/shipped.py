@@ -1,4 +1,4 @@
-"""Latency models that are shipped with the package; each file says how it was made."""
+"""Latency models that are shipped with the package; each file records how it was made."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shows predictions of latency models as tables and pictures."""
+"""Shows predictions of latency models as tables and plots."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def blocks(model: LatencyModel, decisions: np.ndarray) -> dict[str, float]:
     """Returns the predicted cost of each block of a network, in the model's unit.
 
     The blocks are those of `LatencyModel.parts` with the layers of a block added up: the stem, `block1`
-    to `block7`, the layers that read C4 and C5, and the cost that is the same for all networks.
+    to `block7`, the layers that read C4 and C5, and the constant cost that all networks have in common.
     """
     costs: dict[str, float] = {}
     for part, cost in model.parts(decisions).items():
@@ -27,7 +27,7 @@ def side_by_side(model: LatencyModel, networks: dict[str, np.ndarray]) -> str:
     """Returns a table of the predicted cost per block with one column per network and their totals."""
     columns = {name: blocks(model, decisions) for name, decisions in networks.items()}
     rows = list(next(iter(columns.values())))
-    lines = [f"{model.title}, predicted, {model.unit}"]
+    lines = [f"{model.title}, predicted cost in {model.unit}"]
     header = ["block", *columns]
     table = [[row, *(_number(column[row]) for column in columns.values())] for row in rows]
     table.append(["total", *(_number(sum(column.values())) for column in columns.values())])
@@ -54,7 +54,7 @@ def published(models: Sequence[LatencyModel]) -> str:
 def draw(model: LatencyModel, networks: dict[str, np.ndarray], path: str | os.PathLike) -> None:
     """Writes a PNG with the predicted cost per block of networks as bars."""
     columns = {name: blocks(model, decisions) for name, decisions in networks.items()}
-    fit_report.draw_parts(f"{model.title}, predicted", model.unit, columns, path)
+    fit_report.draw_parts(f"{model.title}, predicted cost", model.unit, columns, path)
 
 
 def _number(value: float) -> str:

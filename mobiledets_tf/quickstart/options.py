@@ -11,8 +11,8 @@ class QuickstartOptions(Options):
     """Options of a quickstart: the flags of `mobiledets-quickstart`.
 
     Attributes:
-      work_dir: folder for everything that is written.
-      data: data folder in any format that mobiledets-data reads; None draws the built-in sample.
+      work_dir: folder for all outputs.
+      data: data folder in any format that mobiledets-data reads; None draws the built-in sample set.
       device: `madds`, or a device of `tflite_export.devices.TIMING` whose latency model is made first.
       seed: seed of data, search and training.
     """

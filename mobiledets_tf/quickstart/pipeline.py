@@ -21,7 +21,11 @@ SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 1000
 # Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
 # training continues from the weights of the best finalist.
 SEARCH_STEPS, FINALIST_STEPS = 240, 160
-# On a user's data the training takes 30 epochs, within these numbers of steps; the search at least the last.
+# Few finalists with enough steps rather than many: losses after 100 steps hardly rank networks, after 300
+# they do (docs/search.md). Most of the search's time is spent on them.
+FINALISTS = 4
+# On a user's data, training takes 30 epochs, but at least LEAST_STEPS and at most MOST_STEPS steps; the
+# search takes at least LEAST_SEARCH_STEPS.
 LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
 
 
@@ -37,7 +41,7 @@ def run(options: QuickstartOptions) -> tuple[int, dict[str, Any] | None]:
     work = Path(options.work_dir)
     data = Path(options.data) if options.data else work / "data"
     if options.data and not data.is_dir():
-        raise InputError(f"--data={options.data}: no such folder")
+        raise InputError(f"--data={options.data}: this folder does not exist")
     inputs = runner.signature(data) if options.data else []
     stages = _prepare(work, data, options)
     if code := runner.run_stages(work, stages, inputs):
@@ -116,7 +120,7 @@ def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
         batch,
         seed,
         "--preset=small",
-        "--finalists=6",
+        f"--finalists={FINALISTS}",
         f"--finalist_steps={finalist_steps}",
         "--rounds=2",
         "--population=10",
@@ -155,7 +159,7 @@ def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
 
 
 def summarise(work: Path, classes: int) -> dict[str, Any]:
-    """Returns the table of results; writes `summary.json`, the network's picture and `index.html`."""
+    """Returns the table of results; writes `summary.json`, a drawing of the network and `index.html`."""
     detector = work / "export" / "detector.tflite"
     # Imported here because it loads the .tflite readers.
     from tflite_export.export import report_page

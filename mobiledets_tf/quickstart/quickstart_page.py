@@ -50,11 +50,12 @@ def write(work_dir: str | os.PathLike) -> Path:
                 _finalists(search),
                 picture(
                     work / "architecture.png",
-                    "The network that was found, a bar a layer, by type and output width.",
+                    "The network found: one bar per layer, with its type and output width.",
                 ),
                 picture(
                     work / "search" / "search_report.png",
-                    "Quality and cost over the steps, the Pareto set, and what networks are drawn from.",
+                    "Quality and cost over the search steps, the Pareto set, and the distribution that "
+                    "networks are drawn from.",
                 ),
             ),
             *_latency_model(work / "latency_model.png", search["cost_kind"]),
@@ -62,7 +63,7 @@ def write(work_dir: str | os.PathLike) -> Path:
                 "Training",
                 picture(
                     work / "train" / "training_curve.png",
-                    "AP and loss on the evaluation images over the steps.",
+                    "AP and loss on the evaluation images over the training steps.",
                 ),
             ),
             section(
@@ -70,11 +71,11 @@ def write(work_dir: str | os.PathLike) -> Path:
                 _accuracy(report),
                 picture(
                     work / "export" / "detections.png",
-                    "The same images by the float model and by the int8 file. "
-                    "White dashed boxes are the truth.",
+                    "Detections of the float model and of the int8 file on the same images. "
+                    "White dashed boxes are the annotations.",
                 ),
             ),
-            section("Ready for devices", *(parts.device(*item) for item in report["readiness"].items())),
+            section("Readiness for devices", *(parts.device(*item) for item in report["readiness"].items())),
             section("Latency", *parts.latency(report)),
             section("Files", _files(work)),
         ]
@@ -88,7 +89,7 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
     cells = {
         "AP50, float": f"{summary['float_AP50']:.3f}",
         "AP50, int8 file": f"{summary['int8_AP50']:.3f}",
-        "on this host's CPU": f"{summary['host_ms']:.1f} ms",
+        "latency on this CPU": f"{summary['host_ms']:.1f} ms",
         "Edge TPU, static check": ready,
         "parameters": f"{summary['parameters']:,}",
         "multiply-adds": f"{summary['multiply_adds']:,}",
@@ -101,11 +102,11 @@ def _headline(summary: dict[str, Any], report: dict[str, Any]) -> str:
 def _latency_model(plot: Path, kind: str) -> list[str]:
     """Returns the latency section, or an empty list if the cost is counted exactly rather than predicted.
 
-    An earlier run for a device may have left its plot in the folder, so the plot's existence is no criterion.
+    Whether the plot exists does not matter: an earlier run for a device may have left its plot in the folder.
     """
     if kind == "exact":
         return []
-    words = f"Predicted times against {kind} ones, of networks that the model was not fitted to."
+    words = f"Predicted against {kind} latency of networks that the model was not fitted to."
     return [section("Latency model", picture(plot, words))]
 
 
@@ -113,7 +114,7 @@ def _search_words(search: dict[str, Any]) -> str:
     ratio = search["cost"] / search["target"]
     return (
         f"<p>Cost {_number(search['cost'])} {text(search['cost_unit'])} ({text(search['cost_kind'])}), "
-        f"{ratio:.2f} of the target {_number(search['target'])}.</p>"
+        f"{ratio:.2f} times the target of {_number(search['target'])}.</p>"
     ) + "".join(f"<p>{text(line)}.</p>" for line in search.get("words", ()))
 
 
@@ -138,21 +139,22 @@ def _finalists(search: dict[str, Any]) -> str:
         for entry in entries
     ]
     names = (
-        "from",
+        "source",
         f"{metric}, shared weights",
         "steps alone",
-        f"{metric} after them",
+        f"{metric}, trained alone",
         "cost / target",
         "parameters",
     )
-    return "<p>Finalists, the one that was taken first:</p>" + table(names, rows)
+    return "<p>Finalists; the selected one comes first:</p>" + table(names, rows)
 
 
 def _accuracy(report: dict[str, Any]) -> str:
     rows = [(name, *(f"{report[name][key]:.4f}" for key in ("AP", "AP50"))) for name in ("float", "int8")]
     drop = report["float"]["AP"] - report["int8"]["AP"]
     return table(("", "AP", "AP50"), rows) + (
-        f"<p>On {report['evaluation']['images']} images; AP drops by {drop:.4f} from float to int8.</p>"
+        f"<p>Measured on {report['evaluation']['images']} images; AP drops by {drop:.4f} from float to "
+        "int8.</p>"
     )
 
 

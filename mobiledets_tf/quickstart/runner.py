@@ -64,9 +64,9 @@ def run_stages(
         record = {"arguments": stage.arguments[1:], "output": stage.output, "inputs": inputs}
         before = read_json(marker, "stage marker") if marker.exists() else None
         if before == record | {"done": True} and _present(work_dir, stage):
-            print(f"{stage.name}: done before", flush=True)
+            print(f"{stage.name}: already done", flush=True)
             continue
-        # An interrupted run with the same arguments and inputs resumes; any other run starts afresh.
+        # An interrupted run with the same arguments and inputs resumes; any other run starts from scratch.
         if before != record | {"done": False}:
             _forget(work_dir, keep=[earlier.name for earlier in stages[:number]])
         write_json(marker, record | {"done": False})
@@ -102,7 +102,7 @@ def _remove(work_dir: Path, output: str | None) -> None:
         return
     target = (work_dir / output).resolve()
     if work_dir.resolve() not in target.parents:
-        raise InputError(f"output {output!r} leaves the work folder")
+        raise InputError(f"output {output!r} is outside the work folder")
     if target.is_dir():
         shutil.rmtree(target)
     else:

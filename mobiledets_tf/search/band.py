@@ -67,8 +67,8 @@ class Band:
         highest = floor + _extreme(stages, np.max)
         if lowest > target * (1 + width) or highest < target * (1 - width):
             raise InputError(
-                f"no network of space {latency.space.name!r} costs {target:,.6g} {latency.unit} within "
-                f"{width:.1%}; they cost {lowest:,.6g} to {highest:,.6g}: move the target"
+                f"no network of space {latency.space.name!r} has a cost within {width:.1%} of {target:,.6g} "
+                f"{latency.unit}; its networks cost {lowest:,.6g} to {highest:,.6g}: change the target"
             )
         top = target * (1 + width) - floor
         step = max(2 * width * target / _STEPS_IN_BAND, top / (_MAX_STEPS - 2 * _MARGIN))
@@ -118,8 +118,8 @@ class Band:
                 if len(found) >= networks:
                     return np.stack(found[:networks])
         raise InputError(
-            f"{len(found)} networks found that cost {self.target:,.6g} {self.latency.unit} within "
-            f"{self.width:.1%}: widen the band or move the target"
+            f"only {len(found)} networks with a cost within {self.width:.1%} of {self.target:,.6g} "
+            f"{self.latency.unit} were found; wanted: {networks}. Widen the band or change the target"
         )
 
     def marginals(self, probabilities: Probabilities) -> list[np.ndarray]:

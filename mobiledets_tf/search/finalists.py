@@ -1,10 +1,10 @@
-"""Comparison of finalists by short stand-alone trainings with successive halving (arXiv 1502.07943).
+"""Comparison of finalists by short stand-alone training runs and successive halving (arXiv 1502.07943).
 
 The quality of a network with shared weights after a few hundred steps says little about its quality
 after training alone. So each finalist is trained alone, with the search's own traced step and on the
 same images as the others; after each rung the better half is trained further. Finalists are compared
 on held-out images that did not steer the search. With fresh weights, initialised and trained as by
-`mobiledets-train`, the order after 300 steps was nearly that after 1,200; when trainings started from
+`mobiledets-train`, the order after 300 steps was nearly that after 1,200; when training started from
 the shared weights, the order remained that of the search.
 """
 
@@ -74,7 +74,7 @@ def rungs(finalists: int) -> list[int]:
 
 
 class Halving:
-    """Trains networks alone and compares them; can be resumed after each training and repeats none.
+    """Trains networks alone and compares them; a resumed comparison repeats no finished training run.
 
     Args:
       shared: the supernet with its training step; the shared weights are restored at the end.
@@ -134,7 +134,7 @@ class Halving:
         return running + beaten
 
     def trainings(self, finalists: Sequence[Finalist]) -> int:
-        """Returns the minimum number of trainings that remain."""
+        """Returns the minimum number of training runs that remain."""
         known = sum(self._key(finalist, self._steps) in self._done for finalist in finalists)
         return sum(rungs(len(finalists))) - known
 

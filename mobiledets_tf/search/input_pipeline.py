@@ -63,7 +63,7 @@ class Batch:
 
 
 class Split:
-    """A training set split into three sides by the hash of image ids; see `SIDES`.
+    """A training set split into three parts, called sides, by the hash of image ids; see `SIDES`.
 
     In a set of a few dozen images the hash may leave a side empty. The ids are then hashed together with the
     first number that gives each side at least half of its share.
@@ -181,8 +181,8 @@ class Stream:
         self.images = split.images[side]
         if not self.images:
             raise InputError(
-                f"none of {sum(split.images.values())} training images is left to {side}; "
-                "more images are needed"
+                f"none of the {sum(split.images.values())} training images is in the part {side!r} of the "
+                f"split into {', '.join(SIDES)}; more images are needed"
             )
 
     def batches(self, number: int, replica: int = 0, replicas: int = 1) -> Iterator[Batch]:

@@ -98,7 +98,7 @@ def run(
     classes = len(names)
     if classes != search.latency.num_classes:
         raise InputError(
-            f"{label_map} has {classes} classes; the latency model is of {search.latency.num_classes}"
+            f"{label_map} has {classes} classes; the latency model is for {search.latency.num_classes}"
         )
     # Computed before anything is written, because it fails if the band contains no network.
     if search.needs_band:
@@ -215,7 +215,7 @@ class _Run:
         # the optimizer.
         self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
-        # The networks of which the finalists of each device were chosen, measured where possible.
+        # The networks from which the finalists of each device are chosen, measured where possible.
         self._populations: dict[str, list[Finalist]] = {}
         self.step = self.dropped = self._drawn = 0
         folder = Path(search.model_dir)
@@ -422,8 +422,9 @@ class _Run:
         if self.dropped > max(1.0, MAX_DROPPED * self.step):
             self._save()
             raise CheckFailed(
-                f"{self.dropped} of {self.step} steps dropped, allowed are {MAX_DROPPED:.0%}; "
-                f"the last: {fault}; lower --learning_rate, or check the boxes of the images in dropped.jsonl"
+                f"{self.dropped} of {self.step} steps dropped; allowed: {MAX_DROPPED:.0%}; "
+                f"last fault: {fault}; lower --learning_rate, or check the boxes of the images in "
+                "dropped.jsonl"
             )
 
     def _log(self, row: dict[str, Any], agent: Agent) -> None:
@@ -596,12 +597,12 @@ class _Run:
 
     @contextlib.contextmanager
     def _comparing(self, what: str, trainings: int) -> Iterator[Callable[[], None]]:
-        """Shows a progress bar over stand-alone trainings.
+        """Shows a progress bar over stand-alone training runs.
 
         Yields:
           A function to call after each training; it raises KeyboardInterrupt if a stop was requested.
         """
-        bar = tqdm(desc=what, unit="training", total=trainings, disable=not self._main)
+        bar = tqdm(desc=what, unit="run", total=trainings, disable=not self._main)
         with StopRequest() as stop, quiet(), bar:
 
             def after() -> None:
@@ -712,4 +713,4 @@ def _fault(losses: Sequence[dict[str, float]]) -> str | None:
         for name, value in replica.items()
         if name not in ("applied", "total_loss") and not np.isfinite(value)
     ]
-    return ", ".join(parts) or "a gradient is not finite, or another worker's loss"
+    return ", ".join(parts) or "a gradient or another worker's loss is not finite"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**31 - 1
 
-# Options that are settings of a search under the same name.
+# Options that are copied to the settings of a search under the same name.
 _SAME = (
     "train_data",
     "model_dir",
@@ -53,33 +53,35 @@ _SAME = (
 class SearchOptions(StrategyOptions):
     """Options of a search: the flags of `mobiledets-search`, which explains each with `--help`.
 
-    What is None has the value of the preset. `settings.Search` describes how a search uses the values.
+    Options that are None have the value of the preset. `settings.Search` describes how a search uses the
+    values.
 
     Attributes:
-      train_data: converted folder, or a pattern of TFRecord files.
+      train_data: folder written by `mobiledets-data --mode=convert`, or a TFRecord pattern.
       model_dir: folder of the search; an interrupted search in it is resumed.
-      latency_model: latency model of each device, a file or the name of a shipped one; one may be given
-        without a list.
-      latency_target: cost to reach on each device, in the unit of its model.
+      latency_model: latency model of each device: a file or the name of a shipped model; a single one need
+        not be in a list.
+      latency_target: target cost on each device, in the unit of its latency model.
       search_space: one of `search_space.SPACES`.
       kernel_sizes: kernel sizes of the space.
-      depth_multiplier: scales all widths of the space.
+      depth_multiplier: factor for all widths of the space.
       steer_by: device whose controller proposes networks; None lets the devices take turns.
       preset: one of `presets.PRESETS`.
-      candidates: architecture files of your own that count as known networks.
-      init_from: weights to start from, as in `TrainOptions`; their network counts as a known one.
-      weights_cache: folder of downloaded weights.
+      candidates: your own architecture files, to be treated as known networks.
+      init_from: initial weights, as in `TrainOptions`; their network is treated as a known network.
+      weights_cache: folder for downloaded weights.
       latency_band: allowed distance from the target, as a fraction of it.
-      finalist_learning_rate: highest learning rate of the finalists' trainings.
-      steps: search steps.
-      image_size: side of the square input, in pixels; that of the latency models.
+      finalist_learning_rate: highest learning rate in the training of finalists.
+      steps: number of search steps.
+      image_size: side of the square input, in pixels; must be that of the latency models.
       quality: `loss`, `AP` or `AP50`.
       reward: `band`, `abs`, `mnas` or `mnas_hard`.
       beta: weight or exponent of the cost in the reward.
-      learning_rate, controller_learning_rate: of the shared weights and of the policy.
-      op_warmup_fraction, filter_warmup_fraction, rl_delay_fraction: shares of the steps.
+      learning_rate, controller_learning_rate: learning rates of the shared weights and of the policy.
+      op_warmup_fraction, filter_warmup_fraction, rl_delay_fraction: duration of op warm-up, of filter warm-up
+        and of the controller's delay, as fractions of the steps.
       measure_finalists: whether the final population is measured on the devices that can be reached.
-      deterministic: whether TensorFlow uses deterministic operations, in this whole process.
+      deterministic: whether TensorFlow uses deterministic operations; applies to the whole process.
     """
 
     train_data: str
@@ -159,12 +161,14 @@ class SearchOptions(StrategyOptions):
             )
         for target in targets:
             if not target > 0:
-                raise InputError(f"--latency_target={target}: allowed are numbers above 0")
+                raise InputError(f"--latency_target={target}; allowed: numbers above 0")
         self.check_strategy()
         if self.init_from is not None:
             zoo.check_exists("init_from", self.init_from)
         if self.distribution_strategy == "tpu" and self.execution != "masked":
-            raise InputError("--distribution_strategy=tpu needs --execution=masked: TPUs take static shapes")
+            raise InputError(
+                "--distribution_strategy=tpu requires --execution=masked: TPUs require static shapes"
+            )
 
     def space(self) -> SearchSpace:
         """Returns the search space."""
@@ -174,7 +178,7 @@ class SearchOptions(StrategyOptions):
         """Reads the latency models.
 
         Raises:
-          InputError: a model cannot be read, or is of another space or image size.
+          InputError: a model cannot be read, or is for another space or image size.
         """
         space, models = self.space(), []
         for path in self.latency_model:
@@ -182,7 +186,7 @@ class SearchOptions(StrategyOptions):
             model.require_space(space)
             if model.image_size != (self.image_size, self.image_size):
                 raise InputError(
-                    f"--image_size={self.image_size}: the latency model is of "
+                    f"--image_size={self.image_size}: the latency model is for "
                     f"{model.image_size[0]}x{model.image_size[1]}"
                 )
             models.append(model)
@@ -198,7 +202,7 @@ class SearchOptions(StrategyOptions):
         """Returns the settings of the search; loads TensorFlow, and downloads weights if necessary.
 
         Args:
-          models: what `latency_models` returned.
+          models: the models that `latency_models` returned.
 
         Raises:
           InputError: settings contradict each other, or the initial weights cannot be read.
@@ -237,17 +241,18 @@ class RankOptions(Options):
 
     Attributes:
       search_dir: folder of a search with saved weights.
-      model_dir: folder of the trainings and the report.
-      latency_model: latency model of the search's first device, a file or the name of a shipped one; None
-        if the networks are drawn already.
-      train_data: converted folder to train each network on; None for that of the search.
+      model_dir: folder for the training runs and the report.
+      latency_model: latency model of the search's first device: a file or the name of a shipped model; not
+        needed to resume.
+      train_data: folder written by `mobiledets-data` to train each network on; None for the data of the
+        search.
       draw: `region` or `space`; see `rank.policies`.
       networks: number of networks.
-      seeds: number of stand-alone trainings of each network.
-      alone: quality after a network's own training: `AP`, `AP50` or `loss`.
-      steps, batch_size, learning_rate: settings of each training.
-      seed: seed of the drawn networks and of the first training of each; the next trainings have the next
-        seeds.
+      seeds: number of stand-alone training runs per network.
+      alone: quality measure after stand-alone training: `AP`, `AP50` or `loss`.
+      steps, batch_size, learning_rate: settings of each training run.
+      seed: random seed for drawing networks and for each network's first training run; its further runs use
+        the next seeds.
     """
 
     search_dir: str
@@ -266,4 +271,6 @@ class RankOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.seed + self.seeds - 1 > MAX_SEED:
-            raise InputError(f"--seed={self.seed} with --seeds={self.seeds}: the largest seed is {MAX_SEED}")
+            raise InputError(
+                f"--seed={self.seed} with --seeds={self.seeds}: the largest allowed seed is {MAX_SEED}"
+            )

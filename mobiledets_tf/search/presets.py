@@ -19,10 +19,10 @@ TUNAS: dict[str, float | int | str] = {
     "quality": "AP",
     "extraction": "argmax",
 }
-# For a few hundred to a few thousand steps. Mutations of known networks share weights well, and all
+# Values for a few hundred to a few thousand steps. Mutations of known networks share weights well, and all
 # networks are inside the latency band. The quality is the loss: on 8 held-out batches it had a split-half
-# tau of 0.82, AP50 one of 0.16. Finalists are compared by training each alone. There is no op warm-up
-# because a step with op warm-up takes as long as ten others.
+# tau of 0.82, while that of AP50 was 0.16. Finalists are compared by training each alone. There is no op
+# warm-up because a step with op warm-up takes ten times as long.
 SMALL: dict[str, float | int | str] = {
     "algorithm": "evolution",
     "region": "known",

@@ -34,7 +34,7 @@ def even(space: SearchSpace) -> Probabilities:
 def around(space: SearchSpace, network: Sequence[int], rate: float) -> Probabilities:
     """Returns the distribution of mutations of a network.
 
-    Each decision is drawn anew from `even` with probability `rate` and is kept otherwise.
+    Each decision is redrawn from `even` with probability `rate` and is kept otherwise.
 
     Args:
       space: the search space.

@@ -93,12 +93,12 @@ def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]
         raise InputError(f"{where} are missing or malformed ({error})") from error
     for name, usable in _USABLE.items():
         if name not in settings:
-            raise InputError(f"{where} lack {name!r}: search again with this version")
+            raise InputError(f"{where} lack {name!r}: run the search again with this version")
         if not usable(settings[name]):
             raise InputError(f"{where} are malformed: {name} is {str(settings[name])[:80]}")
     height, width = settings["image_size"]
     if height != width:
-        raise InputError(f"the search is of {height}x{width} images; allowed are square ones")
+        raise InputError(f"the search uses {height}x{width} images; allowed: square images")
     return settings, space
 
 
@@ -108,7 +108,7 @@ def _saved_step(folder: str | os.PathLike) -> int:
 
     saved = state.load(folder)
     if saved is None:
-        raise InputError(f"{str(folder)!r} holds no search with saved weights")
+        raise InputError(f"{str(folder)!r} contains no search with saved weights")
     if not _whole(0)(saved.get("step")):
         raise InputError(f"{str(Path(folder) / state.STATE)!r}: step is {str(saved.get('step'))[:80]}")
     return saved["step"]
@@ -142,9 +142,9 @@ def policies(settings: dict[str, Any], band: Band, draw: str) -> list[proposals.
     Args:
       settings: settings returned by `read_search`.
       band: latency band of the search.
-      draw: `region` draws mutations of all known networks, also of those that the search compared and did
-        not look around, or from the whole space if the search did not start from known networks. `space`
-        draws from the whole space.
+      draw: `region` draws mutations of all known networks, even if the search compared them first and
+        then started from the best one only; it draws from the whole space if the search did not start from
+        known networks. `space` always draws from the whole space.
 
     Raises:
       InputError: a candidate in the settings is malformed.
@@ -189,7 +189,7 @@ def sample_networks(
         if len(found) == networks:
             return np.array(list(found), np.int32)
     raise InputError(
-        f"{len(found)} different networks were found in the latency band, {networks} are wanted: "
+        f"only {len(found)} different networks were found in the latency band, wanted: {networks}; "
         "lower --networks, or draw from the whole space"
     )
 

@@ -16,8 +16,8 @@ from mobiledets_tf.search.reliability import ENOUGH, kendall_tau, split_half
 from mobiledets_tf.search_space import SearchSpace, decode
 
 SCHEMA_VERSION = 2
-# Controls: how well the size of a network alone predicts its quality. Name in `architecture.describe` ->
-# name in sentences.
+# Controls, which show how well the size of a network alone predicts its quality: name in
+# `architecture.describe` -> name in sentences.
 CONTROLS = {"params": "the number of parameters", "madds": "the number of multiply-adds"}
 _RESAMPLES = 2000
 _LABELS = {"loss": "minus the loss"}
@@ -65,7 +65,7 @@ def report(
     from scipy import stats
 
     if len(networks) < 3:
-        raise InputError(f"{len(networks)} networks; a rank correlation needs 3 and more")
+        raise InputError(f"{len(networks)} networks; a rank correlation needs at least 3")
     ours, theirs = shared.mean(axis=1), alone.mean(axis=1)
     main, reliable = _correlation(ours, theirs), split_half(shared)
     defined = main["kendall_tau"] is not None
@@ -142,21 +142,22 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     )
     between = f"between {seeds} seeds" if seeds > 1 else "with 1 seed"
     found = [
-        f"Kendall's tau between shared weights and training alone, over {count} networks: {_tau(summary)}.",
-        f"Reliability: tau of shared weights between two halves of the images {_shown(shared)}, "
-        f"tau of training alone {between} {_shown(alone)}.",
+        f"Kendall's tau between the rankings by shared weights and by stand-alone training, over {count} "
+        f"networks: {_tau(summary)}.",
+        f"Reliability: tau {_shown(shared)} between two halves of the images for shared weights, "
+        f"tau {_shown(alone)} {between} for stand-alone training.",
     ]
     if controls:
-        found.append(f"Controls: tau with training alone {controls}.")
+        found.append(f"Controls: tau of stand-alone training with network size is {controls}.")
     noisy = [
         name
-        for name, tau in (("shared weights", shared), ("training alone", alone))
+        for name, tau in (("shared weights", shared), ("stand-alone training", alone))
         if tau is not None and not tau >= ENOUGH
     ]
     if noisy:
         found.append(
-            f"The reliability of {' and '.join(noisy)} is below {ENOUGH}: "
-            "noise alone can explain a low tau, and more images, steps or seeds are needed."
+            f"The reliability of {' and '.join(noisy)} is below {ENOUGH}, so noise alone may explain a low "
+            "tau: use more images, steps or seeds."
         )
     return found
 
@@ -192,7 +193,7 @@ def draw(path: str | os.PathLike, summary: dict[str, Any]) -> None:
     metric, alone = (_LABELS.get(name, name) for name in (summary["metric"], summary["alone_metric"]))
     axis.set(
         xlabel=f"{metric} with shared weights",
-        ylabel=f"{alone} trained alone (line: from the worst to the best seed)",
+        ylabel=f"{alone} after stand-alone training (line: worst to best seed)",
     )
     axis.ticklabel_format(useOffset=False)
     axis.set_title("\n".join(textwrap.fill(one, 80) for one in sentences(summary)), fontsize=9, loc="left")

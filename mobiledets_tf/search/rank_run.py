@@ -1,6 +1,6 @@
-"""Run of a rank comparison: draws networks, measures them with shared weights, has each trained alone.
+"""Run of a rank comparison: draws networks, measures them with shared weights, trains each of them alone.
 
-A run that is repeated with the same options resumes where it stopped.
+A repeated run with the same options resumes an interrupted one.
 """
 
 import os
@@ -23,13 +23,13 @@ from mobiledets_tf.search_space import SearchSpace
 REPORT, PICTURE, SETTINGS = "rank_report.json", "rank_report.png", "settings.json"
 
 
-# Trains the network of an architecture file into a folder, with the search's settings, training data and a
-# seed; returns an exit code.
+# Trains the network of an architecture file and writes it to a folder. Further arguments: the search's
+# settings, the training data and a seed. Returns an exit code.
 Train = Callable[[Path, Path, dict[str, Any], str, int], int]
 
 
 def in_own_process(options: RankOptions) -> Train:
-    """Returns a function that trains a network as a command in a process of its own."""
+    """Returns a function that trains a network by running `mobiledets-train` in its own process."""
 
     def train(file: Path, folder: Path, settings: dict[str, Any], train_data: str, seed: int) -> int:
         flags = (
@@ -50,17 +50,17 @@ def in_own_process(options: RankOptions) -> Train:
 
 
 def run(options: RankOptions, train: Train | None = None) -> tuple[int, dict[str, Any] | None]:
-    """Compares how shared weights and training alone rank networks; writes the report and its picture.
+    """Compares how shared weights and stand-alone training rank networks; writes the report and its figure.
 
     Args:
-      options: the search, the networks and their trainings.
+      options: the search to test, and how to draw and train the networks.
       train: trains a network; by default `in_own_process`.
 
     Returns:
       (0, the report), or the exit code of a training that failed or was interrupted, and None.
 
     Raises:
-      InputError: the search, the latency model or the data cannot be used, or the folder is of another
+      InputError: the search, the latency model or the data cannot be used, or the folder contains another
         comparison.
     """
     settings, space = rank.read_search(options.search_dir)
@@ -85,7 +85,7 @@ def run(options: RankOptions, train: Train | None = None) -> tuple[int, dict[str
 
 
 def _start(folder: Path, options: RankOptions, settings: dict[str, Any], space: SearchSpace) -> None:
-    """Draws networks and measures them with the shared weights, unless the folder has them already."""
+    """Draws networks and measures them with the shared weights, unless the folder already contains them."""
     band, train_data = None, options.train_data or settings["train_data"]
     if options.latency_model is not None:
         band = rank.search_band(settings, space, latency.load(options.latency_model))
@@ -128,7 +128,7 @@ def _train_alone(
         here = folder / f"{file.stem}_seed{seed}"
         quality = rank.alone_quality(here, options.steps, options.alone)
         if quality is None:
-            print(f"network {number + 1} of {options.networks}, seed {seed}", flush=True)
+            print(f"training network {number + 1} of {options.networks}, seed {seed}", flush=True)
             code = train(file, here, settings, options.train_data or settings["train_data"], seed)
             if code:
                 return code, alone

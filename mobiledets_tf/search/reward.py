@@ -41,7 +41,7 @@ def _require_positive(cost: float) -> None:
     if not cost > 0:
         raise InputError(
             f"the predicted cost of a network is {cost:.6g}; rewards mnas and mnas_hard need costs above 0: "
-            "take reward band or abs, or fit the latency model again"
+            "use reward band or abs, or fit the latency model again"
         )
 
 

@@ -43,7 +43,7 @@ class Schedule:
             if getattr(self, name) > self.rl_delay:
                 raise InputError(
                     f"{name} is {getattr(self, name)}; allowed: at most rl_delay, {self.rl_delay}, "
-                    "or the controller learns from mixtures"
+                    "because the controller would otherwise learn from mixtures of options"
                 )
 
     def op_warmup_probability(self, step: int) -> float:

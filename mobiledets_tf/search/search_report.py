@@ -42,7 +42,7 @@ def summarise(
       known: known networks of each device.
       archives: archive of each device.
       finalists: finalists of each device; the selected one comes first.
-      populations: networks of which the finalists of each device were chosen.
+      populations: networks from which the finalists of each device were chosen.
       reliability: reliability of the quality measured with shared weights.
       history: one row per search step.
       dropped: number of steps that were dropped and changed nothing.
@@ -144,15 +144,15 @@ def lines(summary: dict[str, Any]) -> list[str]:
     found = []
     if reliability["blind"]:
         tau = reliability["tau"]
-        told = "no split-half tau" if tau is None else f"split-half tau {tau:.2f}, {ENOUGH} is needed"
+        shown = "is undefined" if tau is None else f"is {tau:.2f}"
         found.append(
-            f"the {metric} of the shared weights could not tell networks apart ({told}): "
-            "give the search more --steps, or more --quality_images"
+            f"warning: the {metric} with shared weights does not rank networks reliably (its split-half tau "
+            f"{shown}; at least {ENOUGH} is needed): increase --steps or --quality_images"
         )
     for entry in summary["devices"]:
         share = entry.get("share_of_space_in_band")
         if share is not None:
-            found.append(f"{entry['device']}: {share:.2g} of the space lies inside the latency band")
+            found.append(f"{entry['device']}: a fraction of {share:.2g} of the space is in the latency band")
         against = entry["against_known"]
         if against is None:
             continue
@@ -166,14 +166,16 @@ def lines(summary: dict[str, Any]) -> list[str]:
             float("nan") if against[name] is None else sign * against[name] for name in ("found", "known")
         )
         found.append(
-            f"{entry['device']}: {metric} {ours:.4f} of the network found, {theirs:.4f} of the "
+            f"{entry['device']}: {metric} {ours:.4f} for the network found, {theirs:.4f} for the "
             f"{against['source']} at equal cost, {how}{_sure(against['certainty'])}"
         )
     return found
 
 
 def _sure(share: float | None) -> str:
-    return "" if share is None else f"; better in {share:.0%} of 2,000 resamplings of the images"
+    if share is None:
+        return ""
+    return f"; the network found is better in {share:.0%} of 2,000 bootstrap samples of the images"
 
 
 def _network(search: Search, objective: Objective, finalist: Finalist) -> dict[str, Any]:

@@ -24,12 +24,12 @@ NAME = "init_from"
 
 
 def read(path: str, latency: LatencyModel) -> Account:
-    """Reads the weights that a search starts from, with the network that they belong to.
+    """Reads the weights that a search starts from, and the network that they belong to.
 
     Args:
       path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
-      latency: a latency model of the search; weights that don't name their network are tried as those of
-        the published networks, with the model's classes, image size and depth multiplier.
+      latency: a latency model of the search. If the weights do not name their network, the published
+        networks are tried, with the classes, image size and depth multiplier of this model.
 
     Raises:
       InputError: there are no weights, or they are damaged or belong to an unknown network.
@@ -57,7 +57,7 @@ def seed(
       known: networks inside the latency band. If one is named `NAME`, it receives the weights; otherwise
         the nearest network of the space does, whatever its cost.
       images: training batches, float32 [batch, height, width, 3] in [-1, 1].
-      number: random seed of weights that are initialised anew.
+      number: random seed for weights that are newly initialised.
 
     Returns:
       Human-readable lines that say what became of the weights.

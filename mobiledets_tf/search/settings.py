@@ -50,7 +50,7 @@ class Objective:
         if self.reward not in REWARDS:
             raise unknown_name("reward", self.reward, REWARDS)
         if not self.target > 0:
-            raise InputError(f"latency target is {self.target}; allowed are numbers above 0")
+            raise InputError(f"latency target is {self.target}; allowed: numbers above 0")
         if not 0 < self.band < 1:
             raise InputError(f"latency band is {self.band}; allowed: above 0 and below 1")
 
@@ -101,7 +101,7 @@ class Search:
       region: `known` starts around known networks, `space` samples the whole space evenly.
       published: whether the published networks are among the known networks and the finalists.
       candidates: the user's own known networks.
-      mutation_rate: fraction of the decisions that are drawn anew in a mutation.
+      mutation_rate: probability that a mutation redraws a decision.
       population, children, rounds: for `evolution`: number of networks kept, number of new networks
         per round, and number of rounds.
       extraction: `argmax` selects the most probable option of each decision (TuNAS); `target` selects
@@ -164,7 +164,9 @@ class Search:
     def __post_init__(self) -> None:
         devices = [objective.device for objective in self.objectives]
         if len(set(devices)) < len(devices):
-            raise InputError(f"latency models are of devices {', '.join(devices)}; allowed: each once")
+            raise InputError(
+                f"the latency models are for devices {', '.join(devices)}; allowed: each device once"
+            )
         if self.steered_by not in (None, *devices):
             raise unknown_name("device to steer by", str(self.steered_by), devices)
         for name, value, allowed in (
@@ -182,11 +184,14 @@ class Search:
             raise InputError(f"mutation rate is {self.mutation_rate}; allowed: above 0 and at most 1")
         for name, low in (("population", 2), ("children", 1), ("rounds", 1), ("finalists", 1)):
             if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}; allowed: {low} and more")
+                raise InputError(f"{name} is {getattr(self, name)}; allowed: {low} or more")
         if self.algorithm == "evolution" and not all(o.in_band for o in self.objectives):
-            raise InputError("evolution draws networks inside the latency band; allowed: reward band")
+            raise InputError("evolution draws networks inside the latency band; allowed reward: band")
         if self.algorithm == "evolution" and not self.quality_images:
-            raise InputError("quality_images is 0; evolution needs the same images for all networks")
+            raise InputError(
+                "quality_images is 0; allowed: 1 or more, because evolution compares all networks on the "
+                "same images"
+            )
         for objective in self.objectives[1:]:
             self._require_same(objective.latency)
 
@@ -289,8 +294,8 @@ def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
     before = read_artefact(path, f"settings of a {what}", trained_folder.SETTINGS_VERSION, absent=1)
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
-        shown = "; ".join(f"{key} was {before.get(key)!r}, is {settings[key]!r}" for key in changed)
-        raise InputError(f"{path.parent} holds a {what} with other settings: {shown}")
+        shown = "; ".join(f"{key} was {before.get(key)!r}, is now {settings[key]!r}" for key in changed)
+        raise InputError(f"{path.parent} contains a {what} with different settings: {shown}")
 
 
 def _weights_fingerprint(account: "Account") -> str:

@@ -35,7 +35,7 @@ class LayerOption:
         return cls(layer.op, layer.kernel_size, **extra)
 
 
-# The option of leaving out a residual layer.
+# The option to skip a residual layer.
 SKIP = LayerOption("skip", 0)
 
 

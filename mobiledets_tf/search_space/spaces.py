@@ -154,7 +154,8 @@ def stored_space(stored: dict) -> SearchSpace:
     space = get_space(kernel_sizes=kernels, **options)
     if space.hash != expected:
         raise InputError(
-            f"search space {space.name!r} has hash {expected!r} in the file and {space.hash!r} here"
+            f"search space {space.name!r} has hash {expected!r} in the file and {space.hash!r} in this "
+            "version"
         )
     return space
 

@@ -85,7 +85,7 @@ DAMAGE = {
     "layer of wrong type": (("blocks", 3, 1), 5, ["block 4 layer 2", "a layer is an object"]),
     "unknown op": (("blocks", 1, 0, "op"), "fuse", ["block 2 layer 1", "unknown op 'fuse'", "mean 'fused'?"]),
     "conv outside the stem": (("blocks", 1, 0, "op"), "conv", ["block 2 layer 1", "unknown op 'conv'"]),
-    "op of wrong type": (("blocks", 1, 0, "op"), ["ibn"], ["block 2 layer 1", "with an 'op'"]),
+    "op of wrong type": (("blocks", 1, 0, "op"), ["ibn"], ["block 2 layer 1", "with the key 'op'"]),
     "filters as text": (("blocks", 1, 0, "filters"), "16", ["block 2 layer 1", "filters is '16'"]),
     "filters as float": (("blocks", 1, 0, "filters"), 16.0, ["block 2 layer 1", "filters is 16.0"]),
     "filters as bool": (("blocks", 1, 0, "filters"), True, ["block 2 layer 1", "filters is True"]),

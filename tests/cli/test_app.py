@@ -144,7 +144,7 @@ def _help(command):
 def test_help_has_an_example_and_every_flag_once_with_its_default(command):
     shown, values = _help(command)
     name = {"import_weights": "import"}.get(command, command)
-    examples, _, listed = shown.partition("Flags, ")
+    examples, _, listed = shown.partition("Flags (")
     assert f"\n  mobiledets-{name}" in examples
     blocks = re.split(r"\n  (?=--)", listed)
     by_name = {re.match(r"--(?:\[no\])?(\w+)", block)[1]: " ".join(block.split()) for block in blocks[1:]}
@@ -155,12 +155,12 @@ def test_help_has_an_example_and_every_flag_once_with_its_default(command):
     assert max(map(len, shown.splitlines())) <= 110
 
 
-def test_help_groups_needed_flags_first_and_shows_choices(capsys):
+def test_help_groups_required_flags_first_and_shows_choices(capsys):
     _, run = _command(lambda _: 0, required=True)
     assert run(["prog", "--help"]) == 0
     shown = capsys.readouterr().out
-    needed, settings = shown.index("Flags, needed:"), shown.index("Flags, settings:")
-    assert needed < shown.index("--model_dir") < settings < shown.index("--mode={train,eval}")
+    required, settings = shown.index("Flags (required):"), shown.index("Flags (settings):")
+    assert required < shown.index("--model_dir") < settings < shown.index("--mode={train,eval}")
 
 
 def test_help_shows_flags_and_survives_a_closed_pipe():

@@ -183,7 +183,7 @@ def test_one_split_is_named_by_its_two_paths(data, capsys):
         ('{"images": [', "not valid JSON"),
         ("[1, 2]", "should be a JSON object, not a list"),
         ("[" * 100000, "nested too deeply"),
-        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "a number of too many digits"),
+        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "a number with too many digits"),
         ('{"images": [], "annotations": [], "categories": []}', "empty data set: it has no images"),
         ("\ufeff{}", "not valid JSON"),
     ],
@@ -198,13 +198,13 @@ def test_no_data_set_at_all_exits_with_2(text, reason, data, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--mode=check"], "needs --images"),
+        (["--mode=check"], "requires --images"),
         (["--mode=chek", "--images=x"], "did you mean 'check'?"),
         (["--mode=check", "--images=/nowhere"], "is not a folder"),
         (["--mode=check", "--images=/proc/self"], "holds no instances_*.json"),
         (["--mode=check", "--images=/tmp", "--annotations=/tmp/a.json"], "should be named instances_SPLIT"),
         (["--mode=check", "--images=/tmp", "--annotations=/tmp/instances_none.json"], "does not exist"),
-        (["--mode=convert", "--images=/tmp"], "needs --output_dir"),
+        (["--mode=convert", "--images=/tmp"], "requires --output_dir"),
         (["--mode=sample", "--output_dir=/tmp/x", "--num_train=0"], "num_train"),
     ],
 )

@@ -56,7 +56,7 @@ def test_samples_after_augmentation_are_on_the_page(data, tmp_path, capsys):
 
 def test_augmentation_without_a_page_is_refused(data, capsys):
     assert command.run(["mobiledets-data", "--mode=check", f"--images={data}", "--augmentation=flip"]) == 2
-    assert "--augmentation needs --report" in capsys.readouterr().err
+    assert "--augmentation requires --report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["flip"], ["scale"], ["crop"], ["color"], list(augmentation.STEPS)])

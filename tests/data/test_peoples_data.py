@@ -86,7 +86,7 @@ def test_a_folder_with_one_split_is_converted_to_two(data, tmp_path, capsys):
     output = tmp_path / "records"
     flags = ["mobiledets-data", "--mode=convert", f"--images={data}", f"--output_dir={output}"]
     assert command.run(flags) == 0
-    assert "one split is given: made" in capsys.readouterr().out
+    assert "one split was given; it was divided into" in capsys.readouterr().out
     assert sorted(path.name for path in output.glob("*.tfrecord")) == [
         "train-00000-of-00001.tfrecord",
         "val-00000-of-00001.tfrecord",

@@ -293,7 +293,7 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
         "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "needs --init_"),
         "missing weights": (("--architecture=cpu", data, "--init_from=none"), "=none does not exist"),
         "no evaluation": (("--architecture=cpu", data, "--mode=train", "--early_stop=2"), "--early_stop"),
-        "nothing to evaluate": (("--mode=eval",), "holds no training"),
+        "nothing to evaluate": (("--mode=eval",), "contains no training run"),
     }
 
 

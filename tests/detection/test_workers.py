@@ -83,7 +83,7 @@ def test_two_workers_stop_together_go_on_and_end_as_one_process_with_both_replic
     codes, outputs, errors = ends(workers())
     assert codes == [0, 0], errors
     # The chief alone evaluates and says what came out.
-    assert "best by AP" in outputs[0] and "best by AP" not in outputs[1]
+    assert "best checkpoint by AP" in outputs[0] and "best checkpoint by AP" not in outputs[1]
     codes, _, errors = ends([mirrored])
     assert codes == [0], errors
     assert checkpoints.step(one) == checkpoints.step(two) == STEPS

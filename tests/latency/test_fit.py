@@ -108,7 +108,7 @@ def test_the_command_writes_a_model_that_the_search_reads(path, tmp_path, capsys
     flags = [f"--samples={path}", f"--output={output}", "--search_space=ibn_fused_tucker"]
     assert command.run(["mobiledets-latency", "--mode=fit", *flags]) == 0
     text = capsys.readouterr().out
-    assert "held out, in the band" in text and "host_cpu (measured)" in text
+    assert "held-out errors, in the band" in text and "host_cpu (measured)" in text
     assert output.with_suffix(".png").stat().st_size > 10_000
     data = json.loads(output.read_text())
     assert data["held_out"]["n"] < data["held_out"]["whole_space"]["n"] == COUNT
@@ -154,7 +154,7 @@ def test_a_model_fitted_before_a_feature_was_there_loads(path, tmp_path):
     assert latency.load(output).predict_one(decisions) == pytest.approx(expected, rel=1e-9)
     data["coefficients"]["full@1x1.guesses"] = 1.0
     rewrite(output, data)
-    with pytest.raises(InputError, match="not named as features 'op_sums'"):
+    with pytest.raises(InputError, match="not named after the features 'op_sums'"):
         latency.load(output)
 
 
@@ -179,10 +179,10 @@ def test_a_network_measured_twice_counts_with_its_lowest_time():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--search_space=ibn"], "--search_space=ibn: samples .* are of 'ibn_fused_tucker'"),
-        (["--device=hexagon"], "--device=hexagon: samples .* are of 'host_cpu'"),
+        (["--search_space=ibn"], "--search_space=ibn: the samples .* are of 'ibn_fused_tucker'"),
+        (["--device=hexagon"], "--device=hexagon: the samples .* are of 'host_cpu'"),
         (["--band=900,901"], "no measured network takes 900 to 901 ms"),
-        (["--band=3"], "two numbers in ms"),
+        (["--band=3"], "two numbers LOW,HIGH in ms"),
     ],
 )
 def test_flags_that_do_not_fit_the_samples(path, tmp_path, capsys, flags, message):
@@ -204,7 +204,7 @@ def test_three_samples_are_too_few(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "simulated"}, "kind 'simulated'; the first have 'measured'"),
+        ({"kind": "simulated"}, "kind 'simulated'; the first file has 'measured'"),
         ({"versions": {"runtime": "2"}}, "versions"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_band_holds_networks_of_the_band_only():
     drawn = list(itertools.islice(networks, 50))
     costs = model.predict(np.stack(drawn))
     assert band[0] <= costs.min() and costs.max() <= band[1]
-    with pytest.raises(InputError, match="none of .* networks is predicted inside the band"):
+    with pytest.raises(InputError, match="predicts none of .* networks to be inside the band"):
         list(samples.in_band(iter([drawn[0]] * 200_000), model.predict, (1.0, 2.0)))
 
 

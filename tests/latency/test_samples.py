@@ -79,12 +79,12 @@ ONES = [0] * len(SPACE.decisions)
     [
         (["{"], "line 2 is not valid JSON"),
         ([[1]], "line 2 is not an object"),
-        ([{"decisions": ONES}], "line 2: decisions and either ms or error"),
+        ([{"decisions": ONES}], "line 2: 'decisions' and either 'ms' or 'error'"),
         ([{"decisions": ONES, "ms": 0}], "line 2: ms is 0"),
         ([{"decisions": ONES, "ms": True}], "line 2: ms is True"),
         ([{"decisions": [0], "ms": 1}], "line 2: 1 decisions given"),
         ([{"decisions": [99, *ONES[1:]], "ms": 1}], "line 2: decision stem_filters is 99"),
-        ([{"decisions": ONES, "ms": 1}, {"decisions": ONES, "ms": 2}], "line 3: a network that is there"),
+        ([{"decisions": ONES, "ms": 1}, {"decisions": ONES, "ms": 2}], "line 3: this network occurs earlier"),
     ],
 )
 def test_damaged_samples_name_their_line(tmp_path, rows, message):

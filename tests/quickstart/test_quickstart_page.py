@@ -131,7 +131,7 @@ def test_the_page_says_everything_and_needs_nothing(work):
         "0.810",
         "0.790",
         "AP drops by 0.0100 from float to int8",
-        "1.20 of the target",
+        "1.20 times the target",
         "4.56 ms",
         "measured on host_cpu",
         "edgetpu: not ready (static check of the file)",
@@ -143,8 +143,8 @@ def test_the_page_says_everything_and_needs_nothing(work):
     )
     for words in expected:
         assert words in read.text
-    # No picture of detections was made: the page says so and is written all the same.
-    assert "No picture detections.png" in read.text
+    # There is no image of detections: the page says so and is written nevertheless.
+    assert "The image detections.png does not exist" in read.text
     pictures = [value for name, value in read.attributes if name == "src"]
     assert len(pictures) == 3 and "Latency model" not in read.text
     for picture in pictures:
@@ -167,7 +167,7 @@ def test_a_fitted_latency_model_is_shown(work):
     report = json.loads((work / "search" / "search_report.json").read_text())
     _write(work / "search" / "search_report.json", report | {"cost_kind": "simulated"})
     read = _Reader(quickstart_page.write(work).read_text(encoding="utf-8"))
-    assert "Latency model" in read.text and "Predicted times against simulated ones" in read.text
+    assert "Latency model" in read.text and "Predicted against simulated latency" in read.text
 
 
 def test_a_missing_report_is_named_and_an_old_page_stays(work):

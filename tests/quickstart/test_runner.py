@@ -67,7 +67,7 @@ def test_an_output_outside_is_refused(tmp_path):
     outside.mkdir()
     stages = [Stage("a", "data", ("--x=1",), "../outside")]
     _run(tmp_path / "work", stages)
-    with pytest.raises(InputError, match="leaves the work folder"):
+    with pytest.raises(InputError, match="is outside the work folder"):
         _run(tmp_path / "work", [Stage("a", "data", ("--x=2",), "../outside")])
     assert outside.exists()
 

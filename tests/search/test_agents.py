@@ -258,9 +258,9 @@ def test_a_released_search_names_its_network_where_the_band_is_empty(model):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"algorithm": "evolution", "reward": "abs"}, "allowed: reward band"),
+        ({"algorithm": "evolution", "reward": "abs"}, "allowed reward: band"),
         ({"algorithm": "evolution", "quality_images": 0}, "quality_images is 0"),
-        ({"population": 1}, "population is 1; allowed: 2 and more"),
+        ({"population": 1}, "population is 1; allowed: 2 or more"),
         ({"mutation_rate": 0.0}, "mutation rate is 0.0"),
         ({"region": "knwn"}, "did you mean 'known'"),
     ],

@@ -108,7 +108,7 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     # Two or three images steer: one batch has no halves.
     assert report["reliability"]["networks"] == 16 and report["reliability"]["blind"]
     error = capsys.readouterr().err
-    assert "could not tell networks apart" in error and "madds: " in error
+    assert "does not rank networks reliably" in error and "madds: " in error
 
     found = architecture.load(tmp_path / "architecture.json")
     assert list(found.origin.decisions) == entry["finalists"][0]["decisions"] == report["decisions"]
@@ -163,7 +163,7 @@ def test_two_devices_one_trace_and_a_dropped_reward(prepared, tmp_path, monkeypa
     assert dropped["step"] == 4 and "quality is [-inf]" in dropped["fault"] and len(dropped["images"]) == 8
     error = capsys.readouterr().err
     assert report["dropped_steps"] == 1 and "step 4 dropped: quality is [-inf]" in error
-    assert report["reliability"]["blind"] and "could not tell networks apart" in error
+    assert report["reliability"]["blind"] and "does not rank networks reliably" in error
     devices = {entry["device"]: entry for entry in report["devices"]}
     for name, target in (("madds", 1e7), ("edgetpu_pixel4", 0.09)):
         entry = devices[name]
@@ -222,7 +222,7 @@ def test_a_search_names_the_image_that_cannot_be_decoded(prepared, tmp_path, cap
 def test_losses_that_are_not_finite_end_the_search(prepared, tmp_path, capsys):
     assert search.run(_flags(prepared, tmp_path, steps=100, learning_rate=1e30, op_warmup_fraction=0)) == 1
     error = capsys.readouterr().err
-    assert "steps dropped, allowed are 5%" in error and "_loss is nan" in error
+    assert "steps dropped; allowed: 5%" in error and "_loss is nan" in error
     rows = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     assert len(rows) >= 2 and len(rows[0]["decisions"][0]) == 30
     assert not (tmp_path / "architecture.json").exists()
@@ -257,20 +257,20 @@ def test_random_search_stays_in_the_band(prepared, tmp_path):
         ({"depth_multiplier": 0.5}, "search space hash"),
         ({"kernel_sizes": "3"}, "search space hash"),
         ({"kernel_sizes": "4"}, "allowed: 3, 5 or both"),
-        ({"image_size": 128}, "latency model is of 96x96"),
+        ({"image_size": 128}, "latency model is for 96x96"),
         ({"op_warmup_fraction": 0.5}, "rl_delay"),
         ({"train_data": "/nowhere"}, "no TFRecord files match"),
-        ({"latency_target": 0}, "allowed are numbers above 0"),
+        ({"latency_target": 0}, "allowed: numbers above 0"),
         ({"steer_by": "bord"}, "unknown device to steer by 'bord'"),
         ({"algorithm": "rndom"}, "did you mean 'random'"),
         ({"path_dropout": 1}, "path dropout is 1.0"),
-        ({"latency_target": 1e12}, "within 3.0%; they cost"),
+        ({"latency_target": 1e12}, "; its networks cost"),
         ({"reward": "abs"}, "evolution draws networks inside the latency band"),
         ({"latency_band": 1}, "latency band is 1.0"),
         ({"mutation_rate": 0}, "mutation rate is 0.0"),
         ({"candidates": "/nowhere.json"}, "/nowhere.json"),
         ({"region": "knwn"}, "did you mean 'known'"),
-        ({"distribution_strategy": "tpu", "tpu": "local"}, "needs --execution=masked"),
+        ({"distribution_strategy": "tpu", "tpu": "local"}, "requires --execution=masked"),
     ],
 )
 def test_wrong_input_leaves_nothing(prepared, tmp_path, capsys, changed, message):
@@ -295,7 +295,7 @@ def test_each_model_needs_a_target_and_a_device_comes_once(prepared, tmp_path, c
     assert "--latency_model is given 2 times, --latency_target 1 times" in capsys.readouterr().err
     more = (f"--latency_model={prepared[1]}", "--latency_target=3")
     assert search.run(_flags(prepared, folder, *more)) == 2
-    assert "allowed: each once" in capsys.readouterr().err
+    assert "allowed: each device once" in capsys.readouterr().err
     assert not folder.exists()
 
 

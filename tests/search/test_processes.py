@@ -45,6 +45,14 @@ _EVOLUTION = (
 )
 # As TuNAS was released, but for the metric: the next batch pays, the reward holds the cost.
 _TUNAS = ("--preset=tunas", "--op_warmup_fraction=0.1", "--quality=AP50")
+# Known networks compared before the search, and finalists after it, by training them alone.
+_COMPARED = (
+    "--region=known",
+    "--candidates=edgetpu,dsp",
+    "--finalists=2",
+    "--finalist_steps=2",
+    "--judge_images=4",
+)
 
 
 _COMMAND = ("-m", "mobiledets_tf.cli.search")
@@ -146,7 +154,7 @@ def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
 ):
     from mobiledets_tf.compat import tf
 
-    arguments = [*command, *_TUNAS, "--steps=6", "--checkpoint_every=2"]
+    arguments = [*command, *_TUNAS, *_COMPARED, "--steps=6", "--checkpoint_every=2"]
     one, two = tmp_path / "one", tmp_path / "two"
     line = [sys.executable, "-c", two_replicas + _MIRRORED, *arguments, f"--model_dir={one}"]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env=os.environ, timeout=800)
@@ -162,7 +170,7 @@ def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
     _wait_for_steps(chief, two, 2)
     other.kill()
     assert chief.wait(200) == 1
-    assert "another worker has ended" in chief.stderr.read().splitlines()[-1]
+    assert "another worker has stopped" in chief.stderr.read().splitlines()[-1]
     last = workers()
     assert [worker.wait(800) for worker in last] == [0, 0], [w.stderr.read()[-2000:] for w in last]
     logits = [np.array(_state(f)["agents"]["madds"]["controller"]["logits"]) for f in (one, two)]
@@ -173,3 +181,7 @@ def test_two_workers_one_killed_do_what_one_process_with_both_replicas_does(
     assert {name.split("/")[0] for name in names} == {"momentum", "weights"}
     for name in names:
         np.testing.assert_allclose(*(reader.get_tensor(name) for reader in readers), atol=1e-5, err_msg=name)
+    judged = [json.loads((folder / "finalists" / "finalists.json").read_text()) for folder in (one, two)]
+    assert judged[0].keys() == judged[1].keys() and len(judged[0]) >= 2
+    for key, losses in judged[0].items():
+        np.testing.assert_allclose(judged[1][key], losses, rtol=1e-4, err_msg=key)

@@ -138,10 +138,13 @@ def test_sentences_say_tau_reliabilities_controls_and_noise():
     summary = _report(shared, alone, params=[6, 5, 4, 3, 2, 1], madds=[1] * 6)
     first, reliability, controls, noise = rank_report.sentences(summary)
     assert "over 6 networks: 1.00 (95 % interval 1.00 to 1.00)" in first
-    assert "halves of the images 1.00" in reliability and "between 2 seeds -1.00" in reliability
+    assert (
+        "tau 1.00 between two halves of the images" in reliability
+        and "tau -1.00 between 2 seeds" in reliability
+    )
     assert "-1.00 (95 % interval -1.00 to -1.00) for the number of parameters" in controls
     assert "not defined for the number of multiply-adds" in controls
-    assert noise.startswith("The reliability of training alone is below 0.3")
+    assert noise.startswith("The reliability of stand-alone training is below 0.3")
 
 
 def test_no_order_gives_no_tau(tmp_path):
@@ -151,7 +154,7 @@ def test_no_order_gives_no_tau(tmp_path):
     assert "over 3 networks: not defined" in rank_report.sentences(summary)[0]
     rank_report.draw(tmp_path / "rank.png", summary)
     assert (tmp_path / "rank.png").stat().st_size > 1000
-    with pytest.raises(InputError, match="needs 3 and more"):
+    with pytest.raises(InputError, match="needs at least 3"):
         _report([0, 1], [0, 1])
 
 
@@ -256,7 +259,7 @@ def test_trains_resumes_and_reports(search_dir, model_file, tmp_path, monkeypatc
     assert command.run(_flags(search_dir, folder, None, seed=5)) == 0
     assert trained == [(f"network{n:03d}_seed{s}", s) for n in range(4) for s in (5, 6)]
     line = capsys.readouterr().out.splitlines()[-1]
-    assert "over 4 networks: 1.00 (95 % interval 1.00 to 1.00)" in line and "between 2 seeds 1.00" in line
+    assert "over 4 networks: 1.00 (95 % interval 1.00 to 1.00)" in line and "tau 1.00 between 2 seeds" in line
     assert "for the number of parameters and" in line
 
     summary = json.loads((folder / "rank_report.json").read_text())
@@ -270,9 +273,9 @@ def test_trains_resumes_and_reports(search_dir, model_file, tmp_path, monkeypatc
     assert json.loads((folder / "rank_report.json").read_text())["kendall_tau"] == pytest.approx(-1)
     assert len(trained) == 8
     assert command.run(_flags(search_dir, folder, model_file, seed=5, networks=5)) == 2
-    assert "networks was 4, is 5" in capsys.readouterr().err
+    assert "networks was 4, is now 5" in capsys.readouterr().err
 
-    (folder / "shared_quality.json").write_text('{"values": [[1], [2, 3]]}')
+    (folder / "shared_quality.json").write_text('{"schema_version": 1, "values": [[1], [2, 3]]}')
     assert command.run(_flags(search_dir, folder, model_file, seed=5)) == 2
     assert "shared_quality.json' are malformed" in capsys.readouterr().err
     architecture.save(architecture.load("cpu"), folder / "network002.json")
@@ -302,9 +305,9 @@ def test_another_latency_model_is_refused_with_both_fingerprints(model, search_d
         ({"latency_model": "/nowhere.json"}, "cannot read latency model"),
         ({"networks": 2}, "networks"),
         ({"seeds": 0}, "seeds"),
-        ({"seed": 2**31 - 1}, "the largest seed is 2147483647"),
+        ({"seed": 2**31 - 1}, "the largest allowed seed is 2147483647"),
         ({"draw": "regon"}, "did you mean 'region'"),
-        ({"alone": "AP75"}, "allowed are AP, AP50, loss"),
+        ({"alone": "AP75"}, "allowed: AP, AP50, loss"),
         ({"train_data": "/nowhere"}, "no TFRecord files match"),
     ],
 )
@@ -317,7 +320,7 @@ def test_wrong_flags_leave_nothing(search_dir, model_file, tmp_path, capsys, cha
     ("changed", "message"),
     [
         ({"region": None}, "lack 'region'"),
-        ({"image_size": [96, 128]}, "allowed are square ones"),
+        ({"image_size": [96, 128]}, "allowed: square images"),
         ({"metric": "AP75"}, "metric is AP75"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": True}, "seed is True"),
@@ -345,14 +348,14 @@ def test_wrong_settings_of_a_search_are_refused(search_dir, model_file, tmp_path
 def test_an_empty_band_is_refused(model, search_dir):
     settings, space = _settings(search_dir)
     settings["devices"][0]["latency_target"] = 1.0
-    with pytest.raises(InputError, match="move the target"):
+    with pytest.raises(InputError, match="change the target"):
         rank.search_band(settings, space, model)
 
 
 def test_a_folder_without_a_search_is_refused(model_file, tmp_path, capsys):
     folder = tmp_path / "rank"
     error = _refused(_flags(tmp_path, folder, model_file), folder, capsys)
-    assert "holds no search with saved weights" in error
+    assert "contains no search with saved weights" in error
 
 
 def test_a_search_of_another_version_or_space_is_refused(search_dir, model, model_file, tmp_path, capsys):

@@ -135,13 +135,14 @@ def _summary(**changed):
 
 def test_a_search_says_how_it_stands_to_what_was_known():
     assert search_report.lines(_summary()) == [
-        "madds: loss 1.2500 of the network found, 1.5000 of the published edgetpu at equal cost, "
-        "each trained alone for 80 steps; better in 97% of 2,000 resamplings of the images"
+        "madds: loss 1.2500 for the network found, 1.5000 for the published edgetpu at equal cost, "
+        "each trained alone for 80 steps; the network found is better in 97% of 2,000 bootstrap samples of "
+        "the images"
     ]
     (line,) = search_report.lines(_summary(metric="AP", found=0.25, known=0.2, certainty=None))
-    assert "AP 0.2500 of the network found, 0.2000 of" in line and "resamplings" not in line
+    assert "AP 0.2500 for the network found, 0.2000 for" in line and "bootstrap" not in line
     (line,) = search_report.lines(_summary(is_found=True))
     assert line.startswith("madds: the published edgetpu was the best of the finalists")
     blind, _ = search_report.lines(_summary(blind=True, tau=0.1))
-    assert "could not tell networks apart (split-half tau 0.10, 0.3 is needed)" in blind
-    assert "no split-half tau" in search_report.lines(_summary(blind=True, tau=None))[0]
+    assert "does not rank networks reliably (its split-half tau is 0.10; at least 0.3" in blind
+    assert "split-half tau is undefined" in search_report.lines(_summary(blind=True, tau=None))[0]

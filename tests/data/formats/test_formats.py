@@ -119,7 +119,7 @@ def test_records_of_others_as_tensorflow_counts_them(shared, tmp_path, capsys):
         == 0
     )
     text = capsys.readouterr().out
-    assert "read as tfrecord" in text and "called test in the data; it is taken as val" in text
+    assert "format tfrecord, splits" in text and "called test in the data; it is taken as val" in text
     for source, split in (("train.record", "train"), ("test.record", "val")):
         counts, encoded = {}, []
         for raw in tf.data.TFRecordDataset(str(folder / source)).as_numpy_iterator():

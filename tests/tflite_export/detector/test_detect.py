@@ -144,12 +144,12 @@ def test_annotations_are_scored_with_the_evaluation_s_thresholds(model, photos, 
     assert {result["image_id"] for result in results} == {0, 7, 14}
     assert {result["category_id"] for result in results} <= {10, 20, 30}
     assert min(result["score"] for result in results) < 0.2
-    # An image more in the folder is left out with a word; one less is refused.
+    # An image more in the folder is skipped with a message; one less is refused.
     extra = photos / "val" / "extra.png"
     extra.write_bytes((photos / "val" / "part 0/größe 0.png").read_bytes())
     try:
         assert run(**flags, output_dir=tmp_path / "two", draw=False) == 0
-        assert "1 images of the folder have no annotation" in capsys.readouterr().out
+        assert "1 images of the folder are not in the annotations" in capsys.readouterr().out
     finally:
         extra.unlink()
     assert run(**flags | {"images": photos / "val" / "part 0"}, output_dir=tmp_path / "three") == 2

@@ -131,7 +131,7 @@ def test_a_log_that_is_not_understood_is_named(folder, tmp_path, capsys):
     assert phone.read_results(tmp_path, None) == {"network_00001": 2.5}
     flags = (f"--output={tmp_path}", "--results=logs", f"--samples={tmp_path / 's.jsonl'}")
     assert measure("--device=adb", *flags) == 0
-    assert "logs not understood: 1 (" in capsys.readouterr().err
+    assert "logs that could not be parsed: 1 (" in capsys.readouterr().err
 
 
 def test_the_script_skips_what_each_generation_has_written(folder, tmp_path):

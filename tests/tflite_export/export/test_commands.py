@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
     ("flags", "words"),
     [
         ({"architecture": "edgetup"}, "did you mean 'edgetpu'?"),
-        ({"architecture": "cpu", "quantization": "qta"}, "allowed are float, int8, qat"),
+        ({"architecture": "cpu", "quantization": "qta"}, "allowed: float, int8, qat"),
         ({"architecture": "cpu", "quantization": "qat"}, "needs --checkpoint_dir"),
         ({"architecture": "cpu", "quantization": "float", "input_type": "uint8"}, "allowed: float"),
         ({"architecture": "cpu", "quantization": "float", "per_tensor": True}, "about int8"),

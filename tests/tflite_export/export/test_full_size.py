@@ -13,7 +13,7 @@ def test_int8_edgetpu_has_the_published_operations(tmp_path, capsys):
     assert export.run(["test", *(f"--{name}={value}" for name, value in flags.items())]) == 0
     printed = capsys.readouterr()
     assert "fresh weights, for timing only" in printed.err
-    assert "calibrating on noise" in printed.err
+    assert "calibrated on noise" in printed.err
     model = model_file.read(out / "detector.tflite")
     operations = model.histogram()
     assert operations.pop("RESHAPE") <= 13
