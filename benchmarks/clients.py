@@ -3,9 +3,9 @@
     python benchmarks/clients.py --files=exports/uint8.tflite --files=exports/float.tflite \\
         --images=cards/val --annotations=cards/instances_val.json
 
-Prints one JSON object that maps each file and client to AP. For clients that are not installed, the steps in
-tests/tflite_export/clients.py are used. MediaPipe needs other package versions than this project, so
---mediapipe_python names an interpreter that has it.
+Prints one JSON object that maps each file and client to its AP. For clients that are not installed, the steps
+in tests/tflite_export/clients.py are used. MediaPipe requires other package versions than this project, so
+--mediapipe_python names an interpreter in which it is installed.
 """
 
 import importlib.util
@@ -25,10 +25,10 @@ from tflite_export.tflite import labels, metadata, pixels, runtime
 
 _FILES = flags.DEFINE_multi_string("files", None, "Exported detectors.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of images.", required=True)
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "Their COCO annotations.", required=True)
-_THREADS = flags.DEFINE_multi_integer("threads", [1, 2, 3, 4, 8], "Numbers of threads.")
-_MEDIAPIPE = flags.DEFINE_string("mediapipe_python", None, "A Python with mediapipe.")
-_TENSORFLOW = flags.DEFINE_bool("tensorflow", True, "Also run TensorFlow's own interpreter.")
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO annotations of the images.", required=True)
+_THREADS = flags.DEFINE_multi_integer("threads", [1, 2, 3, 4, 8], "Thread counts to run each client with.")
+_MEDIAPIPE = flags.DEFINE_string("mediapipe_python", None, "A Python interpreter with mediapipe installed.")
+_TENSORFLOW = flags.DEFINE_bool("tensorflow", True, "Whether TensorFlow's own interpreter is also run.")
 
 _MEDIAPIPE_PROGRAM = """
 import json, sys
@@ -135,7 +135,7 @@ def _mediapipe(path, names, folder):
     rows = [json.loads(line[4:]) for line in done.stdout.splitlines() if line.startswith("ROW ")]
     if len(rows) != len(names):
         lines = [line for line in done.stderr.splitlines() if "Error" in line]
-        raise RuntimeError(lines[-1] if lines else "it ended early")
+        raise RuntimeError(lines[-1] if lines else "it exited early")
     return dict(zip(names, rows, strict=True))
 
 
@@ -174,7 +174,7 @@ def main(_):
         for client, make in ways.items():
             try:
                 table[client] = score(make())
-            except Exception as error:  # A client that rejects a file is a result too.
+            except Exception as error:  # That a client rejects a file is also a result.
                 table[client] = f"refused: {' '.join(str(error).split())[:160]}"
             print(path, client, table[client], file=sys.stderr)
         if _MEDIAPIPE.value:

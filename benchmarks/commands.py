@@ -1,4 +1,4 @@
-"""Runs the project's commands from a benchmark, whose standard output is for its result."""
+"""Runs the project's commands from a benchmark, whose standard output is reserved for its result."""
 
 import subprocess
 import sys
@@ -9,13 +9,13 @@ def run(name: str, *arguments: str) -> float:
     """Runs `mobiledets-NAME` with its output sent to stderr; returns its duration in seconds.
 
     Raises:
-      subprocess.CalledProcessError: the command failed; it has said why.
+      subprocess.CalledProcessError: the command failed; it has printed the reason.
     """
     return call("-m", f"mobiledets_tf.cli.{name}", *arguments)
 
 
 def call(*arguments: str) -> float:
-    """Runs this Python with arguments as `run` does."""
+    """Runs this Python interpreter with the given arguments, in the same way as `run`."""
     print(" ".join(arguments), file=sys.stderr, flush=True)
     start = time.monotonic()
     # Inheritable locks of the caller stay locked until the command has ended, even if the caller is killed.

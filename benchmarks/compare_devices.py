@@ -1,4 +1,4 @@
-"""Searches with one controller per device, and measures every network found on every device.
+"""Searches with one controller per device and measures each network found on every device.
 
   python benchmarks/compare_devices.py --work_dir=devices --devices=hexagon,host_cpu
 
@@ -18,16 +18,18 @@ from pathlib import Path
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--work_dir", default="compare_devices")
-    parser.add_argument("--devices", default="hexagon,host_cpu")
+    parser.add_argument("--work_dir", default="compare_devices", help="folder for all files")
+    parser.add_argument("--devices", default="hexagon,host_cpu", help="devices, separated by commas")
     parser.add_argument("--search_space", default="ibn_fused")
-    parser.add_argument("--networks", type=int, default=200, help="that a latency model is fitted to")
-    parser.add_argument("--steps", type=int, default=1600, help="of the search, in turns of the devices")
+    parser.add_argument(
+        "--networks", type=int, default=200, help="number of networks that each latency model is fitted to"
+    )
+    parser.add_argument("--steps", type=int, default=1600, help="search steps, over all devices together")
     parser.add_argument("--beta", type=float, default=-0.02, help="weight of the cost in the reward")
-    parser.add_argument("--train_steps", type=int, default=1500, help="of a network alone")
+    parser.add_argument("--train_steps", type=int, default=1500, help="steps of stand-alone training")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--depth_multiplier", type=float, default=0.35)
-    parser.add_argument("--images", type=int, default=4000, help="of the drawn sample")
+    parser.add_argument("--images", type=int, default=4000, help="training images of the drawn sample")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

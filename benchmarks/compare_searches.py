@@ -1,9 +1,8 @@
 """Compares searches on the sample set: evolution, tunas, random, and tunas with dense momentum.
 
-Each variant and seed gets the same steps, the same target and the same band of cost around it; the
-network found is then trained alone. `cost_over_target` belongs to the network found, and
-`argmax_over_target` to the network of the likeliest option of each decision. To resume, run the same
-command again. Prints one JSON object.
+Each variant and seed has the same number of steps, target and cost band; the network found is then trained
+alone. `cost_over_target` belongs to the network found, and `argmax_over_target` to the network with the
+likeliest option of each decision. To resume, run the same command again. Prints one JSON object.
 
   python benchmarks/compare_searches.py --work_dir=compare --seeds=3 --steps=240 --train_steps=1200
 """
@@ -23,17 +22,21 @@ VARIANTS = {
     "dense": ("--algorithm=tunas", "--weight_update=dense"),
 }
 
-flags.DEFINE_string("work_dir", "compare_searches", "Folder of everything.")
-flags.DEFINE_list("variants", ["evolution", "tunas", "random"], f"Of {', '.join(VARIANTS)}.")
-flags.DEFINE_integer("seeds", 3, "Searches of each variant.")
-flags.DEFINE_integer("steps", 240, "Search steps.")
-flags.DEFINE_integer("train_steps", 1200, "Steps of the stand-alone training; 0 trains none.")
-flags.DEFINE_string("search_space", "ibn_fused_tucker", "Space.")
-flags.DEFINE_integer("image_size", 160, "Side, in pixels.")
-flags.DEFINE_float("depth_multiplier", 0.35, "Of the space.")
-flags.DEFINE_integer("images", 1000, "Of the sample set.")
-flags.DEFINE_string("latency_model", None, "Of a device, for these settings; default: multiply-adds.")
-flags.DEFINE_float("latency_target", 6.88e7, "In the unit of the model.")
+flags.DEFINE_string("work_dir", "compare_searches", "Folder for all files.")
+flags.DEFINE_list(
+    "variants", ["evolution", "tunas", "random"], f"Variants to compare; allowed: {', '.join(VARIANTS)}."
+)
+flags.DEFINE_integer("seeds", 3, "Number of searches of each variant.")
+flags.DEFINE_integer("steps", 240, "Number of search steps.")
+flags.DEFINE_integer("train_steps", 1200, "Steps of stand-alone training; 0 skips it.")
+flags.DEFINE_string("search_space", "ibn_fused_tucker", "Search space.")
+flags.DEFINE_integer("image_size", 160, "Side of the square images, in pixels.")
+flags.DEFINE_float("depth_multiplier", 0.35, "Scales all widths of the space.")
+flags.DEFINE_integer("images", 1000, "Number of training images in the sample set.")
+flags.DEFINE_string(
+    "latency_model", None, "Latency model of a device for the same settings; default: multiply-adds."
+)
+flags.DEFINE_float("latency_target", 6.88e7, "Target, in the unit of the latency model.")
 FLAGS = flags.FLAGS
 
 

@@ -3,10 +3,10 @@
   python benchmarks/data.py --images=20000
 
 Writes variants of 200 images of the sample set (shifted in brightness, so that no two files are equal), first
-a quarter of the images and then all of them; with --work_dir they are kept for the next call. Each mode
-runs as a separate command. Prints one JSON object: images per second, images per second of CPU time and
-peak memory (resident, MiB) of both modes at both sizes, start-up included; `memory_growth_mib` is the
-additional memory for four times as many images.
+a quarter of the images and then all of them; with --work_dir they are kept for the next call. Each mode runs
+as a separate command. Prints one JSON object with images per second, images per second of CPU time and peak
+resident memory (MiB) of both modes at both sizes, including start-up; `memory_growth_mib` is the additional
+memory for four times as many images.
 """
 
 import argparse
@@ -75,9 +75,11 @@ def run(mode: str, folder: Path, output: Path) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--work_dir", help="keeps the images for the next call; default: a temporary folder")
-    parser.add_argument("--make_only", action="store_true", help="only writes the images")
+    parser.add_argument("--images", type=int, default=20_000, help="number of images in the larger run")
+    parser.add_argument(
+        "--work_dir", help="folder that keeps the images for the next call; default: a temporary folder"
+    )
+    parser.add_argument("--make_only", action="store_true", help="only write the images")
     options = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
     for count in (options.images // 4, options.images):

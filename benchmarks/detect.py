@@ -1,10 +1,10 @@
-"""Compares images per second of `Detector` and a bare loop over the interpreter, on the same file and images.
+"""Compares the throughput of `Detector` and of a bare loop over the interpreter, on the same file and images.
 
     python benchmarks/detect.py --model=runs/export/detector.tflite --images=cards/val
 
 Prints one JSON object. The bare loop reads an image with OpenCV, resizes it, runs LiteRT and reads the four
-outputs; `Detector` does the same with training's sampling grid, and also checks its input. Ratios are given
-by the clock and by CPU time, which is the one to read on a machine that does other work.
+outputs; `Detector` does the same with the sampling grid of training, and also checks its input. Ratios are
+given in elapsed time and in CPU time, which is more reliable on a busy machine.
 """
 
 import json
@@ -24,13 +24,13 @@ from tflite_export.tflite import flatbuffer, pixels, suppression
 
 _MODEL = flags.DEFINE_string("model", None, "A .tflite detector.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of images.", required=True)
-_COUNT = flags.DEFINE_integer("count", 100, "Images of a round.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds of each, in turns; the median counts.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of LiteRT.")
+_COUNT = flags.DEFINE_integer("count", 100, "Number of images per round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Number of alternating rounds; the median is reported.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Number of threads of LiteRT.")
 
 
 def bare(path: str, threads: int):
-    """Returns the body of the loop, as a user would write it."""
+    """Returns the body of the loop as a user would write it."""
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
     detail = interpreter.get_input_details()[0]

@@ -1,9 +1,9 @@
-"""Measures the cost of verifying: exporting a verified int8 file against a plain conversion.
+"""Measures the cost of verification: a verified int8 export compared with a plain conversion.
 
   python benchmarks/export.py --runs=3
 
-Both use the same network, weights and calibration images, and run in turns in one process. Prints one
-JSON object: `verified_over_plain_median`, the ratio of times; `candidate_latency_s`, the time to
+Both use the same network, weights and calibration images, and alternate in one process. Prints one JSON
+object: `verified_over_plain_median` is the ratio of times, and `candidate_latency_s` the time needed to
 determine the latency of a candidate architecture on the slowest of the devices.
 """
 
@@ -68,7 +68,7 @@ def candidate_latency(image_size: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="number of conversions of each kind")
     parser.add_argument("--architecture", default="edgetpu")
     parser.add_argument("--image_size", type=int, default=320)
     parser.add_argument("--calibration_images", type=int, default=100)

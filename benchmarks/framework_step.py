@@ -1,17 +1,17 @@
 """Times a training step of the `edgetpu` backbone in TensorFlow and in PyTorch, and compares their numbers.
 
 The PyTorch network is derived from the Keras model layer by layer, with its weights, and both sides have
-the same images, loss and optimizer (SGD with momentum). They run in turns in one process, PyTorch with its
-default layout of feature maps and with `channels_last`, so ratios hold on a machine that does other work as
-well. Each number of threads has its own process, which may use that many cores. Prints one JSON object.
+the same images, loss and optimizer (SGD with momentum). They alternate in one process, PyTorch with its
+default layout of feature maps and with `channels_last`, so ratios are valid on a busy machine, too. Each
+number of threads has its own process, which may use that many cores. Prints one JSON object.
 
   pip install -e '.[benchmark]'  (PyTorch's build for CPUs is enough)
   python benchmarks/framework_step.py --threads=1,2
 
 `wall` and `cpu` are medians over the rounds, in milliseconds; CPU time, the sum over all threads, changes
-less on a busy machine. A ratio is the median of the ratios of a round, to PyTorch with its default layout
-and to the faster of its layouts. `agreement` compares in float64 the losses of three steps and the gradients
-of the first: the largest difference in a weight, in relation to the largest entry of its gradient.
+less on a busy machine. A ratio is the median over rounds, relative to PyTorch with its default layout and
+to the faster of its layouts. `agreement` compares in float64 the losses of three steps and the gradients of
+the first: the largest difference in a weight, relative to the largest entry of its gradient.
 """
 
 import json
@@ -28,7 +28,7 @@ from absl import app, flags
 
 @dataclass(frozen=True)
 class Setting:
-    """Size of what is trained."""
+    """Sizes of the network and the batch."""
 
     depth_multiplier: float
     image_size: int
@@ -37,11 +37,11 @@ class Setting:
 
 SETTINGS = {"narrow": Setting(0.35, 160, 16), "full": Setting(1.0, 320, 4), "tiny": Setting(0.35, 96, 2)}
 
-flags.DEFINE_list("settings", ["narrow", "full"], f"Of {', '.join(SETTINGS)}.")
-flags.DEFINE_list("threads", ["1"], "Numbers of threads, which are numbers of cores as well.")
-flags.DEFINE_integer("rounds", 10, "Timed steps and forward passes a side.")
-flags.DEFINE_integer("part_threads", None, "Internal: times with so many threads in this process.")
-flags.DEFINE_bool("part_agreement", False, "Internal: compares numbers in this process.")
+flags.DEFINE_list("settings", ["narrow", "full"], f"Settings to time; allowed: {', '.join(SETTINGS)}.")
+flags.DEFINE_list("threads", ["1"], "Thread counts to time; each is also the number of cores used.")
+flags.DEFINE_integer("rounds", 10, "Number of timed steps and forward passes per framework.")
+flags.DEFINE_integer("part_threads", None, "Internal: time with this many threads in this process.")
+flags.DEFINE_bool("part_agreement", False, "Internal: compare the numbers in this process.")
 FLAGS = flags.FLAGS
 _LEARNING_RATE, _MOMENTUM = 0.01, 0.9
 
@@ -84,7 +84,7 @@ def _network(setting: Setting):
 
 
 def _arrays(network, batch_size: int, dtype: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns images and the values that C4 and C5 have to approach."""
+    """Returns images and the target values of C4 and C5."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1.0, 1.0, (batch_size, *network.input.shape[1:])).astype(dtype)
     return images, [rng.normal(size=(batch_size, *o.shape[1:])).astype(dtype) for o in network.outputs]
@@ -276,13 +276,13 @@ def _summary(times: dict, job: str, clock: str, sides: list[str]) -> dict[str, f
 def _agreement(setting: Setting) -> dict[str, float]:
     from mobiledets_tf.compat import keras
 
-    # In float32 rounding alone changes gradients behind fifty normalisations by up to a percent.
+    # In float32, rounding alone changes gradients behind fifty normalisations by up to one percent.
     keras.backend.set_floatx("float64")
     sides = _sides(setting, "float64")
     gradients = [sides[side].gradients() for side in ("tensorflow", "torch")]
     losses = np.array([[sides[side].step() for _ in range(3)] for side in ("tensorflow", "torch")])
     largest = [float(np.max(np.abs(gradient))) for gradient in gradients[1]]
-    # An offset that is followed by another normalisation has the gradient 0: only rounding is left of it.
+    # An offset that is followed by another normalisation has gradient 0, so only rounding errors remain.
     rounding = 1e-9 * max(largest)
     differences = (
         np.max(np.abs(ours - theirs)) / max(most, rounding)

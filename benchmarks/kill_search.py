@@ -1,7 +1,7 @@
-"""Checks that a search killed at random moments ends bit for bit like an uninterrupted one.
+"""Checks that a search killed at random moments has exactly the same result as an uninterrupted one.
 
-Makes a small sample and runs a search to its end. Then runs the same search again, repeatedly killed
-(SIGKILL) after a random number of seconds and restarted, until it has been killed `--kills` times, and
+Makes a small sample and runs a search to its end. Then runs the same search again, repeatedly killing it
+(SIGKILL) after a random number of seconds and restarting it, until it has been killed `--kills` times, and
 finally lets it finish. Prints one JSON object.
 
   python benchmarks/kill_search.py --kills=20
@@ -17,9 +17,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-flags.DEFINE_integer("kills", 20, "How often it is killed.")
-flags.DEFINE_integer("steps", 400, "Search steps.")
-flags.DEFINE_integer("seed", 0, "Of the moments.")
+flags.DEFINE_integer("kills", 20, "Number of times that the search is killed.")
+flags.DEFINE_integer("steps", 400, "Number of search steps.")
+flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
 FLAGS = flags.FLAGS
 
 

@@ -1,8 +1,8 @@
 """Checks that training killed at random moments loses only the steps since its last checkpoint.
 
-Makes a small sample and trains to the end. Then trains again in another folder, killed (SIGKILL)
-`--kills` times at random moments from its first second on, so that kills hit imports, tracing, steps
-and the writing of checkpoints, and finally lets it finish. Steps that were lost and repeated are
+Makes a small sample and trains to the end. Then trains again in another folder, killing the process
+(SIGKILL) `--kills` times at random moments after its first second, so that kills hit imports, tracing,
+steps and the writing of checkpoints, and finally lets it finish. Steps that were lost and repeated are
 compared with their first run, and the two loss curves with each other. Prints one JSON object.
 
   python benchmarks/kill_training.py --kills=10
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-flags.DEFINE_integer("kills", 10, "How often it is killed.")
-flags.DEFINE_integer("steps", 1000, "Training steps; five checkpoints.")
-flags.DEFINE_float("longest", 50, "Seconds until a kill, at most.")
-flags.DEFINE_integer("seed", 0, "Of the moments.")
+flags.DEFINE_integer("kills", 10, "Number of times that the training is killed.")
+flags.DEFINE_integer("steps", 1000, "Number of training steps, with five checkpoints.")
+flags.DEFINE_float("longest", 50, "Maximum number of seconds until a kill.")
+flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
 FLAGS = flags.FLAGS
 TOTAL = "Loss/total_loss"
 
@@ -68,7 +68,7 @@ def last_step(folder: Path) -> int:
 
 
 def curves(folder: Path) -> dict[int, list[dict[str, float]]]:
-    """Returns for each step the summaries {name: value} of each time that it was run and logged."""
+    """Maps each step to its summaries {name: value}, one for each time that it was run and logged."""
     from mobiledets_tf.compat import tf
 
     found: dict[int, list[dict[str, float]]] = {}

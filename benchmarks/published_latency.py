@@ -1,4 +1,4 @@
-"""Times published MobileDets, their IBN-only twins at equal multiply-adds, and MobileNetV2 on every device.
+"""Times published MobileDets, IBN-only twins with equal multiply-adds, and MobileNetV2 on every device.
 
   python benchmarks/published_latency.py --devices=hexagon,ethos_u,edgetpu --output=published.json
 
@@ -32,7 +32,7 @@ def networks() -> dict[str, architectures.Architecture]:
 
 
 def measure(name: str, variant: str, networks: dict) -> dict:
-    """Returns the times of all networks on one chip, and those of the twins relative to their originals."""
+    """Returns the times of all networks on one chip, and the ratios of the twins to their originals."""
     device = devices.load(name)
     times = {}
     for label, network in networks.items():
@@ -83,9 +83,11 @@ def draw(rows: list[dict], madds: dict[str, int], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--devices", default="host_cpu,hexagon,ethos_u,edgetpu")
-    parser.add_argument("--output", help="the JSON object as a file")
-    parser.add_argument("--picture", help="a PNG")
+    parser.add_argument(
+        "--devices", default="host_cpu,hexagon,ethos_u,edgetpu", help="devices, separated by commas"
+    )
+    parser.add_argument("--output", help="file to write the JSON object to")
+    parser.add_argument("--picture", help="PNG file to draw the times to")
     arguments = parser.parse_args()
     compared = networks()
     madds = {name: architectures.describe(network)["madds"] for name, network in compared.items()}

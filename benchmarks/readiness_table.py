@@ -2,10 +2,10 @@
 
   python benchmarks/readiness_table.py --output=readiness.json
 
-The networks are four published ones and one of the largest space, each by PTQ and QAT, for 2 and 90
-classes, with fresh weights, because structure and coverage do not depend on training. Each row is saved as
-soon as it is complete, and a second call resumes. Prints one JSON object; --markdown prints a table. A row
-takes one to two minutes on two cores.
+The networks are the four published ones and one from the largest space, each quantised by PTQ and by QAT,
+for 2 and 90 classes, with newly initialised weights, because structure and coverage do not depend on
+training. Each row is saved as soon as it is complete, and a second call resumes. Prints one JSON object;
+--markdown prints a table. A row takes one to two minutes on two cores.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def row(name: str, quantization: str, num_classes: int, image_size: int) -> dict
 def markdown(rows: list[dict]) -> str:
     """Formats the rows as a Markdown table."""
     lines = [
-        "| network | by | classes | operations | float ops | Edge TPU (static) | Hexagon | Ethos-U |",
+        "| network | quantised | classes | operations | float ops | Edge TPU (static) | Hexagon | Ethos-U |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for found in rows:
@@ -92,9 +92,9 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", default="readiness.json", help="file that keeps the rows")
+    parser.add_argument("--output", default="readiness.json", help="file that stores the rows")
     parser.add_argument("--image_size", type=int, default=320)
-    parser.add_argument("--markdown", action="store_true", help="print a table in place of JSON")
+    parser.add_argument("--markdown", action="store_true", help="print a table instead of JSON")
     flags = parser.parse_args()
     from mobiledets_tf import compat  # noqa: F401  (legacy Keras, before TensorFlow loads)
     from mobiledets_tf.files import read_json, write_json

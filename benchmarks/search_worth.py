@@ -1,4 +1,4 @@
-"""Tests whether a searched network is better than one that you would use without searching.
+"""Tests whether a searched network is better than a network that needs no search.
 
 For each seed of data, search and training, it compares these arms, all at the cost of the published
 `edgetpu`:
@@ -9,11 +9,11 @@ For each seed of data, search and training, it compares these arms, all at the c
   random_halving    only the selection among finalists, applied to networks sampled in the same way
   evolution, tunas  the whole search
 
-evolution and tunas get the same number of steps. random_halving gets as many steps in total as evolution,
-plus two for each network that evolution measured (two steps take about as long as measuring 128 images);
-`search_s` is the time that each search took, or that of its last call if it was resumed. Every network is
-then trained alone from fresh weights; `evolution_inherited` instead continues from the weights that the
-search left. To resume, run the same command again. Prints one JSON object: AP of each arm by seed, and
+evolution and tunas have the same number of steps. random_halving has as many steps in total as evolution,
+plus two for each network that evolution measured (two steps take about as long as measuring 128 images).
+`search_s` is the duration of each search, or of its last call if it was resumed. Every network is then
+trained alone from newly initialised weights; `evolution_inherited` instead starts from the weights that the
+search saved. To resume, run the same command again. Prints one JSON object: AP of each arm by seed, and
 paired differences with their 95 % intervals.
 
   python benchmarks/search_worth.py --work_dir=worth --seeds=5
@@ -40,29 +40,35 @@ ARMS = (
     "tunas",
 )
 BAND = 0.03
-# Finalists of `random_halving`, and the trainings they need: of 16 networks, then of 8, 4 and 2 of them.
+# Finalists of `random_halving`, and the number of trainings: 16 networks, then 8, 4 and 2 of them.
 FINALISTS, TRAININGS = 16, 30
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work_dir", default="search_worth")
-    parser.add_argument("--data", help="folder in COCO format; default: the drawn sample, one for each seed")
-    parser.add_argument("--device", default="madds", help="or hexagon, ethos_u, host_cpu")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", help="folder in COCO format; default: a drawn sample for each seed")
+    parser.add_argument(
+        "--device", default="madds", help="cost of a network: madds, hexagon, ethos_u or host_cpu"
+    )
+    parser.add_argument("--arms", default=",".join(ARMS), help="arms to run, separated by commas")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--search_space", default="ibn_fused_tucker")
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--depth_multiplier", type=float, default=0.35)
     parser.add_argument("--images", type=int, default=4000, help="training images of the drawn sample")
-    parser.add_argument("--val_images", type=int, default=1000)
-    parser.add_argument("--networks", type=int, default=200, help="of a device's latency model")
-    parser.add_argument("--steps", type=int, default=480, help="of a search")
-    parser.add_argument("--finalist_steps", type=int, default=240, help="of each finalist in a rung")
-    parser.add_argument("--train_steps", type=int, default=1200, help="of a network alone")
+    parser.add_argument("--val_images", type=int, default=1000, help="validation images of the drawn sample")
+    parser.add_argument(
+        "--networks", type=int, default=200, help="number of networks that a latency model is fitted to"
+    )
+    parser.add_argument("--steps", type=int, default=480, help="steps of a search")
+    parser.add_argument("--finalist_steps", type=int, default=240, help="steps of each finalist in a rung")
+    parser.add_argument("--train_steps", type=int, default=1200, help="steps of stand-alone training")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--search_flags", default="", help="more flags of mobiledets-search, by spaces")
+    parser.add_argument(
+        "--search_flags", default="", help="more flags of mobiledets-search, separated by spaces"
+    )
     parser.add_argument("--evaluate", help=argparse.SUPPRESS)
     return parser.parse_args()
 

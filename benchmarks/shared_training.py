@@ -1,11 +1,11 @@
 """Compares ways of training shared weights by how well they rank networks.
 
 Each variant trains the shared weights of a space on the same images with the same seed, then measures the
-loss of networks on held-out images. Their AP after training alone comes from the report of
+loss of networks on held-out images. Their AP after stand-alone training is read from the report of
 `mobiledets-rank`. Each variant and seed is one JSON file in the work folder; to resume, run the same
-command again, once for each core if you like. Prints one JSON object: for each variant the training loss
-of the last 50 steps and Kendall's tau of minus the held-out loss against AP, by seed, and the tau of the
-controls.
+command again, several times in parallel if there are more cores. Prints one JSON object: for each variant
+the training loss of the last 50 steps and Kendall's tau between the negative held-out loss and AP, by seed,
+and the tau of the controls.
 
   python benchmarks/shared_training.py --rank=rank/rank_report.json --train_data=records \\
     --latency_model=latency_model.json --latency_target=6.88e7 --work_dir=shared --seeds=2
@@ -36,17 +36,18 @@ BATCH, JUDGED, RATE = 16, 256, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How shared weights are trained; the defaults are those of the search, around all known networks.
+    """Settings for training shared weights; the defaults are those of the search, around known networks.
 
     Attributes:
       scale: initial shared kernels as a fraction of their usual size.
-      together: networks trained in each step, with averaged gradients; steps become as many times fewer.
+      together: number of networks trained in each step, with averaged gradients; the number of steps is
+        divided by it.
       everywhere: whether networks are drawn from the whole space instead of around the known networks.
-      mutation_rate: probability that a decision of a known network is drawn again.
+      mutation_rate: probability that a decision of a known network is redrawn.
       balanced: whether options that were trained less often are drawn more often.
       averaged: fraction of the steps, at the end, whose weights are averaged.
-      own_steps: steps of a network's own before it is measured.
-      longer: factor on the number of steps.
+      own_steps: number of steps that each network is trained alone before it is measured.
+      longer: factor that multiplies the number of steps.
     """
 
     scale: float = 0.15
@@ -77,18 +78,24 @@ VARIANTS = {
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rank", required=True, help="rank_report.json of mobiledets-rank")
-    parser.add_argument("--train_data", required=True, help="converted folder")
-    parser.add_argument("--latency_model", required=True, help="model of the networks' space")
-    parser.add_argument("--latency_target", type=float, required=True, help="in the unit of the model")
-    parser.add_argument("--band", type=float, default=0.03, help="around the target")
-    parser.add_argument("--steps", type=int, default=480, help="of the shared weights")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="of " + ", ".join(VARIANTS))
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--work_dir", default="shared_training")
+    parser.add_argument("--train_data", required=True, help="converted data folder")
+    parser.add_argument("--latency_model", required=True, help="latency model of the networks' space")
+    parser.add_argument(
+        "--latency_target", type=float, required=True, help="target in the unit of the latency model"
+    )
+    parser.add_argument("--band", type=float, default=0.03, help="relative width of the band at each side")
+    parser.add_argument("--steps", type=int, default=480, help="training steps of the shared weights")
+    parser.add_argument(
+        "--variants",
+        default=",".join(VARIANTS),
+        help="variants to compare, separated by commas; allowed: " + ", ".join(VARIANTS),
+    )
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds of each variant")
+    parser.add_argument("--work_dir", default="shared_training", help="folder for the results")
     options = parser.parse_args()
     options.variants = options.variants.split(",")
     if unknown := set(options.variants) - set(VARIANTS):
-        parser.error(f"--variants: {', '.join(sorted(unknown))}; allowed: {', '.join(VARIANTS)}")
+        parser.error(f"--variants: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(VARIANTS)}")
     return options
 
 
@@ -116,7 +123,7 @@ class Draws:
 
     @staticmethod
     def _rarer(row: np.ndarray, even: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """Raises the probability of mutations by how much less often they were trained than others."""
+        """Raises the probability of mutations in proportion to how rarely they were trained."""
         weighted = row * np.where(row < 0.5, (1 + count.sum()) * even / (1 + count), 1.0)
         return weighted / weighted.sum()
 
@@ -198,7 +205,7 @@ def _assign(shared, rows: list[np.ndarray]) -> None:
 
 
 def _quality(shared, judge: list, ours: list[list], network: np.ndarray) -> float:
-    """Returns the held-out loss of a network, after steps of its own that are taken back."""
+    """Returns the negative held-out loss of a network, after steps of its own that are then undone."""
     before = _rows(shared) if ours else []
     for slot in shared.optimizer.slots if ours else ():
         slot.assign(np.zeros(slot.shape, np.float32))
@@ -211,7 +218,7 @@ def _quality(shared, judge: list, ours: list[list], network: np.ndarray) -> floa
 
 
 def pending(options: argparse.Namespace) -> Iterator[tuple[str, int, Path]]:
-    """Yields each variant and seed without a result that no other process works on, locked."""
+    """Yields and locks each variant and seed that has no result and is not in work by another process."""
     for seed in range(options.seeds):
         for name in options.variants:
             path = Path(options.work_dir) / f"{name}_{seed}.json"
@@ -225,7 +232,7 @@ def pending(options: argparse.Namespace) -> Iterator[tuple[str, int, Path]]:
 
 
 def summary(options: argparse.Namespace, networks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns tau of all finished variants and of the controls."""
+    """Returns the tau of all finished variants and of the controls."""
     alone = np.array([one["alone"] for one in networks])
     variants: dict[str, Any] = {}
     for name in options.variants:
@@ -247,7 +254,7 @@ def summary(options: argparse.Namespace, networks: list[dict[str, Any]]) -> dict
 
 
 def in_a_process(work: Callable[[], dict[str, Any]], path: Path) -> None:
-    """Does work in a process of its own, as each variant sets up TensorFlow anew, and writes its result."""
+    """Does the work in a separate process, because each variant configures TensorFlow; writes its result."""
     import multiprocessing
 
     process = multiprocessing.get_context("fork").Process(target=lambda: write_json(path, work()))

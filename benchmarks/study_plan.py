@@ -1,4 +1,4 @@
-"""Plan of the study: its sizes, its units, their results in a folder, and the loop that runs them."""
+"""Plan of the study: sizes, units, their results in a folder, and the loop that runs them."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 
 SPACES = ("ibn", "ibn_fused", "ibn_fused_tucker")
 COSTS = ("madds", "hexagon", "ethos_u", "host_cpu")
-# Costs that are measured, and wrong where other work runs at the same time.
+# Costs that are measured, and would be wrong if other work ran at the same time.
 QUIET = ("host_cpu",)
 BAND = 0.03
 # Exit code of a command that was interrupted and has saved its state.
@@ -26,13 +26,13 @@ class Scale:
     """Sizes of a study.
 
     Attributes:
-      image_size, depth_multiplier: of every network.
-      images, val_images: of the drawn sample.
-      networks: measured networks that a latency model is fitted to.
-      targets: costs of the networks, as fractions of that of the published `edgetpu`.
+      image_size, depth_multiplier: settings of every network.
+      images, val_images: numbers of images in the drawn sample.
+      networks: number of measured networks that a latency model is fitted to.
+      targets: costs of the networks, as fractions of the cost of the published `edgetpu`.
       searches, trainings: numbers of seeds.
-      steps, finalists, finalist_steps: of a search.
-      train_steps, batch_size, learning_rate: of a network alone.
+      steps, finalists, finalist_steps: settings of a search.
+      train_steps, batch_size, learning_rate: settings of stand-alone training.
     """
 
     image_size: int
@@ -56,8 +56,8 @@ SCALES = {
     "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 8, 1000, 10000, 32),
 }
 
-# Seconds on one core at the small scale: a step of one network alone, one of the shared weights with its
-# share of measured qualities, the start of a command with its evaluation, and one network on a device.
+# Seconds on one core at the small scale: a step of stand-alone training, a step of the shared weights with
+# its share of measured qualities, the start of a command with its evaluation, and one network on a device.
 ALONE_S, SHARED_S, START_S, NETWORK_S = 0.24, 0.74, 60, 1.0
 KNOWN = 4
 
@@ -68,9 +68,9 @@ class Unit:
 
     Attributes:
       kind: `data`, `model`, `published`, `search`, `train` or `time`.
-      id: kind and what it is about, `search/found-hexagon-ibn-0.75-0`; also its file and folder.
-      needs: ids of the units that must be finished before.
-      settings: what the unit is about, by name.
+      id: kind and subject, such as `search/found-hexagon-ibn-0.75-0`; names its file and folder.
+      needs: ids of the units that must be finished first.
+      settings: settings of the unit, by name.
     """
 
     kind: str
@@ -80,7 +80,7 @@ class Unit:
 
 
 def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: dict[str, str]) -> list[Unit]:
-    """Returns all units, each after those that it needs.
+    """Returns all units, each after the units that it depends on.
 
     Args:
       scale: sizes.
@@ -98,7 +98,7 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
         return units[-1].id
 
     def times(cost: str, networks: dict[str, str], *needs: str) -> dict[str, str]:
-        """Adds the times of networks, given with the units that make them."""
+        """Adds units that time networks; `networks` maps each network to the unit that makes it."""
         nonlocal quiet
         found = {}
         for network, maker in networks.items():
@@ -109,7 +109,7 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
     names = [f"published-{name}" for name in architecture.PUBLISHED]
     published = {name: add("published", name, name=name.removeprefix("published-")) for name in names}
     models, reference = {}, {}
-    # Quiet costs come first: each of their units needs the one before, and all other units the last one.
+    # Quiet costs come first: each of their units depends on the previous one, all others on the last one.
     for cost in sorted(costs, key=lambda cost: cost not in QUIET):
         for space in spaces:
             models[cost, space] = add("model", f"{cost}-{space}", cost=cost, space=space)
@@ -144,7 +144,7 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
 
 
 def seconds(units: list[Unit], scale: Scale) -> float:
-    """Returns the expected duration of units on one core; holds for the small scale only."""
+    """Returns the expected duration of units on one core; valid only for the small scale."""
     halving, left = 0, scale.finalists
     while left > 2:
         halving, left = halving + left, -(-left // 2)
@@ -163,7 +163,7 @@ def seconds(units: list[Unit], scale: Scale) -> float:
 
 
 class Results:
-    """Finished units in a work folder: one JSON file each, and a lock for each that is running.
+    """Finished units in a work folder: a JSON file for each, and a lock for each running unit.
 
     Args:
       work_dir: folder of the study.
@@ -197,7 +197,8 @@ class Results:
     def lock(self, unit: str) -> Iterator[bool]:
         """Locks a unit; yields False if another process runs it.
 
-        The lock ends with its process and the commands that this has started: they may outlive it.
+        The lock is released when its process and all commands that it started have ended; commands may
+        outlive the process.
         """
         path = self.work_dir / "locks" / f"{unit.replace('/', '__')}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,17 +219,17 @@ def work(
     only: tuple[str, ...] = (),
     wait_s: float = _WAIT_S,
 ) -> dict[str, str]:
-    """Runs all units that are not finished, in their order, until none can be run.
+    """Runs all unfinished units in order, until none can be run.
 
     Args:
       units: the plan.
-      results: where results are kept.
+      results: the results of the study.
       run: runs a unit; returns its result, or raises CalledProcessError or InputError.
       only: beginnings of ids to run; empty for all.
       wait_s: seconds to wait while other processes run units.
 
     Returns:
-      What kept units from being finished, by id; empty if all are.
+      Maps the id of each unfinished unit to the reason; empty if all are finished.
 
     Raises:
       KeyboardInterrupt: a command was interrupted.
@@ -272,4 +273,5 @@ def _others_work(units: list[Unit], results: Results) -> bool:
 
 def _missing(unit: Unit, results: Results) -> str:
     missing = [need for need in unit.needs if not results.done(need)]
-    return f"needs {', '.join(missing[:3])}" + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"depends on unfinished units: {', '.join(missing[:3])}{more}"

@@ -16,35 +16,35 @@ from mobiledets_tf.files import atomic_path, read_json, write_artefact, write_te
 from mobiledets_tf.html_parts import document, picture, section, table, text
 
 CLAIM = (
-    "MobileDets (arXiv 2004.14525) says that networks of inverted bottlenecks alone are not the best for "
-    "accelerators: with full convolutions (fused inverted bottlenecks and Tucker layers) networks are "
-    "more accurate at equal latency. It also says that a network found for one device is not the best on "
-    "another. Where multiply-adds are the cost, full convolutions should not help.",
+    "MobileDets (arXiv 2004.14525) claims that networks of inverted bottlenecks alone are not the best for "
+    "accelerators: networks with full convolutions (fused inverted bottlenecks and Tucker layers) are more "
+    "accurate at equal latency. It also claims that a network found for one device is not the best on "
+    "another. If multiply-adds are the cost, full convolutions should not help.",
 )
 LIMITS = (
-    "Times of hexagon are simulated by the QNN compiler and those of ethos_u estimated by the Vela "
-    "compiler. Both leave out the driver, the transfer of images, other work on the chip and its "
-    "temperature; they rank networks, and say little about the time in a product.",
-    "A network found by one search is one draw. Intervals over trainings do not cover what another search "
-    "would have found; those over targets and searches do, from few values.",
-    "Small networks at small images spend much of their simulated time in what all networks have in "
-    "common, so that differences between spaces are smaller than at full size.",
-    "The searches saw the drawn sample only. Networks are timed with its ten classes; a head of other "
-    "data has other classes and a slightly different time.",
-    "Settings of search and training were chosen on the drawn sample with the same published networks.",
+    "Latencies on hexagon are simulated by the QNN compiler, those on ethos_u are estimated by the Vela "
+    "compiler. Both omit the driver, the transfer of images, other work on the chip and its temperature; "
+    "they rank networks, but say little about the latency in a product.",
+    "A network found by one search is one random draw. Intervals over trainings do not include the "
+    "variation between searches; intervals over targets and searches do, from few values.",
+    "Small networks on small images spend much of their simulated latency in parts that all networks have "
+    "in common, so differences between spaces are smaller than at full size.",
+    "The searches used only the drawn sample. Networks are timed with its ten classes; a head for other "
+    "data has another number of classes and a slightly different latency.",
+    "The settings of search and training were chosen on the drawn sample with the same published networks.",
 )
 _MARKERS = {"ibn": ("o", "white"), "ibn_fused": ("s", "0.6"), "ibn_fused_tucker": ("^", "black")}
 _COLUMNS = 4
 
 
 def write(units: list[Unit], results: Results, scale: str, command: str) -> Path:
-    """Writes `index.html`, `report.md`, `report.json` and pictures of what is finished.
+    """Writes `index.html`, `report.md`, `report.json` and plots of the finished units.
 
     Args:
       units: the plan.
       results: the work folder.
       scale: name of the sizes.
-      command: the command that repeats the study.
+      command: the command that reproduces the study.
 
     Returns:
       The path of the page.
@@ -81,18 +81,18 @@ def write(units: list[Unit], results: Results, scale: str, command: str) -> Path
     body = "\n".join(
         [
             f"<h1>Full convolutions on accelerators: the study at scale {text(scale)}</h1>",
-            section("What the claim says", *(_paragraph(words) for words in CLAIM)),
-            section("What was seen", _items(seen)),
-            section("What was not seen", _items(unseen)),
+            section("The claim", *(_paragraph(words) for words in CLAIM)),
+            section("Results", _items(seen)),
+            section("Open questions", _items(unseen)),
             section("AP against cost", *(picture(path, _PARETO_WORDS) for path in pareto)),
             *(section(one.title, _paragraph(one.words), table(one.columns, one.rows)) for one in tables),
             section(
                 "Networks found",
-                *(picture(path, "A bar a layer, by type and output width.") for path in drawings),
+                *(picture(path, "One bar per layer, by type and output width.") for path in drawings),
             ),
             section("Limits", _items(LIMITS)),
             section("Sizes", table(("setting", "value"), [(k, str(v)) for k, v in settings.items()])),
-            section("The command that repeats it", f"<p><code>{text(command)}</code></p>"),
+            section("Command that reproduces the study", f"<p><code>{text(command)}</code></p>"),
         ]
     )
     write_text(folder / "index.html", document("Full convolutions on accelerators", body))
@@ -100,21 +100,21 @@ def write(units: list[Unit], results: Results, scale: str, command: str) -> Path
 
 
 def _words(figures: Figures, findings: list[Finding]) -> tuple[list[str], list[str]]:
-    """Returns sentences on what the figures decide, and on what they leave open."""
+    """Returns sentences on the questions that the figures decide, and on those that they leave open."""
     seen = [finding.sentence for finding in findings if finding.is_decided]
     unseen = [f"Undecided: {finding.sentence}" for finding in findings if not finding.is_decided]
     unseen += [f"{unit}: {reason}." for unit, reason in figures.failed.items()]
     open_units = len(figures.units) - figures.finished
     if open_units:
         unseen.append(f"{open_units} of {len(figures.units)} units are not finished.")
-    return seen or ["Nothing yet: no interval leaves out 0."], unseen or ["Everything asked was decided."]
+    return seen or ["None yet: every interval contains 0."], unseen or ["None: all comparisons are decided."]
 
 
 def _markdown(
     settings: dict[str, Any], command: str, seen: list[str], unseen: list[str], tables: list[Table]
 ) -> str:
     lines = [f"Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}.", "", f"    {command}", ""]
-    for title, items in (("What was seen", seen), ("What was not seen", unseen)):
+    for title, items in (("Results", seen), ("Open questions", unseen)):
         lines += [f"## {title}", *(f"- {item}" for item in items), ""]
     for one in tables:
         lines += [f"## {one.title}", one.words, ""]
@@ -140,14 +140,14 @@ def _code(words: str) -> str:
 
 
 _PARETO_WORDS = (
-    "AP against the cost of networks alone. A line joins the networks found for this cost in one space, "
-    "from target to target; bars reach from the lowest to the highest training. Small crosses are "
-    "networks found for other costs, stars the published ones."
+    "AP after stand-alone training against the cost of the network. A line joins the networks found for "
+    "this cost in one space, from target to target; bars extend from the lowest to the highest training. "
+    "Small crosses are networks found for other costs, stars are the published networks."
 )
 
 
 def _pareto(figures: Figures, path: Path) -> list[Path]:
-    """Draws a row of plots for each data set, one for each cost; returns the pictures written."""
+    """Draws a row of plots for each data set, one per cost; returns the paths of the files written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -203,7 +203,7 @@ def _draw_pareto(axis, figures: Figures, data: str, cost: str) -> None:
 
 
 def _point(figures: Figures, data: str, name: str, cost: str) -> tuple[float, float, float, float] | None:
-    """Returns (cost, mean AP, distances down to the lowest and up to the highest AP) of a network."""
+    """Returns (cost, mean AP, distance to the lowest AP, distance to the highest AP) of a network."""
     found, at = intervals.mean(list(figures.ap(data, name).values())), figures.cost(name, cost)
     if found is None or at is None:
         return None
@@ -213,7 +213,7 @@ def _point(figures: Figures, data: str, name: str, cost: str) -> tuple[float, fl
 
 
 def _drawings(figures: Figures, folder: Path, size: tuple[int, int]) -> list[Path]:
-    """Draws the networks found, a few in each picture; returns the pictures."""
+    """Draws the networks found, a few in each file; returns the paths."""
     names = [name for name in figures.networks if name in figures.searches]
     paths = []
     for first in range(0, len(names), _COLUMNS):

@@ -1,7 +1,7 @@
-"""Figures of the study: what its finished units say, as plain tables with intervals.
+"""Figures of the study: the results of its finished units, as plain tables with intervals.
 
 An interval is a 95 % interval by Student's t over the values that its table names. A network that one search
-found is one draw: an interval over trainings says nothing about what another search would have found, and one
+found is one random draw: an interval over trainings does not include the variation between searches, and one
 over targets and searches treats each of them as an independent draw of both the search and its trainings.
 """
 
@@ -21,7 +21,7 @@ class Table:
     """A table of text.
 
     Attributes:
-      title, words: heading, and what the figures are.
+      title, words: heading, and explanation of the figures.
       columns, rows: header and cells.
     """
 
@@ -33,10 +33,10 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One comparison that the claim is about.
+    """One comparison that tests the claim.
 
     Attributes:
-      subject: the sentence's beginning, up to the figure.
+      subject: beginning of the sentence, up to the figure.
       figure: mean difference of AP with its interval; see `intervals.mean`.
       expected: whether the claim expects the difference to be above 0.
     """
@@ -57,7 +57,7 @@ class Finding:
 
 
 class Figures:
-    """Finished units by what they are about.
+    """Results of the finished units, by network, cost and data set.
 
     Args:
       units: the plan.
@@ -99,7 +99,7 @@ class Figures:
                 self.searches[name] = result
 
     def ap(self, data: str, network: str) -> dict[int, float]:
-        """Returns AP by the seed of the training."""
+        """Maps the seed of each training to its AP."""
         return self._ap.get((data, network), {})
 
     def cost(self, network: str, cost: str) -> float | None:
@@ -107,12 +107,12 @@ class Figures:
         return self._costs.get((network, cost), {}).get("cost")
 
     def counts(self, network: str) -> dict[str, Any]:
-        """Returns `params` and `madds` of a network as far as they are known."""
+        """Returns `params` and `madds` of a network, as far as they are known."""
         found = (row for (name, _), row in self._costs.items() if name == network)
         return next(found, {})
 
     def titled(self, cost: str) -> str:
-        """Returns a cost with its kind: `hexagon (simulated)`."""
+        """Returns a cost with its kind, such as `hexagon (simulated)`."""
         kinds = {row["kind"] for (_, name), row in self._costs.items() if name == cost}
         return f"{cost} ({', '.join(sorted(kinds))})" if kinds else cost
 
@@ -130,7 +130,7 @@ class Figures:
 
 
 def shown(figure: dict[str, Any] | None, form: str = ".3f") -> str:
-    """Returns a mean with its interval as text, each number in a format."""
+    """Formats a mean with its interval."""
     if figure is None:
         return "-"
     if figure["interval"] is None:
@@ -158,9 +158,9 @@ def networks(figures: Figures) -> Table:
         )
     return Table(
         "Networks",
-        "A name says what the network was found for: cost, space, target as a fraction of the cost of the "
-        "published `edgetpu`, seed of the search. Times are in ms. Intervals of AP are over the seeds of "
-        "the training.",
+        "The name of a searched network consists of its cost, space, target (as a fraction of the cost of "
+        "the published `edgetpu`) and the seed of the search. Latencies are in ms. Intervals of AP are over "
+        "the seeds of the training.",
         (
             "network",
             "own cost / target",
@@ -217,10 +217,10 @@ def gains(figures: Figures) -> tuple[Table, list[Finding]]:
                 findings.append(Finding(subject, pooled, cost not in ("madds", "host_cpu")))
     table = Table(
         f"AP of spaces with full convolutions minus AP of `{FEWEST}`, at equal targets",
-        "Differences are paired by the seed of the training. A row of one target has its interval over "
-        "trainings of the two networks that one search each found; the row `all` over targets and "
-        "searches, whose means over trainings are its values. The ratio is that of the measured costs of "
-        "the two networks.",
+        "Differences are paired by the seed of the training. In a row for one target, the interval is over "
+        "trainings of the two networks, each found by one search. In the row `all`, it is over targets and "
+        "searches, with their means over trainings as values. The cost ratio is that of the measured costs "
+        "of the two networks.",
         ("data", "cost", "space", "target", "cost ratio", "difference of AP", "interval over"),
         rows,
     )
@@ -228,7 +228,7 @@ def gains(figures: Figures) -> tuple[Table, list[Finding]]:
 
 
 def transfer(figures: Figures) -> tuple[Table, list[Finding]]:
-    """Returns how networks found for one cost do on another, against those found for the latter."""
+    """Compares networks found for one cost with networks found for another, both on the latter."""
     rows, findings = [], []
     for data in figures.data:
         for theirs in figures.costs:
@@ -246,19 +246,26 @@ def transfer(figures: Figures) -> tuple[Table, list[Finding]]:
                 rows.append((data, *both, f"{ratio:.2f}", shown(pooled), compared))
                 if pooled:
                     subject = (
-                        f"{data}, {figures.titled(ours)}: networks found for it against those found for "
+                        f"{data}, {figures.titled(ours)}: networks found for it against networks found for "
                         f"{theirs} that are not faster on it:"
                     )
                     findings.append(Finding(subject, pooled, True))
     table = Table(
         "Transfer",
-        "Networks found for A are timed on B. The time ratio is their time on B against that of the "
-        "networks found for B, same space, target and search (geometric mean). The gain compares each "
-        f"with the slowest network found for B in the same space that is at most {BAND:.0%} slower on B: "
-        "AP of the latter minus AP of the former, mean over trainings; its interval is over spaces, "
-        "targets and searches. Networks that are faster on B than all of these cannot be compared; the "
-        "last column counts the others.",
-        ("data", "found for A", "timed on B", "time ratio on B", "gain in AP by searching for B", "compared"),
+        "Networks found for A are timed on B. The latency ratio is their latency on B divided by that of "
+        "the networks found for B with the same space, target and search (geometric mean). The gain "
+        "compares each of them with the slowest network found for B in the same space that is at most "
+        f"{BAND:.0%} slower on B: AP of the latter minus AP of the former, averaged over trainings. Its "
+        "interval is over spaces, targets and searches. Networks that are faster on B than all networks "
+        "found for B cannot be compared; the last column counts the others.",
+        (
+            "data",
+            "found for A",
+            "timed on B",
+            "latency ratio on B",
+            "gain in AP by searching for B",
+            "compared",
+        ),
         rows,
     )
     return table, findings
@@ -275,14 +282,14 @@ def _transferred(figures: Figures, data: str, theirs: str, ours: str) -> Iterato
                 continue
             rivals = {name: figures.cost(name, ours) for name in own.values()}
             slower = {name: at for name, at in rivals.items() if at is not None and at <= cost * (1 + BAND)}
-            # Chosen by cost, not by AP, which would favour the rival.
+            # The rival is chosen by cost, because choosing by AP would favour it.
             rival = max(slower, key=slower.__getitem__, default=None)
             values = figures.difference(data, rival, network) if rival else []
             yield cost / equal, statistics.mean(values) if values else None
 
 
 def searches(figures: Figures) -> Table:
-    """Returns how well each search ranked, and what it took."""
+    """Returns how well each search ranked networks, and its duration."""
     first = figures.data[0]
     rows = []
     for name, search in figures.searches.items():
@@ -303,18 +310,19 @@ def searches(figures: Figures) -> Table:
         )
     return Table(
         "Searches",
-        "Minutes of the command. Split-half tau says how well the shared weights ranked networks. "
-        "Certainty is the share of resamplings of images in which the network chosen beat the next, and "
-        f"the best known one. The rank is by AP alone on {first}, among networks found for the same cost "
-        f"and target in all spaces and the published ones that are at most {BAND:.0%} above the target.",
+        "Minutes are the duration of the command. Split-half tau measures how well the shared weights rank "
+        "networks. Certainty is the share of bootstrap samples of images in which the chosen network beats "
+        "the runner-up, and the best known network. The rank is by AP after stand-alone training on "
+        f"{first}, among networks found for the same cost and target in all spaces and the published "
+        f"networks that are at most {BAND:.0%} above the target.",
         (
             "search",
             "minutes",
             "split-half tau",
             "chosen",
-            "surer than the next",
-            "than the best known",
-            "rank alone",
+            "certainty against the runner-up",
+            "against the best known",
+            "rank by stand-alone AP",
         ),
         rows,
     )
@@ -337,7 +345,7 @@ def _rank(figures: Figures, data: str, name: str, about: dict[str, Any]) -> str:
 
 
 def models(figures: Figures) -> Table:
-    """Returns how far latency models were off, on held-out networks and on final populations."""
+    """Returns the errors of latency models on held-out networks and on final populations."""
     rows = []
     for (cost, space), model in figures.models.items():
         if model["held_out"] is None:
@@ -359,9 +367,10 @@ def models(figures: Figures) -> Table:
     return Table(
         "Latency models against the device",
         "The final population of each search (the known networks, the evolved ones and the best seen) is "
-        "timed on the device, and finalists are those inside the band by these times. A population lies "
-        "within a few per cent of the target, so that its R2 and Spearman are those of a very narrow "
-        "range. The population of host_cpu is not timed, because other units run beside the search.",
+        "timed on the device, and the finalists are the networks inside the band by these latencies. A "
+        "population lies within a few percent of the target, so its R2 and Spearman coefficient refer to a "
+        "very narrow range. The population of host_cpu is not timed, because other units run at the same "
+        "time as the search.",
         (
             "cost",
             "space",

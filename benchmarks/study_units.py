@@ -30,7 +30,7 @@ class Runner:
         """Runs a unit.
 
         Returns:
-          Its result. It is `failed`, a reason, if running it again would not change that.
+          Its result; only `failed`, a reason, if rerunning the unit would not help.
 
         Raises:
           subprocess.CalledProcessError: a command failed or was stopped.
@@ -40,7 +40,7 @@ class Runner:
 
     def _data(self, about: dict[str, Any], folder: Path) -> dict[str, Any]:
         scale, images = self._scale, about["source"]
-        # The commands refuse a folder that a killed one left half full; data takes a minute to make again.
+        # The commands reject a folder that a killed command left incomplete; remaking data takes a minute.
         shutil.rmtree(folder, ignore_errors=True)
         if not images:
             images = folder / "images"
@@ -90,7 +90,7 @@ class Runner:
         target = about["target"] * reference
         if reason := _out_of_reach(model, target):
             return {"failed": reason}
-        # A time that is measured while other units run says nothing; the networks are timed at the end.
+        # A latency measured while other units run is meaningless; the networks are timed at the end.
         quiet = ("--nomeasure_finalists",) if cost in QUIET else ()
         taken = run(
             "search",
@@ -137,7 +137,7 @@ class Runner:
         scale, records = self._scale, self._records(about["data"])
         network = self._network(about["network"])
         if network is None:
-            return {"failed": "there is no such network"}
+            return {"failed": "its search found no network"}
         taken = run(
             "train",
             f"--architecture={network}",
@@ -160,7 +160,7 @@ class Runner:
         del folder
         network = self._network(about["network"])
         if network is None:
-            return {"failed": "there is no such network"}
+            return {"failed": "its search found no network"}
         line = [
             sys.executable,
             str(_HERE / "study.py"),
@@ -190,7 +190,7 @@ class Runner:
 
 
 def _out_of_reach(model: str, target: float) -> str | None:
-    """Returns why no network of a latency model's space costs nearly `target`; None if one does."""
+    """Returns why no network of a latency model's space is in the band around `target`; None if one is."""
     from mobiledets_tf import latency
     from mobiledets_tf.errors import InputError
     from mobiledets_tf.search.band import Band
@@ -223,12 +223,14 @@ def measure(cost: str, network: str, scale: Scale) -> dict[str, Any]:
 
 
 def named(folders: list[str]) -> dict[str, str]:
-    """Returns the user's data folders by the name of the folder; exits with code 2 if two have the same."""
+    """Maps the names of the user's data folders to their paths; exits with code 2 if a name is not unique."""
     found: dict[str, str] = {}
     for folder in folders:
         name = Path(folder).resolve().name
         if name in found or name == "drawn" or not Path(folder).is_dir():
-            reason = "is no folder" if not Path(folder).is_dir() else f"is a second data set named {name!r}"
+            reason = (
+                "is not a folder" if not Path(folder).is_dir() else f"is a second data set named {name!r}"
+            )
             print(f"--data={folder} {reason}", file=sys.stderr)
             sys.exit(2)
         found[name] = str(Path(folder).resolve())
@@ -236,6 +238,6 @@ def named(folders: list[str]) -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Returns the command that repeats the study."""
+    """Returns the command that reproduces the study."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--report_only"]
     return shlex.join(["python", "benchmarks/study.py", *arguments])

@@ -1,6 +1,6 @@
-"""Measures the cost of a search step against stand-alone training, and of masked against sliced execution.
+"""Compares search steps with stand-alone training steps, and masked with sliced execution.
 
-Trains random networks of ibn_fused_tucker for a few steps inside the supernet and, in turns in the same
+Trains random networks of ibn_fused_tucker for a few steps inside the supernet and, alternately in the same
 process, alone with the same losses, optimizer and batch. Prints one JSON object; ratios are medians of
 paired medians. Images are noise with one box each. Both sides run without TensorFlow's graph optimizer, as
 the search does; stand-alone training normally uses it.
@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-flags.DEFINE_integer("networks", 20, "Random networks.")
-flags.DEFINE_integer("masked_networks", 5, "How many of them also run in a masked supernet.")
-flags.DEFINE_integer("image_size", 320, "Side, in pixels.")
-flags.DEFINE_integer("batch_size", 4, "Images a step.")
+flags.DEFINE_integer("networks", 20, "Number of random networks.")
+flags.DEFINE_integer("masked_networks", 5, "Number of networks that also run in a masked supernet.")
+flags.DEFINE_integer("image_size", 320, "Side of the square images, in pixels.")
+flags.DEFINE_integer("batch_size", 4, "Images per step.")
 flags.DEFINE_float("depth_multiplier", 1.0, "Scales all widths.")
-flags.DEFINE_integer("runs", 5, "Timed steps a network and side.")
-flags.DEFINE_integer("seed", 0, "Of the networks.")
+flags.DEFINE_integer("runs", 5, "Number of timed steps of each network on each side.")
+flags.DEFINE_integer("seed", 0, "Seed of the networks.")
 PARTS = ("pairs", "masked", "supernet_memory", "largest_memory")
-flags.DEFINE_enum("part", None, PARTS, "Internal: what a process measures.")
-flags.DEFINE_integer("first", 0, "Internal: the first network of a process.")
+flags.DEFINE_enum("part", None, PARTS, "Internal: the part that this process measures.")
+flags.DEFINE_integer("first", 0, "Internal: the first network that this process measures.")
 FLAGS = flags.FLAGS
 CLASSES = 90
 # TensorFlow does not free the graphs of finished networks, so a process measures only a few networks.
@@ -116,7 +116,7 @@ def _stand_alone_step(space, decisions):
 
 
 def _median_pair(first, second) -> tuple[float, float]:
-    """Returns the median seconds of both functions, which are called in turns."""
+    """Returns the median seconds of both functions, which are called alternately."""
     times = ([], [])
     for run in range(FLAGS.runs + 1):
         for function, found in zip((first, second), times, strict=True):
@@ -169,7 +169,7 @@ def _networks(space) -> list[np.ndarray]:
 
 
 def _pairs() -> dict:
-    """Measures a step inside the supernet against a step of the network alone."""
+    """Compares a step inside the supernet with a step of the network alone."""
     space = _setup()
     networks = _networks(space)
     start = time.perf_counter()
@@ -188,7 +188,7 @@ def _pairs() -> dict:
 
 
 def _masked() -> list[dict]:
-    """Measures the masked supernet against the sliced one."""
+    """Compares the masked supernet with the sliced one."""
     space = _setup()
     sliced, masked = _supernet_step(space, "sliced"), _supernet_step(space, "masked")
     pairs = []

@@ -1,10 +1,10 @@
-"""Times IBN, fused and Tucker layers alone, at the space's feature maps and widths, on every device.
+"""Times single IBN, fused and Tucker layers at the space's feature maps and widths on every device.
 
   python benchmarks/tdb_blocks.py --devices=hexagon,ethos_u,edgetpu --output=blocks.json --picture=b.png
 
-Prints one JSON object with a row for each layer: time, multiply-adds, multiply-adds per second, and
-`utilisation`, which is this rate divided by the best that any of these layers reaches on the chip (vendors
-do not publish the peak of every chip). Each device reports the kind of its times.
+Prints one JSON object with a row for each layer: latency, multiply-adds, multiply-adds per second, and
+`utilisation`, which is this rate divided by the best rate of all these layers on the chip (vendors do not
+publish the peak of every chip). Each device reports the kind of its latencies.
 """
 
 import argparse
@@ -105,9 +105,11 @@ def draw(chips: list[dict], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--devices", default="host_cpu,hexagon,ethos_u,edgetpu")
-    parser.add_argument("--output", help="the JSON object as a file")
-    parser.add_argument("--picture", help="a PNG")
+    parser.add_argument(
+        "--devices", default="host_cpu,hexagon,ethos_u,edgetpu", help="devices, separated by commas"
+    )
+    parser.add_argument("--output", help="file to write the JSON object to")
+    parser.add_argument("--picture", help="PNG file to draw the latencies to")
     arguments = parser.parse_args()
     chips = [
         measure(name, variant)

@@ -1,8 +1,8 @@
-"""Times a training step of this project's `edgetpu` and of Model Garden's backbone, and the input alone.
+"""Times a training step of this project's `edgetpu` and of Model Garden's backbone, and the input pipeline.
 
-Both networks have the same SSDLite head, losses, optimizer and batch, and are stepped in turns in one
-process by the Object Detection API's `eager_train_step`. The input pipeline is timed separately, in
-processes that may use one and two cores. Prints one JSON object.
+Both networks have the same SSDLite head, losses, optimizer and batch. Their steps alternate in one process
+and run the Object Detection API's `eager_train_step`. The input pipeline is timed separately, in processes
+that may use one and two cores. Prints one JSON object.
 
   python benchmarks/train_step.py --image_size=320 --batch_size=8
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-flags.DEFINE_integer("image_size", 320, "Side, in pixels.")
-flags.DEFINE_integer("batch_size", 8, "Images a step.")
-flags.DEFINE_integer("steps", 15, "Timed steps a side.")
-flags.DEFINE_integer("batches", 60, "Timed batches of the input.")
-flags.DEFINE_string("data", None, "Converted folder; default: a sample made for the purpose.")
-flags.DEFINE_integer("input_of", None, "Internal: prints images a second with so many cores.")
+flags.DEFINE_integer("image_size", 320, "Side of the square images, in pixels.")
+flags.DEFINE_integer("batch_size", 8, "Images per step.")
+flags.DEFINE_integer("steps", 15, "Number of timed steps of each network.")
+flags.DEFINE_integer("batches", 60, "Number of timed batches of the input pipeline.")
+flags.DEFINE_string("data", None, "Converted data folder; default: a temporary sample.")
+flags.DEFINE_integer("input_of", None, "Internal: print images per second with this many cores.")
 FLAGS = flags.FLAGS
 
 

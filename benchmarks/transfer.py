@@ -2,20 +2,20 @@
 
 For each data set and seed it compares these arms, all trained in the same way:
 
-  scratch@NETWORK     fresh weights
+  scratch@NETWORK     newly initialised weights
   edgetpu             the weights on their own network, with batch normalisation recovered
   dsp                 the same weights, remapped
   band0, band1, ...   remapped to mutations of `edgetpu` inside a latency band of 3 % around it
-  edgetpu_0.75        remapped to `edgetpu` at 0.75 of its width
+  edgetpu_0.75        remapped to `edgetpu` at depth multiplier 0.75
 
-Every training has its own schedule: AP after 120 steps is not that of the first 120 steps of 500. The aim is
-that remapped weights need at most a third of the steps of fresh weights: `third` lists AP after a third of
-the largest number of steps, together with AP of `scratch` after all steps.
+Every training has its own schedule: AP after 120 steps differs from AP after the first 120 of 500 steps. The
+aim is that remapped weights need at most a third of the steps of newly initialised weights: `third` lists AP
+after a third of the largest number of steps, together with AP of `scratch` after all steps.
 
 A full run takes hours. Each training writes WORK_DIR/DATA/results/ARM_STEPS_SEED.json, after which its model
 folder is removed. The same command resumes: it skips trainings with a result, and a training that was
-stopped continues from its last checkpoint. A training that fails is reported and retried by the next call.
-WORK_DIR/transfer.json has the object below for the trainings finished so far. Prints one JSON object.
+stopped resumes from its last checkpoint. A training that fails is reported and retried by the next call.
+Prints one JSON object; WORK_DIR/transfer.json contains the same object for the trainings finished so far.
 
   python benchmarks/transfer.py --data=../shared/data/cards --data=../shared/data/helmets \\
     --weights=../shared/reference/coral_detector/ssdlite_mobiledet_dog_vs_cat.tflite
@@ -43,20 +43,22 @@ BAND, RATE = 0.03, 0.15
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", required=True, help="what --init_from of mobiledets-train takes")
-    parser.add_argument("--data", action="append", required=True, help="folder in COCO format; repeat")
-    parser.add_argument("--work_dir", default="transfer")
-    parser.add_argument("--steps", default="120,167,500", help="lengths of trainings")
-    parser.add_argument("--scratch_steps", default="120,500", help="the same, from fresh weights")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--weights", required=True, help="weights, as for --init_from of mobiledets-train")
+    parser.add_argument("--data", action="append", required=True, help="folder in COCO format; repeatable")
+    parser.add_argument("--work_dir", default="transfer", help="folder for all files")
+    parser.add_argument("--steps", default="120,167,500", help="numbers of training steps")
+    parser.add_argument("--scratch_steps", default="120,500", help="likewise, for newly initialised weights")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds")
     parser.add_argument("--first_seed", type=int, default=0)
-    parser.add_argument("--arms", help="some of the arms, by commas; default: all")
-    parser.add_argument("--networks", type=int, default=3, help="of the band")
+    parser.add_argument("--arms", help="arms to run, separated by commas; default: all")
+    parser.add_argument("--networks", type=int, default=3, help="number of mutations inside the band")
     parser.add_argument("--image_size", type=int, default=192)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=0.02)
     parser.add_argument("--scratch_learning_rate", type=float, default=0.1)
-    parser.add_argument("--depth_multiplier", type=float, default=1.0, help="of every network; for trials")
+    parser.add_argument(
+        "--depth_multiplier", type=float, default=1.0, help="scales every network; for quick trials"
+    )
     return parser.parse_args()
 
 
@@ -75,7 +77,7 @@ def networks(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def _band(options: argparse.Namespace, network) -> dict:
-    """Returns mutations of a network with nearly its multiply-adds, the same ones in every call."""
+    """Returns mutations of a network with nearly its multiply-adds, the same in every call."""
     import numpy as np
 
     from mobiledets_tf import latency, search_space
@@ -103,7 +105,7 @@ def _band(options: argparse.Namespace, network) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training: of an arm on a data set, with a number of steps and a seed."""
+    """One training of an arm on a data set, with a number of steps and a seed."""
 
     data: str
     arm: str
@@ -124,7 +126,7 @@ class Training:
 
 
 def plan(options: argparse.Namespace, arms: list[str]) -> list[Training]:
-    """Returns all trainings, data set by data set and seed by seed, the arms of a network side by side."""
+    """Returns all trainings, ordered by data set, seed and arm."""
     lengths = {False: numbers(options.steps), True: numbers(options.scratch_steps)}
     return [
         Training(Path(data).name, arm, steps, seed)
@@ -168,7 +170,7 @@ def train(options: argparse.Namespace, training: Training, network: Path) -> dic
         f"--seed={training.seed}",
         *more,
     )
-    # A process of its own returns all memory of TensorFlow afterwards.
+    # A separate process releases all memory of TensorFlow when it ends.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         metrics = pool.apply(last_metrics, (str(model_dir),))
     row = dataclasses.asdict(training) | {"learning_rate": rate, "metrics": metrics}
@@ -188,7 +190,7 @@ def last_metrics(folder: str) -> dict:
 
 def main() -> None:
     options = parse()
-    # A stopped benchmark must not leave a training behind, which would hold its folder.
+    # A stopped benchmark must not leave a training running, which would keep its folder locked.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     found = networks(options)
     arms = [arm for name in found for arm in (name, f"scratch@{name}")]
@@ -226,7 +228,7 @@ def main() -> None:
 
 
 def summary(options: argparse.Namespace, rows: dict, failed: list[str]) -> dict:
-    """Returns what is known so far: mean AP, the comparison at a third of the steps, each training."""
+    """Returns the results so far: mean AP, the comparison at a third of the steps, and each training."""
     return {
         "mean_AP": means(rows),
         "third": thirds(rows, numbers(options.steps)),
@@ -237,7 +239,7 @@ def summary(options: argparse.Namespace, rows: dict, failed: list[str]) -> dict:
 
 
 def means(rows: dict) -> dict:
-    """Returns mean AP over the seeds, by data set, arm and number of steps."""
+    """Returns the mean AP over the seeds, by data set, arm and number of steps."""
     return {
         data: {
             arm: {count: statistics.mean(row["AP"] for row in found) for count, found in by_steps.items()}

@@ -9,18 +9,18 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """File names of the configs, sorted."""
+    """Returns the file names of the configs, sorted."""
     return sorted(path.name for path in FOLDER.glob("*.config"))
 
 
 def find(path: str | os.PathLike) -> str:
-    """The path of a config file: the one given, or the shipped one of that name.
+    """Returns the path of a config file: the given file, or the shipped config with that name.
 
-    A path of the checkout (`object_detection_configs/NAME.config`) or a bare name is found
-    from any folder.
+    A path of the checkout (`object_detection_configs/NAME.config`) or a bare name is found from any
+    folder.
 
     Raises:
-      InputError: there is neither; shipped names are listed.
+      InputError: there is no such file or shipped config; the message lists the shipped names.
     """
     text = os.fspath(path)
     if os.path.exists(text):
@@ -29,4 +29,6 @@ def find(path: str | os.PathLike) -> str:
     if folder in ("", FOLDER.name) and name in names():
         return str(FOLDER / name)
     shipped = ", ".join(names())
-    raise InputError(f"pipeline config {text!r} does not exist{nearest(name, names())}; shipped: {shipped}")
+    raise InputError(
+        f"pipeline config {text!r} does not exist{nearest(name, names())}; shipped configs: {shipped}"
+    )

@@ -57,8 +57,8 @@ def check(splits: Sequence[coco.Split], exif_turn: str = "auto") -> list[Checked
 
     Args:
       splits: all splits of one data set.
-      exif_turn: which picture the boxes refer to if an image has an EXIF orientation: the `upright`
-        one, the one as `stored`, or `auto` to decide by the annotated sizes and boxes.
+      exif_turn: what the boxes refer to if an image has an EXIF orientation: the `upright` image, the
+        image as `stored`, or `auto` to decide by the annotated sizes and boxes.
 
     Raises:
       InputError: an annotation file is not a JSON object, or is empty (see `coco.load`).
@@ -92,7 +92,8 @@ def _check_split(split: coco.Split, exif_turn: str) -> tuple[Checked, list[coco.
     repaired = frozenset(image_id for image_id, each in looks.items() if each.is_repaired)
     if repaired:
         notes.append(
-            f"images that the decoder of the training refuses: {len(repaired)}; clean copies are converted"
+            f"images that the decoder used in training rejects: {len(repaired)}; re-encoded copies are "
+            "converted instead"
         )
     notes += _unused(split, data) + suspicious.warnings(data)
     checked = Checked(
@@ -162,12 +163,12 @@ def _turned(
     exif_turn: str,
     looks: dict[int, image_files.Look],
 ) -> tuple[coco.Dataset, list[coco.Fault], list[str]]:
-    """Decides whether boxes on images with an EXIF orientation refer to the upright or stored picture.
+    """Decides whether boxes on images with an EXIF orientation refer to the upright or the stored image.
 
-    If the annotated size is the stored one, the boxes may refer to either picture, because some
-    labelling tools show the upright picture but write the size of the stored one. Whichever picture
-    the boxes fit is chosen for the whole file; if they fit both, the upright picture is chosen,
-    because viewers show that one.
+    If the annotated size is the stored one, the boxes may refer to either, because some labelling
+    tools show the upright image but write the size of the stored one. The orientation that the boxes
+    fit is chosen for the whole file; if they fit both, the upright one is chosen, because viewers
+    show it.
 
     Returns:
       The data set and the faults after that decision, and at most one line that describes it.
@@ -192,20 +193,20 @@ def _turned(
     if unclear and exif_turn != "stored":
         upright, upright_faults = coco.load(split, unclear)
         if exif_turn == "auto" and len(upright_faults) > len(faults):
-            # The sizes stay those of the stored picture, and `image_files.decode` follows them.
-            stored, why = set(unclear), "; only so do their boxes fit"
+            # The sizes remain those of the stored image, and `image_files.decode` follows them.
+            stored, why = set(unclear), "; their boxes fit only this way"
         else:
             if exif_turn == "auto" and len(upright_faults) == len(faults):
                 why = (
-                    f"; the sizes of {len(unclear)} are those of the stored picture and their boxes fit "
-                    "both: --exif_turn=stored reads them so"
+                    f"; {len(unclear)} are annotated with the size of the stored image, and their boxes "
+                    "fit both ways: --exif_turn=stored reads them as stored"
                 )
             elif exif_turn == "auto":
-                why = "; only so do their boxes fit"
+                why = "; their boxes fit only this way"
             data, faults = upright, upright_faults
     note = (
-        f"images with an EXIF turn: {len(turned)}, of which {len(turned) - len(stored)} are read upright "
-        f"and {len(stored)} as stored{why}"
+        f"images with an EXIF orientation: {len(turned)}, of which {len(turned) - len(stored)} are read "
+        f"upright and {len(stored)} as stored{why}"
     )
     return data, faults, [note]
 
@@ -237,8 +238,8 @@ def _without_root(found: list[Checked]) -> list[Checked]:
             note = f"category 0 {show(root.name)} has no boxes and becomes class 1"
             result.append(dataclasses.replace(each, warnings=(*each.warnings, note)))
             continue
-        what = "is the group of all others" if is_parent else "is the background"
-        note = f"category 0 {show(root.name)} has no boxes and {what}: it is left out"
+        what = "is the parent of all others" if is_parent else "is the background"
+        note = f"category 0 {show(root.name)} has no boxes and {what}; it is left out"
         data = dataclasses.replace(each.dataset, categories=tuple(others))
         result.append(dataclasses.replace(each, dataset=data, warnings=(*each.warnings, note)))
     return result
@@ -249,7 +250,7 @@ def _category_faults(each: Checked, first: Checked) -> list[coco.Fault]:
     ours, theirs = ({(c.id, c.name) for c in one.dataset.categories} for one in (each, first))
     name = first.split.annotations.name
     only = [(f"is not in {name}", c) for c in sorted(ours - theirs)]
-    only += [(f"of {name} is missing here", c) for c in sorted(theirs - ours)]
+    only += [(f"is in {name} but missing here", c) for c in sorted(theirs - ours)]
     return [
         coco.Fault(str(each.split.annotations), f"category {category_id}", f"{show(class_name)} {reason}")
         for reason, (category_id, class_name) in only
@@ -278,12 +279,12 @@ def _lines(
     """Yields the warnings of split number `place`: repeats within it, and images also in an earlier split."""
     repeated = sum(max(0, members.count(place) - 1) for members in equal)
     if repeated:
-        yield f"images that repeat another one of this split, byte for byte: {repeated}"
+        yield f"images that are identical to another image of this split: {repeated}"
     for other in range(place):
         same = sum(members.count(place) for members in equal if other in members)
         nearly = sum(members.count(place) for members in near if other in members)
         if nearly:
             yield (
-                f"images that are in {names[other]} as well: {nearly}, of which {same} byte for byte; "
-                "what is measured on them says nothing of new images"
+                f"images that also occur in {names[other]}: {nearly}, of which {same} are identical files; "
+                "metrics on them say nothing about new images"
             )

@@ -36,27 +36,27 @@ def write(
       input_size: side of the detector's input, in pixels.
       augmented: maps section titles to augmented images, uint8 [side, side, 3]; None shows none.
     """
-    parts = ["<h1>Check of a data set</h1>"]
+    parts = ["<h1></h1>"]
     for each in checked:
         parts.append(html_parts.section(each.split.name, *_split(each, input_size)))
-    parts.append(html_parts.section("The same photo twice", *_repeats(checked)))
+    parts.append(html_parts.section("Duplicate images", *_repeats(checked)))
     for title, images in (augmented or {}).items():
         parts.append(html_parts.section(title, _sheet(_png(Image.fromarray(image)) for image in images)))
-    write_text(path, html_parts.document("Check of a data set", "\n".join(parts)))
+    write_text(path, html_parts.document("", "\n".join(parts)))
 
 
 def _split(each: Checked, input_size: int) -> list[str]:
     measured = statistics.measure(each.dataset, input_size)
     lines = [*map(str, each.faults), *each.warnings, *measured.warnings()]
-    shown = _list(lines) if lines else "<p>Nothing to say of it.</p>"
+    shown = _list(lines) if lines else "<p>No faults or warnings.</p>"
     return [
         f"<p>{html_parts.text(each.summary())}</p>",
         shown,
         "<h3>Boxes of each class by size</h3>",
         _counts(each.dataset, input_size),
-        "<h3>Boxes that are suspicious</h3>",
+        "<h3>Suspicious boxes</h3>",
         _suspicious(each, input_size),
-        "<h3>Images that the decoder of the training refuses</h3>",
+        "<h3>Images that the decoder used in training rejects</h3>",
         _refused(each),
         f"<h3>{min(_SHOWN, len(each.dataset.images))} images with their boxes</h3>",
         _sheet(_thumbnails(each)),
@@ -102,18 +102,18 @@ def _suspicious(each: Checked, input_size: int) -> str:
         reasons = [
             reason
             for reason, found in (
-                ("normalised", suspicious.is_in_first_pixel(box)),
-                ("corners in place of a size", suspicious.is_corners(box)),
-                ("smaller than its area", suspicious.is_smaller_than_its_area(box)),
+                ("normalised coordinates", suspicious.is_in_first_pixel(box)),
+                ("corners instead of a size", suspicious.is_corners(box)),
+                ("smaller than its annotated area", suspicious.is_smaller_than_its_area(box)),
                 ("below 4 px at the input size", side < 4),
-                ("the whole image", _is_whole(box, image)),
+                ("covers the whole image", _is_whole(box, image)),
             )
             if found and not box.is_crowd
         ]
         if reasons:
             bbox = ", ".join(f"{value:.5g}" for value in box.bbox)
             rows.append((box.id, image.file_name, bbox, "; ".join(reasons)))
-    return _table(("annotation", "image", "x, y, width, height", "why"), rows)
+    return _table(("annotation", "image", "x, y, width, height", "reason"), rows)
 
 
 def _is_whole(box: coco.Annotation, image: coco.Image) -> bool:
@@ -128,7 +128,7 @@ def _refused(each: Checked) -> str:
 
 
 def _repeats(checked: Sequence[Checked]) -> list[str]:
-    """Returns a table of the groups of equal and nearly equal images across all splits."""
+    """Returns a table of the groups of identical and nearly identical images across all splits."""
     keys = [
         (each.split.name, image.file_name, each.prints[image.id])
         for each in checked
@@ -142,7 +142,7 @@ def _repeats(checked: Sequence[Checked]) -> list[str]:
         splits = sorted({keys[index][0] for index in members})
         shown = ", ".join(f"{keys[index][0]}/{keys[index][1]}" for index in members[:10])
         more = f" and {len(members) - 10} more" if len(members) > 10 else ""
-        rows.append((len(members), "equal" if same else "nearly equal", ", ".join(splits), shown + more))
+        rows.append((len(members), "identical" if same else "similar", ", ".join(splits), shown + more))
     rows.sort(key=lambda row: (-len(row[2]), -row[0]))
     return [_table(("images", "kind", "splits", "files"), rows)]
 
@@ -160,7 +160,7 @@ def _list(lines: Sequence[str]) -> str:
     return f"<ul>{shown}{more}</ul>"
 
 
-# --- pictures ----------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------
 
 
 def _sheet(images: Iterable[str]) -> str:

@@ -88,14 +88,14 @@ def check_texts(example: records.Example, names: Mapping[int, Sequence[str]], wh
 
 
 def told_by_side(names: Iterable[str]) -> list[str]:
-    """Selects class names whose mirror images belong to another class or none: sides, digits, letters."""
+    """Selects classes whose mirror images belong to another class or to none: sides, digits, letters."""
     return [name for name in names if _is_told_by_side(name)]
 
 
 def mirror_warning(found: Sequence[str], count: int) -> str:
     """Returns a warning about mirror images of the classes `found`, out of `count` classes."""
     shown = ", ".join(map(show, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
-    return f"{len(found)} of {count} classes tell left from right or are digits or letters by name: {shown}"
+    return f"{len(found)} of {count} classes are named after a side, a digit or a letter: {shown}"
 
 
 def _is_told_by_side(name: str) -> bool:

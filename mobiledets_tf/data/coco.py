@@ -73,7 +73,7 @@ class Image:
     Attributes:
       id: id in the annotation file.
       file_name: path relative to the folder of images.
-      width, height: size in pixels of the picture that the boxes refer to.
+      width, height: size in pixels of the image in the orientation that the boxes refer to.
       group: name of the group (a video, a scene) whose images have to stay together when a split is
         divided; '' for none.
       as_stored: whether an EXIF orientation in the file must not be applied.
@@ -150,7 +150,7 @@ def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None
     found = sorted(path for path in images.iterdir() if _SPLIT_FILE.fullmatch(path.name))
     if not found:
         raise InputError(
-            f"{str(images)!r} holds no instances_*.json; give a data folder, or the folder of images "
+            f"{str(images)!r} contains no instances_*.json; give a data folder, or the folder of images "
             "with --annotations=FILE.json"
         )
     return [_split(path, images / split_name(path)) for path in found]
@@ -181,7 +181,7 @@ def load(split: Split, sizes: Mapping[int, tuple[int, int]] | None = None) -> tu
 
 
 def is_split_file(path: Path) -> bool:
-    """Whether a file is named instances_SPLIT.json."""
+    """Returns whether a file is named instances_SPLIT.json."""
     return _SPLIT_FILE.fullmatch(path.name) is not None
 
 
@@ -200,7 +200,7 @@ def _split(annotations: Path, images: Path) -> Split:
     if not annotations.is_file():
         raise InputError(f"annotation file {str(annotations)!r} does not exist")
     if not images.is_dir():
-        raise InputError(f"{str(images)!r}, the folder of images for {annotations.name}, does not exist")
+        raise InputError(f"folder {str(images)!r} with the images of {annotations.name} does not exist")
     return Split(name[1], images, annotations)
 
 
@@ -267,7 +267,7 @@ def read_category(entry: dict[str, Any]) -> Category:
     category_id, name = _id(entry, "id"), _text(entry, "name")
     # labels.txt contains one label per line.
     if not name.strip() or len(name.splitlines()) > 1 or any(ord(letter) < 32 for letter in name):
-        raise _Wrong(f"'name' {show(name)} is empty or holds control characters")
+        raise _Wrong(f"'name' {show(name)} is empty or contains control characters")
     parent = entry.get("supercategory", "")
     return Category(category_id, name, parent if isinstance(parent, str) else "")
 
@@ -331,7 +331,7 @@ def _corners_hint(corners: tuple[float, float, float, float], bounds: tuple[int,
     """Returns a hint if the numbers of a box fit its image as (left, top, right, bottom), otherwise ''."""
     left, top, right, bottom = corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]
     fits = 0 <= left < right <= bounds[0] and 0 <= top < bottom <= bounds[1]
-    return "; as corners its four numbers fit: 'bbox' is [x, y, width, height]" if fits else ""
+    return "; 'bbox' should be [x, y, width, height], but looks like two corners" if fits else ""
 
 
 def _is_crowd(entry: dict[str, Any]) -> bool:
@@ -347,8 +347,8 @@ def _first(field: str, value: Any, seen: dict[tuple[str, Any], Any]) -> None:
     key = (field, _comparable(field, value))
     if key in seen:
         before = seen[key]
-        alike = "" if before == value else f", written {show(before)}"
-        raise _Wrong(f"'{field}' {show(value)} is used before{alike}")
+        alike = "" if before == value else f" as {show(before)}"
+        raise _Wrong(f"'{field}' {show(value)} was already used{alike}")
     seen[key] = value
 
 
@@ -402,13 +402,13 @@ def _integer(entry: dict[str, Any], key: str, low: int, high: int) -> int:
 
 def _number(value: Any, what: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Wrong(f"{what} should hold numbers only, not {show(value)}")
+        raise _Wrong(f"{what} should contain only numbers, not {show(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _Wrong(f"{what} holds {show(value)}, which is not a finite number")
+        raise _Wrong(f"{what} contains {show(value)}, which is not a finite number")
     return number
 
 

@@ -85,13 +85,13 @@ def _kept_splits(output_dir: Path, categories: list[dict[str, Any]], written: se
     if existing != _names(categories):
         ours, theirs = set(_names(categories).items()), set(existing.items())
         raise InputError(
-            f"the label map in {str(output_dir)!r} (of {', '.join(sorted(others))}) differs: "
-            f"it alone has {sorted(theirs - ours)}, the data alone has {sorted(ours - theirs)}"
+            f"the label map in {str(output_dir)!r} (of {', '.join(sorted(others))}) differs from the data: "
+            f"only the label map has {sorted(theirs - ours)}, only the data has {sorted(ours - theirs)}"
         )
     splits = records.read_dataset(output_dir / DATASET).get("splits")
     if not isinstance(splits, dict) or not others <= set(splits):
         path = str(output_dir / DATASET)
-        raise InputError(f"{path!r} does not list the shards beside it; use a new folder")
+        raise InputError(f"{path!r} does not list the shards beside it; write to a new folder")
     return {name: splits[name] for name in others}
 
 
@@ -165,7 +165,7 @@ def _encoded(checked: Checked, image: coco.Image) -> bytes:
         decodes = image.id not in checked.repaired if same else None
         return image_files.as_jpeg(data, (image.width, image.height), image.as_stored, decodes)
     except image_files.PictureError as error:  # The image was valid when it was checked.
-        raise InputError(f"{split.annotations}: image {image.id} changed meanwhile: {error}") from error
+        raise InputError(f"{split.annotations}: image {image.id} changed after the check: {error}") from error
 
 
 def _example(

@@ -48,7 +48,7 @@ def fingerprint(data: bytes) -> Fingerprint:
 
 
 def groups(prints: Sequence[Fingerprint]) -> list[list[int]]:
-    """Groups the indices of images that are equal or nearly equal; each group has at least two.
+    """Groups the indices of images that are identical or nearly so; each group has at least two.
 
     A group is a connected component, so the first and last frame of a video may differ more.
     """
@@ -104,7 +104,7 @@ def _pairs(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
 
 
 def _in_parts(measure: Callable[[np.ndarray], np.ndarray], thumbnails: np.ndarray) -> np.ndarray:
-    """Applies a function to float32 copies of some thumbnails at a time, which saves memory."""
+    """Applies a function to float32 copies of the thumbnails, part by part to save memory."""
     starts = range(0, len(thumbnails), _AT_A_TIME)
     return np.concatenate(
         [measure(thumbnails[start : start + _AT_A_TIME].astype(np.float32)) for start in starts]

@@ -21,7 +21,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not is_empty_folder(path):
-        raise InputError(f"output folder {str(path)!r} exists already; remove it or name another")
+        raise InputError(f"output folder {str(path)!r} is not empty; remove it or name another")
     with staging_folder(path) as temporary:
         yield temporary
         os.rename(temporary, path)

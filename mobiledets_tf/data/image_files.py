@@ -94,7 +94,7 @@ def _near_file(folder: Path, file_name: str) -> str:
     if found is None:
         return ""
     same = unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", name)
-    how = ", the same letters in another Unicode form" if same else ""
+    how = ", the same name in another Unicode form" if same else ""
     return f" (did you mean {show(os.path.join(os.path.dirname(file_name), found))}{how}?)"
 
 
@@ -123,8 +123,8 @@ class Look:
     Attributes:
       size: stored (width, height) in pixels.
       orientation: EXIF orientation; 1 if the file has none.
-      is_repaired: whether the decoder used in training rejects the file, so that `as_jpeg` makes a
-        clean copy.
+      is_repaired: whether the decoder used in training rejects the file, so that `as_jpeg` re-encodes
+        it.
     """
 
     size: tuple[int, int]
@@ -168,7 +168,7 @@ def _opened(data: bytes) -> tuple[Image.Image, int]:
 
 
 def _is_wanted(image: Image.Image, size: tuple[int, int], as_stored: bool) -> bool:
-    """Whether records contain the file unchanged, provided that the decoder used in training accepts it."""
+    """Returns whether records keep the file unchanged, if the decoder used in training accepts it."""
     return _is_plain(image) and image.size == size and (as_stored or _orientation(image) == 1)
 
 
@@ -192,8 +192,8 @@ def decode(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Image
     """Decodes every pixel of an image file of the given (width, height).
 
     A file may contain an EXIF orientation that has to be applied to show it upright. The annotated
-    size tells whether the boxes refer to the stored or the upright picture. If it does not (half
-    turns, mirroring, square images), the upright picture is assumed, as viewers and OpenCV show it.
+    size tells whether the boxes refer to the stored or the upright image. If it does not (half
+    turns, mirroring, square images), the upright image is assumed, as viewers and OpenCV show it.
 
     Args:
       data: content of the file.
@@ -215,9 +215,9 @@ def decode(data: bytes, size: tuple[int, int], as_stored: bool = False) -> Image
         raise PictureError(f"cannot be decoded: {error}") from error
     if image.size != size:
         given, expected = (f"{width}x{height}" for width, height in (image.size, size))
-        raise PictureError(f"is {given}, the annotations say {expected}")
+        raise PictureError(f"is {given}, but the annotations say {expected}")
     if image.mode not in _MODES:
-        raise PictureError(f"has pixels of type {image.mode}; save it with 8 bits a channel")
+        raise PictureError(f"has pixels of type {image.mode}; save it with 8 bits per channel")
     return image
 
 
@@ -235,7 +235,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) -> Image.Image:
-    """Returns the upright picture if it has the annotated size, otherwise the stored one without its tag."""
+    """Returns the upright image if it has the annotated size, otherwise the stored one without its tag."""
     for key in ("xmp", "XML:com.adobe.xmp"):  # Loading the pixels of a PNG may restore these keys.
         image.info.pop(key, None)
     # The decoder used in training ignores the tag, so a file whose stored pixels are wanted stays unchanged.
@@ -247,20 +247,20 @@ def _as_annotated(image: Image.Image, size: tuple[int, int], as_stored: bool) ->
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Whether an image is an RGB JPEG."""
+    """Returns whether an image is an RGB JPEG."""
     return image.format in ("JPEG", "MPO") and image.mode == "RGB"
 
 
 def _model_reads(jpeg: bytes) -> bool:
-    """Whether the decoder used in training and evaluation accepts a JPEG; it is stricter than PIL."""
+    """Returns whether the decoder used in training and evaluation, stricter than PIL, accepts a JPEG."""
     from mobiledets_tf.compat import tf
 
-    # A missing end marker after the last scan is found here, because the decoder would print a line
-    # for each such file.
+    # A missing end marker after the last scan is detected here, because the decoder would print a
+    # warning for each such file.
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         return False
     try:
-        # Bytes that are no tensor yet take a longer way through eager execution: a quarter of the time.
+        # Passing plain bytes makes eager execution slower: the conversion is a quarter of the time.
         tf.io.decode_jpeg(tf.constant(jpeg), channels=3)
     except tf.errors.OpError:
         return False
@@ -278,8 +278,8 @@ def as_jpeg(
       data: content of the file.
       size: annotated (width, height) in pixels.
       as_stored: as in `decode`.
-      decodes: whether the decoder used in training accepts the file, if `look` has seen these very bytes;
-        None tries it.
+      decodes: whether the decoder used in training accepts the file, if `look` has already decoded these
+        bytes; None tries it.
 
     Raises:
       PictureError: as for `decode`.

@@ -14,7 +14,7 @@ class SampleOptions(Options):
 
     Attributes:
       output_dir: folder to write; new or empty.
-      num_train, num_val: images of each split.
+      num_train, num_val: number of images in each split.
       image_size: side of the square images, in pixels.
       seed: seed of the images.
     """
@@ -28,13 +28,13 @@ class SampleOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
-    """What to read: flags of `mobiledets-data --mode=check`.
+    """Options of reading and checking data: the flags of `mobiledets-data --mode=check`.
 
     Attributes:
       images: a data folder (`instances_SPLIT.json` beside `SPLIT/`, or any other format), or the images of
         one split if `annotations` is given.
-      annotations: COCO file of one split, or a file or folder of another format.
-      format: one of `formats.NAMES`; None finds out.
+      annotations: COCO file of one split, or a file or folder in another format.
+      format: one of `formats.NAMES`; None detects it.
       exif_turn: what boxes on images with an EXIF orientation refer to: `upright`, `stored`, or `auto` to
         decide by sizes and boxes.
     """
@@ -47,13 +47,13 @@ class DataOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(DataOptions):
-    """What to convert: the flags of `mobiledets-data --mode=convert`.
+    """Options of converting data: the flags of `mobiledets-data --mode=convert`.
 
     Attributes:
-      output_dir: folder of the TFRecord shards, the label map and `dataset.json`.
-      num_shards: shards of a split, at most one for each image; None writes one for 250 images.
-      val_share: share of a single split that becomes `val`; None divides the only split of a data folder
-        with 0.2, and leaves others as they are.
+      output_dir: folder for the TFRecord shards, the label map and `dataset.json`.
+      num_shards: number of shards per split, at most one per image; None writes one per 250 images.
+      val_share: share of a single split that becomes `val`; None uses 0.2 if a data folder has only one
+        split, and otherwise leaves the splits as they are.
     """
 
     output_dir: str

@@ -1,4 +1,4 @@
-"""Reads and checks images with boxes of any format, and divides a single split where necessary."""
+"""Reads and checks images with boxes in any format, and divides a single split where necessary."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from mobiledets_tf.errors import InputError
 
 
 def read(options: DataOptions) -> tuple[str, list[Checked]]:
-    """Reads all splits and checks them, with every image.
+    """Reads all splits and checks them, including every image.
 
     Returns:
       The name of the format, and each split with its faults and warnings.
 
     Raises:
-      InputError: there is nothing to read, or an annotation file is no annotation file at all.
+      InputError: there is nothing to read, or an annotation file is not one.
     """
     name, splits = formats.read(options.images, options.annotations, options.format)
     return name, check.check(splits, options.exif_turn)
@@ -31,7 +31,7 @@ def divided(checked: Sequence[Checked], options: ConvertOptions) -> list[Checked
     """
     share = options.val_share
     if share is not None and len(checked) != 1:
-        raise InputError(f"--val_share={share}: the folder has {len(checked)} splits already")
+        raise InputError(f"--val_share={share}: the folder already has {len(checked)} splits")
     named = options.annotations is not None and checked[0].split.content is None
     if share is None and (len(checked) != 1 or named):
         return list(checked)

@@ -78,6 +78,6 @@ def batches(
             continue
         found.append(network_input(example.encoded, example.image_id, image_size))
     if not found:
-        raise InputError(f"{files[0]!r} holds no image")
+        raise InputError(f"{files[0]!r} contains no readable image")
     size = min(batch, len(found))
     return [np.concatenate(found[i : i + size]) for i in range(0, len(found) - size + 1, size)]

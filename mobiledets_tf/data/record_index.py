@@ -77,7 +77,7 @@ def _offsets(file: str) -> list[int]:
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
             end = offset + _HEAD + length + _TAIL
             if end > size:
-                raise DamagedRecord(file, offset, f"a record of {length} bytes leads out of the file")
+                raise DamagedRecord(file, offset, f"a record of {length} bytes extends beyond the file")
             offsets.append(offset)
             offset = end
     return offsets

@@ -68,7 +68,7 @@ def resolve(pattern_or_folder: str, split: str) -> list[str]:
     found = sorted(_glob(pattern))
     if not found:
         raise InputError(
-            f"no TFRecord files match {pattern!r}; give a glob pattern or a folder made by "
+            f"no TFRecord files match {pattern!r}; give a glob pattern or a folder written by "
             "mobiledets-data --mode=convert"
         )
     if is_folder:
@@ -84,7 +84,7 @@ def label_map_path(files: Sequence[str]) -> str:
     """
     folders = {os.path.dirname(file) for file in files}
     if len(folders) != 1:
-        raise InputError(f"TFRecord files lie in several folders: {', '.join(sorted(folders))}")
+        raise InputError(f"TFRecord files are in several folders: {', '.join(sorted(folders))}")
     folder = folders.pop()
     path = os.path.join(folder, LABEL_MAP)
     if _exists(path):
@@ -120,7 +120,7 @@ def label_map_names(path: str | os.PathLike) -> dict[int, tuple[str, ...]]:
         raise InputError(f"label map {str(path)!r} cannot be parsed: {error}") from error
     names = {item.id: tuple(filter(None, (item.display_name, item.name))) or ("",) for item in message.item}
     if not names or min(names) < 1 or len(names) != len(message.item):
-        raise InputError(f"label map {str(path)!r} needs items with different ids from 1 on")
+        raise InputError(f"label map {str(path)!r} should have items with unique ids of at least 1")
     return dict(sorted(names.items()))
 
 
@@ -151,7 +151,7 @@ def read_examples(files: Sequence[str]) -> Iterator[Example]:
         except tf.errors.OpError as error:
             raise InputError(f"TFRecord file {file!r} cannot be read: {error.message}") from error
         except (DecodeError, ValueError) as error:
-            raise InputError(f"TFRecord file {file!r} holds no detection examples: {error}") from error
+            raise InputError(f"TFRecord file {file!r} contains no detection examples: {error}") from error
 
 
 def parse_example(data: bytes, where: str) -> Example:
@@ -171,7 +171,7 @@ def parse_example(data: bytes, where: str) -> Example:
     try:
         return _parse(tf.train.Example.FromString(data).features.feature)
     except (DecodeError, ValueError) as error:
-        raise InputError(f"{where} is no detection example: {error}") from error
+        raise InputError(f"{where} is not a detection example: {error}") from error
 
 
 def ground_truth(files: Sequence[str]) -> dict[str, Any]:
@@ -266,13 +266,13 @@ def require_decodable(files: Sequence[str]) -> None:
         except tf.errors.OpError as error:
             raise CheckFailed(
                 f"image {example.image_id!r} (record {number + 1} of {os.path.dirname(files[0])!r}) cannot "
-                f"be decoded: {error.message.splitlines()[0]}; mobiledets-data --mode=convert makes clean "
-                "copies"
+                f"be decoded: {error.message.splitlines()[0]}; mobiledets-data --mode=convert re-encodes "
+                "such images"
             ) from error
 
 
 def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, int]:
-    """Maps class ids to those of the annotation file by `dataset.json`; ids not listed there are kept."""
+    """Maps class ids to the category ids in `dataset.json`; ids that are not listed there are kept."""
     path = Path(os.path.dirname(files[0]) if files else "", "dataset.json")
     ids = {class_id: class_id for class_id in names}
     if not path.is_file():
@@ -305,11 +305,11 @@ def coco_boxes(example: Example, image_id: int, before: int) -> list[dict[str, A
 
 
 def _image_ids(texts: Sequence[str]) -> list[int]:
-    """Returns integer ids for images by their `image/source_id`; an empty text is not an id."""
+    """Returns integer ids for images from their `image/source_id`; an empty text is not an id."""
     seen: set[str] = set()
     for text in filter(None, texts):
         if text in seen:
-            raise InputError(f"image/source_id {text} comes twice; are the same files given twice?")
+            raise InputError(f"image/source_id {text} occurs twice; are the same files given twice?")
         seen.add(text)
     numeric = all(text.isascii() and text.isdigit() and int(text) < 2**63 for text in texts)
     ids = [int(text) for text in texts] if numeric else []
@@ -320,7 +320,7 @@ def _parse(feature: Any) -> Example:
     classes = np.array(feature["image/object/class/label"].int64_list.value, np.int64)
     boxes = np.stack([np.array(feature[key].float_list.value, np.float32) for key in _BOX_KEYS], axis=-1)
     if len(boxes) != len(classes):
-        raise ValueError(f"{len(boxes)} boxes and {len(classes)} classes")
+        raise ValueError(f"it has {len(boxes)} boxes but {len(classes)} classes")
     height, width = (_one(feature[f"image/{key}"].int64_list.value, key) for key in ("height", "width"))
     crowd = feature["image/object/is_crowd"].int64_list.value
     area = feature["image/object/area"].float_list.value
@@ -347,7 +347,7 @@ def _text_of(feature: Any, key: str) -> str:
 
 def _one(values: Sequence[Any], key: str) -> Any:
     if len(values) != 1:
-        raise ValueError(f"image/{key} should hold one value, not {len(values)}")
+        raise ValueError(f"image/{key} should have one value, not {len(values)}")
     return values[0]
 
 
@@ -359,7 +359,9 @@ def _require_whole_set(found: Sequence[str], split: str) -> None:
     """Raises InputError unless the shards of a split are complete and from one conversion."""
     names = {os.path.basename(file) for file in found}
     if names != {shard_name(split, index, len(names)) for index in range(len(names))}:
-        raise InputError(f"shards of {split!r} are missing or of two sets: {', '.join(sorted(names)[:4])}...")
+        raise InputError(
+            f"shards of {split!r} are missing or come from two conversions: {', '.join(sorted(names)[:4])}..."
+        )
 
 
 # --- paths: local ones are handled without TensorFlow, so that a wrong path fails at once ------

@@ -98,7 +98,7 @@ def _instances(drawn: list[list[_Digit]], size: int, first_id: int) -> dict[str,
     """Returns the COCO dictionary of one split; image ids are unique across both splits."""
     boxes = [(first_id + number, digit) for number, digits in enumerate(drawn) for digit in digits]
     return {
-        "info": {"description": "Handwritten digits on photos, made of the data sets of scikit-learn"},
+        "info": {"description": "Handwritten digits on photos, made from data sets of scikit-learn"},
         "images": [
             {"id": first_id + number, "file_name": _file_name(number), "width": size, "height": size}
             for number in range(len(drawn))

@@ -45,8 +45,8 @@ class Statistics:
         if self.sides:
             low, middle, high = self.sides
             lines.append(
-                f"  side of a box at {self.input_size}x{self.input_size}: median {middle:.0f} px, "
-                f"90 % from {low:.0f} to {high:.0f} px"
+                f"  box side at {self.input_size}x{self.input_size}: median {middle:.0f} px, "
+                f"90 % are from {low:.0f} to {high:.0f} px"
             )
         return lines
 
@@ -56,12 +56,12 @@ class Statistics:
         found = []
         if total and small / total > _WARN_SHARE:
             found.append(
-                f"{small} of {total} boxes ({small / total:.0%}) are below {SMALL_SIDE} px at an input of "
-                f"{self.input_size}: a larger --image_size, or crops of the images, would help"
+                f"{small} of {total} boxes ({small / total:.0%}) are smaller than {SMALL_SIDE} px at input "
+                f"size {self.input_size}; use a larger --image_size or crops of the images"
             )
         for name, count in self.boxes.items():
             if count < _FEW_BOXES:
-                found.append(f"class {name!r} has {count} boxes")
+                found.append(f"class {name!r} has few boxes: {count}")
         return found
 
 

@@ -11,13 +11,13 @@ _LEAST_SIDE = 8
 
 
 def is_in_first_pixel(box: Annotation) -> bool:
-    """Whether a box lies within the first pixel (all corners from 0 to 1), as normalised boxes do."""
+    """Returns whether a box lies within the first pixel (corners from 0 to 1), as normalised boxes do."""
     x, y, width, height = box.bbox
     return x + width <= 1 and y + height <= 1
 
 
 def is_corners(box: Annotation) -> bool:
-    """Whether the area of a box implies that `bbox` contains (left, top, right, bottom)."""
+    """Returns whether the area of a box implies that `bbox` contains (left, top, right, bottom)."""
     x, y, width, height = box.bbox
     return (
         width > x
@@ -28,7 +28,7 @@ def is_corners(box: Annotation) -> bool:
 
 
 def is_smaller_than_its_area(box: Annotation) -> bool:
-    """Whether the annotated area of an object is larger than its box."""
+    """Returns whether the annotated area of an object is larger than its box."""
     return box.area > box.bbox[2] * box.bbox[3] * (1 + _AREA_TOLERANCE)
 
 
@@ -65,11 +65,11 @@ def _counts(boxes: list[Annotation]) -> list[tuple[int, str]]:
     found = (
         (
             sum(map(is_in_first_pixel, boxes)),
-            "lie between 0 and 1: these are normalised boxes; 'bbox' is in pixels",
+            "lie between 0 and 1 and look normalised; 'bbox' should be in pixels",
         ),
         (
             sum(map(is_corners, boxes)),
-            "have the 'area' of a box from corner to corner; 'bbox' is [x, y, width, height]",
+            "look like two corners, judging by their 'area'; 'bbox' should be [x, y, width, height]",
         ),
     )
     return [(count, reason) for count, reason in found if count]

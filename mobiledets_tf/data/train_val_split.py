@@ -31,17 +31,19 @@ def divide(checked: Checked, share: float = DEFAULT_SHARE) -> list[Checked]:
     """
     images = checked.dataset.images
     if len(images) < 2:
-        raise InputError(f"{checked.split.annotations} has {len(images)} image; two are needed")
+        raise InputError(f"{checked.split.annotations} has {len(images)} image; at least two are needed")
     held_out = min(max(round(share * len(images)), 1), len(images) - 1)
     together = _together(checked)
     val = _chosen(together, held_out, len(images))
     notes = list(checked.warnings)
     if not val:
         val = _chosen([[image] for image in images], held_out, len(images))
-        notes.append("all images are near-duplicates or of one group: both sides have some of them")
+        notes.append("all images are near-duplicates or in one group, so both splits have some of them")
     elif joined := sum(len(members) for members in together if len(members) > 1):
         kinds = sum(len(members) > 1 for members in together)
-        notes.append(f"groups and near-duplicates, kept on one side each: {kinds}, with {joined} images")
+        notes.append(
+            f"groups and near-duplicates, each kept within one split: {kinds}, with {joined} images in total"
+        )
     checked = dataclasses.replace(checked, warnings=tuple(notes))
     return [
         _part(checked, TRAIN, {image.id for image in images} - val),

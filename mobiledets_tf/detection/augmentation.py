@@ -1,4 +1,4 @@
-"""Augmentation that is selected by flags and carried out by the Object Detection API's own steps."""
+"""Augmentation: selected by flags, applied by the Object Detection API's preprocessing steps."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -14,13 +14,13 @@ _PREFIX = "best-"
 class Watch:
     """Evaluates each checkpoint of a training run as soon as it is written.
 
-    All its state is in `eval_metrics.json`, so that it survives when a run is resumed.
+    All its state is in `eval_metrics.json`, so a resumed run has it, too.
 
     Args:
       folder: the model folder.
       early_stop: number of consecutive evaluations without a better AP after which training ends;
-        None never ends it.
-      stop: called after each batch of an evaluation; raises to end it.
+        None disables early stopping.
+      stop: called after each batch of an evaluation; raises an exception to end the evaluation.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ def are_inside(anchors: tf.Tensor, boxes: tf.Tensor, weights: tf.Tensor) -> tf.T
         area = tf.reduce_prod(anchors[:, 2:] - anchors[:, :2], axis=-1)
         return tf.reduce_any((shared >= INSIDE * area[:, None]) & is_crowd[None], axis=1)
 
-    # Few images have a crowd, and comparing all anchors with all boxes costs milliseconds a step.
+    # Few images have a crowd, and comparing all anchors with all boxes costs milliseconds per step.
     return tf.cond(tf.reduce_any(is_crowd), compared, lambda: tf.zeros(tf.shape(anchors)[:1], tf.bool))
 
 

@@ -60,9 +60,9 @@ class Evaluation:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def table(self) -> list[str]:
-        """Formats a table with the AP of each class and the class it was most often taken for."""
+        """Formats a table with the AP of each class and the class it was most often confused with."""
         width = max(map(len, self.classes))
-        lines = [f"{'class':<{width}}     AP   AP50  boxes  found  missed  most often taken for"]
+        lines = [f"{'class':<{width}}     AP   AP50  boxes  found  missed  most often confused with"]
         for row, name in enumerate(self.classes):
             counts, scores = self.confusion[row], self.per_class[name]
             others = [(count, c) for c, count in enumerate(counts[:-1]) if c != row and count]
@@ -71,7 +71,10 @@ class Evaluation:
             lines.append(
                 f"{name:<{width}}{shown}  {counts.sum():>5}  {counts[row]:>5}  {counts[-1]:>6}  {other}"
             )
-        return [*lines, f"detections of nothing: {self.confusion[-1].sum()} (scores from 0.3 on, IoU 0.5)"]
+        return [
+            *lines,
+            f"detections that match no box: {self.confusion[-1].sum()} (score from 0.3, IoU from 0.5)",
+        ]
 
 
 class Evaluator:
@@ -80,7 +83,7 @@ class Evaluator:
     Args:
       config: the pipeline config; only its first eval input is read.
       folder: the model folder; TensorBoard summaries are written to its `eval/`.
-      stop: called after each batch; raises to end the evaluation.
+      stop: called after each batch; raises an exception to end the evaluation.
 
     Raises:
       InputError: the data contains no images.
@@ -219,7 +222,7 @@ class Evaluator:
 
 @contextlib.contextmanager
 def _named_pictures(examples: Records) -> Iterator[None]:
-    """Raises CheckFailed naming the image that cannot be decoded, because TensorFlow's error does not."""
+    """Raises CheckFailed that names the image if decoding fails, because TensorFlow's error does not."""
     try:
         yield
     except tf.errors.OpError:
@@ -230,7 +233,7 @@ def _named_pictures(examples: Records) -> Iterator[None]:
 def check_complete(done: int, images: int) -> None:
     """Raises CheckFailed unless every image was evaluated: AP on a subset would be misleading."""
     if done != images:
-        raise CheckFailed(f"{done} of {images} images were evaluated: no AP is reported")
+        raise CheckFailed(f"only {done} of {images} images were evaluated, so no AP is reported")
 
 
 def _ground_truth(examples: Records, names: dict[int, str]) -> tuple[dict[str, Any], list[int]]:
@@ -286,7 +289,7 @@ def evaluate_kept(
 
     Args:
       folder: the model folder.
-      config: pipeline config; default: the folder's own. Another config may name other eval data.
+      config: pipeline config; default: the folder's own. Another config may name other evaluation data.
 
     Returns:
       The evaluations in order of step; only the last one has `results`.
@@ -296,9 +299,9 @@ def evaluate_kept(
     """
     found = [path for path in checkpoints.kept(folder) if checkpoints.step(path)]
     if not found:
-        raise InputError(f"model_dir {str(folder)!r} holds no trained checkpoint")
+        raise InputError(f"model_dir {str(folder)!r} contains no trained checkpoint")
     evaluator = Evaluator(config or model_dir.load(folder), folder)
-    # Keeping the detections of all checkpoints would fill the memory.
+    # Keeping the detections of all checkpoints would need too much memory.
     evaluations = [replace(evaluator.evaluate(checkpoint), results=[]) for checkpoint in found[:-1]]
     evaluations.append(evaluator.evaluate(found[-1]))
     write_metrics(folder, [evaluation.metrics for evaluation in evaluations])

@@ -15,9 +15,9 @@ def read(path: str, config: PipelineConfig, label_map: str, seed: int) -> Accoun
     Args:
       path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
       config: the complete config of the training.
-      label_map: path of its label map; the class predictors of renamed classes start afresh.
-      seed: seed of the weights that are initialised anew, and of the sample of training images from which
-        missing batch normalisation is recovered.
+      label_map: path of its label map; the class predictors of renamed classes are newly initialised.
+      seed: seed of newly initialised weights, and of the sample of training images from which missing
+        batch normalisation is recovered.
 
     Raises:
       InputError: there are no weights, or they are damaged or belong to an unknown network.

@@ -161,17 +161,17 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
 
 
 def is_predictor(name: str) -> bool:
-    """Whether a canonical weight name belongs to a box or class predictor."""
+    """Returns whether a canonical weight name belongs to a box or class predictor."""
     return name.startswith("predictor")
 
 
 def is_head(name: str) -> bool:
-    """Whether a canonical weight name belongs to an extra feature level or a predictor."""
+    """Returns whether a canonical weight name belongs to an extra feature level or a predictor."""
     return is_predictor(name) or name.startswith("extra")
 
 
 def is_kernel(name: str) -> bool:
-    """Whether a canonical weight name denotes a convolution kernel, depthwise or not."""
+    """Returns whether a canonical weight name denotes a convolution kernel, depthwise or not."""
     return name.split("/")[-1].removesuffix(":0") in ("kernel", "depthwise_kernel")
 
 
@@ -217,7 +217,7 @@ def build_detection_model(
       quantization_aware: attaches the network of the config with simulated quantisation.
 
     Raises:
-      InputError: the config does not describe a MobileDet, or asks for something unsupported.
+      InputError: the config does not describe a MobileDet, or requests something unsupported.
     """
     install()
     if not quantization_aware:

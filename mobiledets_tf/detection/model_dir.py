@@ -68,7 +68,7 @@ def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
     """
     path = Path(os.path.abspath(folder)) / CONFIG
     if not path.exists():
-        raise InputError(f"model_dir {str(folder)!r} holds no training ({CONFIG} is missing)")
+        raise InputError(f"model_dir {str(folder)!r} contains no training run ({CONFIG} is missing)")
     return _as_it_runs(path.parent, pipeline_config.load(path))
 
 
@@ -85,7 +85,7 @@ def _settings(
     config: pipeline_config.PipelineConfig, network: network_settings.NetworkSettings, seed: int
 ) -> dict[str, Any]:
     pipeline = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    # These two files are compared by content, so their paths do not count.
+    # These two files are compared by content, so their paths do not matter.
     pipeline["model"]["ssd"]["feature_extractor"].pop("type")
     pipeline["train_input_reader"].pop("label_map_path", None)
     # A run may be evaluated on any data.
@@ -106,7 +106,9 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
     if not path.exists():
         if checkpoints.kept(folder):
-            raise InputError(f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another one")
+            raise InputError(
+                f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another folder"
+            )
         return
     before = _flat(files.read_artefact(path, "settings file", trained_folder.SETTINGS_VERSION, absent=1))
     now = _flat(settings)
@@ -120,7 +122,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
         more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         raise InputError(
             f"model_dir {str(folder)!r} was started with other settings: "
-            f"{'; '.join(different[:_SHOWN])}{more}; choose another folder or the same settings"
+            f"{'; '.join(different[:_SHOWN])}{more}; use another folder or the same settings"
         )
 
 

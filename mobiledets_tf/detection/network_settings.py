@@ -85,7 +85,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
     """Reads the `model { ssd { ... } }` part of a config.
 
     Raises:
-      InputError: a field is missing, out of range, or asks for something the networks don't support.
+      InputError: a field is missing, out of range, or requests something the networks don't support.
     """
     _check_fixed_fields(ssd)
     name = architecture_name(ssd.feature_extractor.type)
@@ -125,7 +125,7 @@ def _check_fixed_fields(ssd: ssd_pb2.Ssd) -> None:
     ):
         if not part.HasField(field):
             given = part.WhichOneof(part.DESCRIPTOR.oneofs[0].name)
-            raise InputError(f"{part.DESCRIPTOR.name} is {given}; MobileDet networks need {field}")
+            raise InputError(f"{part.DESCRIPTOR.name} is {given}; MobileDet networks require {field}")
     predictor = ssd.box_predictor.convolutional_box_predictor
     _check_boxes(ssd)
     for name, given, allowed in (
@@ -172,12 +172,12 @@ def _require_equal(name: str, given: object, allowed: object) -> None:
     if isinstance(given, float):
         given = _rounded([given])[0]
     if given != allowed:
-        raise InputError(f"{name} is {given}; MobileDet networks have {allowed}")
+        raise InputError(f"{name} is {given}; MobileDet networks require {allowed}")
 
 
 def _batch_norm(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> BatchNorm:
     if not hyperparams.HasField("batch_norm"):
-        raise InputError(f"{where} has no batch_norm; MobileDet networks need it")
+        raise InputError(f"{where} has no batch_norm; MobileDet networks require it")
     norm = hyperparams.batch_norm
     for name, given, allowed in (
         ("scale", norm.scale, True),
@@ -189,7 +189,8 @@ def _batch_norm(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> BatchNo
         _require_equal(f"{where}.batch_norm.{name}", given, allowed)
     relu6 = hyperparams_pb2.Hyperparams.RELU_6
     if hyperparams.activation != relu6:
-        raise InputError(f"{where}.activation: MobileDet heads have RELU_6")
+        given = hyperparams_pb2.Hyperparams.Activation.Name(hyperparams.activation)
+        raise InputError(f"{where}.activation is {given}; MobileDet heads require RELU_6")
     return BatchNorm(_rounded([norm.decay])[0], HEAD_NORM.epsilon)
 
 
@@ -198,7 +199,10 @@ def _check_initializer(hyperparams: hyperparams_pb2.Hyperparams, where: str, all
     _require_equal(f"{where}.conv_hyperparams.initializer", given, allowed)
     initializer = getattr(hyperparams.initializer, allowed)
     if initializer.mean != 0 or not math.isclose(initializer.stddev, _STDDEV, rel_tol=1e-6):
-        raise InputError(f"{where}: initializer has other than mean 0, stddev {_STDDEV} of MobileDet heads")
+        raise InputError(
+            f"{where}: initializer has mean {initializer.mean:g} and stddev {initializer.stddev:g}; "
+            f"MobileDet heads require mean 0 and stddev {_STDDEV}"
+        )
 
 
 def _l2(hyperparams: hyperparams_pb2.Hyperparams, where: str) -> float:

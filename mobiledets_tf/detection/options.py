@@ -1,4 +1,4 @@
-"""Options of a training; they are checked here without TensorFlow."""
+"""Options of a training run, checked without loading TensorFlow."""
 
 import dataclasses
 from pathlib import Path
@@ -20,28 +20,28 @@ PRESETS = ("finetune", "small")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions(StrategyOptions):
-    """Options of a training: the flags of `mobiledets-train`, and in place of `--mode` the field `evaluate`.
+    """Options of a training run: the flags of `mobiledets-train`, with `evaluate` in place of `--mode`.
 
-    What is None keeps the value of the pipeline config; the value of a generated config is in brackets.
+    None keeps the value of the pipeline config; the value in a generated config is given in brackets.
 
     Attributes:
-      model_dir: folder of the training; an interrupted training in it is resumed.
+      model_dir: folder of the training run; an interrupted run in it is resumed.
       architecture: a published network (`cpu`, `edgetpu`, `dsp`, `gpu`) or an architecture file; by default
-        that of `init_from`.
-      train_data: converted data folder, or a pattern of TFRecord files.
-      eval_data: the same for evaluation; by default the folder of `train_data`.
-      evaluate: whether every checkpoint is evaluated and the best one kept.
-      pipeline_config: pipeline config of the Object Detection API to start from, a file or the name of a
-        shipped one; by default one is generated.
+        the network of `init_from`.
+      train_data: converted data folder, or a glob pattern of TFRecord files.
+      eval_data: likewise for evaluation; by default the folder of `train_data`.
+      evaluate: whether every checkpoint is evaluated and the best one is kept.
+      pipeline_config: pipeline config of the Object Detection API to start from: a file, or the name of a
+        config shipped with this project; by default a config is generated.
       init_from: weights to start from: a folder or checkpoint of this project, a TF1 checkpoint, a .tflite
-        file, or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp`; those of another architecture are remapped.
-      weights_cache: folder of downloaded weights.
-      preset: `finetune` or `small`: steps, batch size, learning rate and augmentation by the size of the
-        data; other fields take precedence.
+        file, or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp`; weights of another architecture are remapped.
+      weights_cache: folder for downloaded weights.
+      preset: `finetune` or `small`: derives steps, batch size, learning rate and augmentation from the
+        size of the data; other fields take precedence.
       quantization_aware: whether int8 rounding is simulated during training; needs `init_from`.
-      steps: training steps (2000).
-      batch_size: images in a step (16).
-      num_classes: classes without the background (those of the label map).
+      steps: number of training steps (2000).
+      batch_size: images per step (16).
+      num_classes: number of classes without the background (from the label map).
       learning_rate: base learning rate (0.2).
       image_size: side of the square input, in pixels (320).
       depth_multiplier: scales all widths (1).
@@ -49,7 +49,7 @@ class TrainOptions(StrategyOptions):
       random_crop: whether SSD's random crop is applied (no).
       random_color: whether brightness, contrast, hue and saturation vary (no).
       random_scale: whether objects are made smaller at random (no).
-      early_stop: number of evaluations in a row without a better AP after which training ends.
+      early_stop: number of consecutive evaluations without a better AP after which training ends.
       max_damaged_records: number of damaged TFRecords to skip before failing.
       cache: whether decoded training images are kept in memory.
       mixed_precision: whether the network computes in bfloat16.
@@ -84,15 +84,15 @@ class TrainOptions(StrategyOptions):
 
     @property
     def started(self) -> bool:
-        """Whether the folder has a training already."""
+        """Whether the folder already contains a training run."""
         return (Path(self.model_dir) / "pipeline.config").exists()
 
     def check(self) -> None:
-        """Makes the checks that take at most a second and need no TensorFlow.
+        """Makes the checks that take at most a second and don't load TensorFlow.
 
         Raises:
           InputError: an option is out of range, contradicts another one, or names a file that does not
-            exist; or an option that is needed is missing.
+            exist; or a required option is missing.
         """
         if self.architecture is not None:
             architectures.load(self.architecture)
@@ -101,22 +101,22 @@ class TrainOptions(StrategyOptions):
         for name in ("learning_rate", "depth_multiplier"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 100:
-                raise InputError(f"--{name}={value}: allowed are numbers above 0, at most 100")
+                raise InputError(f"--{name}={value}; allowed: above 0, at most 100")
         if self.pipeline_config is not None:
             object_detection_configs.find(self.pipeline_config)
         if self.init_from is not None:
             zoo.check_exists("init_from", self.init_from)
         if self.early_stop is not None and not self.evaluate:
-            raise InputError("--early_stop needs --mode=train_and_eval: it counts evaluations")
+            raise InputError("--early_stop requires --mode=train_and_eval, because it counts evaluations")
         if self.quantization_aware and self.mixed_precision:
             raise InputError(
-                "--quantization_aware goes without --mixed_precision: rounding is of float32 values"
+                "--quantization_aware cannot be combined with --mixed_precision: it rounds float32 values"
             )
         self.check_strategy()
         self._check_start()
 
     def _check_start(self) -> None:
-        """Checks that everything is there that a training needs to start from."""
+        """Checks that a new training run has a network and, where necessary, weights to start from."""
         if self.started:
             return
         for flag, given in (
@@ -124,9 +124,9 @@ class TrainOptions(StrategyOptions):
             ("--quantization_aware", self.quantization_aware),
         ):
             if given and self.init_from is None:
-                raise InputError(f"{flag} needs --init_from: it starts from trained weights")
+                raise InputError(f"{flag} requires --init_from, because it starts from trained weights")
         if not (self.architecture or self.pipeline_config or self._initial_folder() or self._zoo_network()):
-            raise InputError("--architecture or --pipeline_config is needed to start a training")
+            raise InputError("--architecture or --pipeline_config is required to start a training run")
 
     def initial_path(self) -> str:
         """Returns the local path of the weights to start from; published ones are downloaded."""
@@ -135,7 +135,7 @@ class TrainOptions(StrategyOptions):
         return zoo.local(self.init_from, self.weights_cache)
 
     def _initial_folder(self) -> Path | None:
-        """Returns the folder of `init_from` if it states the network of the weights, otherwise None."""
+        """Returns the folder of `init_from` if it describes the network of the weights, otherwise None."""
         if self.init_from is None:
             return None
         folder = trained_folder.folder_of(self.init_from)
@@ -148,7 +148,7 @@ class TrainOptions(StrategyOptions):
         return zoo.check_name(self.init_from)
 
     def _network(self) -> dict[str, Any]:
-        """Returns the overrides of the network's settings: the given ones or, by default, `init_from`'s."""
+        """Returns the overrides of network settings: those given or, by default, those of `init_from`."""
         side = self.image_size
         given = {
             "architecture": self.architecture,
@@ -169,7 +169,7 @@ class TrainOptions(StrategyOptions):
         return {name: found[name] if value is None else value for name, value in given.items()}
 
     def job(self) -> "Job":
-        """Returns what the training's config is made from; loads TensorFlow."""
+        """Returns the input from which the run's config is made; loads TensorFlow."""
         from mobiledets_tf.detection import pipeline_config, training_config
 
         config = self.pipeline_config

@@ -42,7 +42,7 @@ class Records:
     def __init__(self, files: Sequence[str], max_damaged: int = 0, cache_side: int | None = None):
         self._index = RecordIndex(files)
         if not len(self._index):
-            raise InputError(f"data {files[0]!r} holds no examples")
+            raise InputError(f"data {files[0]!r} contains no examples")
         self._max_damaged, self._cache_side = max_damaged, cache_side
         self._cache: dict[int, bytes] = {}
         self._damaged: set[int] = set()
@@ -79,7 +79,7 @@ class Records:
                 # tf.data passes on only the text of an exception, so the exception itself is kept here.
                 self.failure = damaged
                 raise damaged
-            tqdm.write(f"skipped ({len(self._damaged)} of at most {self._max_damaged}): {damaged}")
+            tqdm.write(f"skipped record ({len(self._damaged)} of at most {self._max_damaged}): {damaged}")
         return (number + 1) % len(self)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - the object lives as long as its training run anyway

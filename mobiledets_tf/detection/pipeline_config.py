@@ -229,10 +229,10 @@ def override(config: PipelineConfig, overrides: Overrides) -> PipelineConfig:
 
 
 def is_quantization_aware(config: PipelineConfig) -> bool:
-    """Whether a config enables simulated quantisation: `graph_rewriter { quantization { } }`.
+    """Returns whether a config enables simulated quantisation: `graph_rewriter { quantization { } }`.
 
     Raises:
-      InputError: the config asks for anything but int8 quantisation from the first step on.
+      InputError: the config requests anything but int8 quantisation from the first step.
     """
     if not config.graph_rewriter.HasField("quantization"):
         return False
@@ -296,7 +296,9 @@ def _set_steps(config: PipelineConfig, steps: int) -> None:
 def _set_learning_rate(config: PipelineConfig, learning_rate: float) -> None:
     schedule = _schedule(config)
     if schedule is None:
-        raise InputError("a learning rate can be set for a cosine_decay_learning_rate only; edit the config")
+        raise InputError(
+            "--learning_rate requires a config with cosine_decay_learning_rate; otherwise edit the config"
+        )
     if not 0 < learning_rate <= 100:
         raise InputError(f"learning rate is {learning_rate}; allowed: above 0, at most 100")
     schedule.warmup_learning_rate *= learning_rate / schedule.learning_rate_base
@@ -319,7 +321,7 @@ def _set_augmentation(config: PipelineConfig, name: str, wanted: bool) -> None:
 
 
 def mirrors(config: PipelineConfig) -> bool:
-    """Whether training with the config mirrors images at random."""
+    """Returns whether training with the config mirrors images at random."""
     options = config.train_config.data_augmentation_options
     return any(each.WhichOneof("preprocessing_step") == augmentation.STEPS["flip"] for each in options)
 

@@ -22,7 +22,7 @@ def derive(preset: str, images: int) -> Overrides:
       InputError: there are no images.
     """
     if images < 1:
-        raise InputError("a preset needs training images")
+        raise InputError("a preset requires training images, but there are none")
     batch = 16 if images >= 64 else max(1, 2 ** int(math.log2(max(images // 4, 1))))
     passes, low, high, rate = (50, 500, 10_000, 0.04) if preset == "finetune" else (200, 2000, 20_000, 0.2)
     steps = min(max(math.ceil(images * passes / batch), low), high)

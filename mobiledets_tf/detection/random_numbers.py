@@ -1,7 +1,7 @@
 """Random numbers that depend only on a seed and a position, for augmentation steps written without seeds.
 
 The Object Detection API's steps use stateful random operations. In a parallel input pipeline their
-numbers depend on which image a thread reaches first, a resumed run starts their sequence again, and
+numbers depend on which image a thread reaches first, a resumed run restarts their sequence, and
 `tf.image.sample_distorted_bounding_box`, the core of every random crop, ignores the global seed
 altogether. Inside `stateless`, each of these operations becomes its stateless counterpart.
 """

@@ -327,17 +327,17 @@ class _Run:
         return f"{part} is {value} at step {step}, images {', '.join(ids)}"
 
     def _recover(self, faulty: str, bar: tqdm) -> Iterator:
-        """Restores the last checkpoint, at most once per run, and returns the batches from there on.
+        """Restores the last checkpoint, at most once per run, and returns the batches that follow it.
 
         Raises:
-          CheckFailed: a checkpoint was restored before.
+          CheckFailed: a checkpoint has already been restored.
         """
         hint = "lower --learning_rate, or check the boxes of these images"
         if self._recovered:
-            raise CheckFailed(f"{faulty}; so it was before, from the same checkpoint: {hint}")
+            raise CheckFailed(f"{faulty}, again after resuming from the checkpoint: {hint}")
         self._recovered = True
         self._restore(self._manager.latest_checkpoint)
-        tqdm.write(f"{faulty}; going on from the checkpoint of step {self._now}")
+        tqdm.write(f"{faulty}; resuming from the checkpoint of step {self._now}")
         bar.n = self._now * self._train.batch_size
         return self._batches()
 
@@ -350,7 +350,7 @@ class _Run:
         self._manager.save()
 
     def _clean(self) -> None:
-        """Deletes the temporary files of workers other than the chief, which have to save as well."""
+        """Deletes the temporary files of workers other than the chief, which also have to save."""
         for path in (
             self._manager.directory,
             model_lib_v2.get_filepath(self._strategy, str(Path(self._folder) / "train")),
@@ -381,8 +381,8 @@ def _known_errors(records: Records) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         if records.failure is not None:
-            raise InputError(f"{records.failure}; --max_damaged_records allows some to be skipped") from error
+            raise InputError(f"{records.failure}; --max_damaged_records=N skips up to N of them") from error
         if "No space left" not in str(error):
             require_decodable(records.files)
             raise
-        raise InputError("no space left on the device of model_dir; the last checkpoint is kept") from error
+        raise InputError("no space left on the disk of model_dir; the last checkpoint is kept") from error

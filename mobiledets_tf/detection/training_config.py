@@ -51,7 +51,7 @@ def train_config(job: Job) -> tuple[PipelineConfig, str]:
     base = _base(job)
     train_files = _files(job.train_data, "train", base and base.train_input_reader)
     if not train_files:
-        raise InputError("--train_data is needed: a converted data folder or a pattern of TFRecord files")
+        raise InputError("--train_data is required: a converted data folder or a pattern of TFRecord files")
     eval_files = _eval_files(job, base)
     label_map = _label_map(base, train_files, job.train_data)
     names = records.read_label_map(label_map)
@@ -87,7 +87,7 @@ def eval_config(folder: str | os.PathLike, eval_data: str | None = None) -> Pipe
         config = pipeline_config.override(config, Overrides(eval_files=_files(eval_data, "val", None)))
     files = list(config.eval_input_reader[0].tf_record_input_reader.input_path)
     if not files:
-        raise InputError("--eval_data is needed: this training was started without evaluation data")
+        raise InputError("--eval_data is required, because this run was started without evaluation data")
     path = config.eval_input_reader[0].label_map_path
     names = records.read_label_map(path)
     if beside := classes.beside(files):
@@ -128,13 +128,13 @@ def check(config: PipelineConfig, names: dict[int, str], label_map: str) -> None
     # Ids may have gaps, as in COCO; the outputs for the missing ids are then never trained.
     if max(names) != settings.num_classes:
         raise InputError(
-            f"categories don't match the head: {label_map!r} has {len(names)} classes with ids "
-            f"up to {max(names)}, the model has num_classes {settings.num_classes}"
+            f"classes don't match the head: {label_map!r} has {len(names)} classes with ids "
+            f"up to {max(names)}, but the model has num_classes {settings.num_classes}"
         )
     if config.train_config.optimizer.use_moving_average:
         raise InputError("optimizer.use_moving_average is true; allowed: false")
     if not config.train_config.num_steps:
-        raise InputError("train_config.num_steps is 0: give --steps")
+        raise InputError("train_config.num_steps is 0; set --steps")
 
 
 def check_examples(
@@ -143,7 +143,7 @@ def check_examples(
     """Raises InputError if there are no examples, or a class is unknown to the head or named differently."""
     index, names = RecordIndex(files), records.label_map_names(label_map)
     if not len(index):
-        raise InputError(f"{what} data {files[0]!r} holds no examples")
+        raise InputError(f"{what} data {files[0]!r} contains no examples")
     for number in range(min(len(index), _EXAMPLES_CHECKED)):
         try:
             data = index.read(number)
@@ -158,7 +158,7 @@ def check_examples(
         if wrong:
             raise InputError(
                 f"{what} image {example.image_id!r} has class {wrong[0]}; "
-                f"the head has classes 1 to {num_classes}"
+                f"allowed by the head: 1 to {num_classes}"
             )
 
 
@@ -176,7 +176,7 @@ def _with_preset(job: Job, train_files: list[str]) -> Overrides:
 
 
 def _base(job: Job) -> PipelineConfig | None:
-    """Returns the given config, otherwise the folder's own, otherwise None (a config is then generated)."""
+    """Returns the given config, otherwise the folder's own; None if a config has to be generated."""
     if job.pipeline_config is not None:
         return pipeline_config.load(job.pipeline_config)
     if job.overrides.architecture is None and (Path(job.model_dir) / model_dir.CONFIG).exists():
@@ -208,7 +208,7 @@ def _eval_files(job: Job, base: PipelineConfig | None) -> list[str]:
             raise
         return []
     if not files and job.needs_eval:
-        raise InputError("--eval_data is needed: a converted data folder or a pattern of TFRecord files")
+        raise InputError("--eval_data is required: a converted data folder or a pattern of TFRecord files")
     return files
 
 

@@ -1,4 +1,4 @@
-"""A whole training: checks the data and the config, reads initial weights, trains and evaluates."""
+"""A complete training run: checks the data and config, reads initial weights, trains and evaluates."""
 
 import dataclasses
 import sys
@@ -30,13 +30,13 @@ from mobiledets_tf.weights.imported_weights import Account
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of a training that are not part of its config.
+    """Options of a training run that are not part of its config.
 
     Attributes:
       seed: seed of weights, shuffling and augmentation.
-      evaluates: whether every checkpoint is evaluated and the best one kept.
-      early_stop: number of evaluations in a row without a better AP after which training ends; None never
-        ends it.
+      evaluates: whether every checkpoint is evaluated and the best one is kept.
+      early_stop: number of consecutive evaluations without a better AP after which training ends; None
+        disables early stopping.
       cache: whether decoded training images are kept in memory.
     """
 
@@ -48,13 +48,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Result of a training.
+    """Result of a training run.
 
     Attributes:
       step: step of the last checkpoint.
-      metrics: the metrics of each evaluated checkpoint, in order of step; empty on other workers than the
+      metrics: the metrics of each evaluated checkpoint, in order of step; empty on all workers but the
         chief.
-      table: lines about each class at the last evaluation of this run.
+      table: lines about each class from the last evaluation of this run.
       best: prefix of the checkpoint with the best AP, or None.
     """
 
@@ -67,14 +67,14 @@ class Result:
 def run(
     job: Job, options: Options, strategy: tf.distribute.Strategy, init_from: Callable[[], str] | None = None
 ) -> Result:
-    """Trains a detector, or resumes its training, and evaluates its checkpoints.
+    """Trains a detector, or resumes a training run, and evaluates its checkpoints.
 
     Args:
       job: the user's input, from which the config is made.
       options: further options.
       strategy: a tf.distribute strategy.
-      init_from: returns the path of the weights to start from; called only if the training has no
-        checkpoint of its own yet. None starts from fresh weights, or those that the config names.
+      init_from: returns the path of the weights to start from; called only if the run has no checkpoint
+        of its own yet. None starts from newly initialised weights, or from those that the config names.
 
     Raises:
       InputError: the data, the config, the weights or the folder are invalid or don't fit together.
@@ -119,7 +119,7 @@ def _train(
 
 
 def _end_if(stop: StopRequest) -> None:
-    """Interrupts an evaluation if a stop was requested; the training has been saved before it."""
+    """Interrupts an evaluation if a stop was requested; the run was saved before the evaluation."""
     if stop.requested:
         raise KeyboardInterrupt
 
@@ -130,6 +130,6 @@ def _warn_of_mirrors(config: PipelineConfig, label_map: str) -> None:
     if found:
         what = classes.mirror_warning(found, len(names))
         print(
-            f"warning: random_horizontal_flip shows mirror images; {what} (--norandom_flip turns it off)",
+            f"warning: random_horizontal_flip trains on mirror images; {what} (--norandom_flip turns it off)",
             file=sys.stderr,
         )

@@ -172,7 +172,7 @@ class TDBLayer(keras.layers.Layer):
 
 
 def apply_layers(layers: list[keras.layers.Layer], x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
-    """Calls layers in turn; keyword arguments such as `training` are passed to BN only."""
+    """Calls layers one after another; keyword arguments such as `training` are passed only to BN."""
     for layer in layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         x = layer(x, **kwargs) if is_norm else layer(x)

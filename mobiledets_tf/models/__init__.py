@@ -16,8 +16,8 @@ __all__ = ["MobileDet", "build_backbone", "build_detector", "decode_detections"]
 def __getattr__(name: str) -> Any:
     """Loads `MobileDet` when a user asks for it.
 
-    It reads weights and so stands above this package, which must not know of them. No module of the project
-    imports it from here.
+    It reads weights and so belongs above this package, which must not depend on them. No module of the
+    project imports it from here.
     """
     if name == "MobileDet":
         from mobiledets_tf.mobiledet import MobileDet

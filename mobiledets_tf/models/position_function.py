@@ -127,7 +127,7 @@ class PositionFunction:
     def _run_again_for_gradient(
         self, x: tf.Tensor, option: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor
     ) -> tuple[tf.Tensor, Callable]:
-        """Does the same as `_run`; its gradient computes the option again, as in TuNAS ("rematlib").
+        """Does the same as `_run`; its gradient recomputes the option, as in TuNAS ("rematlib").
 
         XLA rejects the intermediate results that a switch passes to its gradient; here nothing is passed.
         """
@@ -156,7 +156,7 @@ class PositionFunction:
     def _mix(self, x: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         """Computes the mean of all options, one after the other.
 
-        Its gradient computes each option again; otherwise the loop would have to keep the intermediate
+        Its gradient recomputes each option; otherwise the loop would have to keep the intermediate
         results of all options in memory.
         """
 

@@ -143,7 +143,7 @@ def decode_detections(
       count [batch] int32; rows after the count are zero (class 1).
 
     Raises:
-      InputError: the outputs are not those of a model of this image size, or `nms` is unknown.
+      InputError: the outputs are not those of a model with this image size, or `nms` is unknown.
     """
     if nms not in SUPPRESSIONS:
         raise unknown_name("nms", nms, SUPPRESSIONS)
@@ -152,7 +152,7 @@ def decode_detections(
     boxes = anchors(PUBLISHED["edgetpu"](), image_size)
     if raw_boxes.shape[1] != len(boxes):
         raise InputError(
-            f"the outputs have {raw_boxes.shape[1]} anchors; a model of image size {image_size} has "
+            f"the outputs have {raw_boxes.shape[1]} anchors, but a model with image size {image_size} has "
             f"{len(boxes)}"
         )
     return detections(raw_boxes, class_logits, boxes, max_detections, iou_threshold, score_threshold, nms)

@@ -1,6 +1,6 @@
 """Operations of the supernet, computed with the tensors of one network.
 
-Batch normalisation uses the statistics of the batch because the search has no others.
+Batch normalisation uses the statistics of the batch, because the search keeps no moving averages.
 """
 
 from mobiledets_tf.architecture.ops import Op, SqueezeExciteOp

@@ -114,8 +114,7 @@ class LayerPlan:
       sizes: role -> one table per tensor with its shapes, int32 [input widths, options + 1, output
         widths, rank]. The last option is the mix of all options and has the largest shape. The shape
         is zero if an option does not have the role.
-      chains: chain of each option; its widths are arbitrary, those of one network. The chain of a skip
-        is empty.
+      chains: chain of each option, with the widths of an arbitrary network. The chain of a skip is empty.
     """
 
     largest: dict[str, Op]

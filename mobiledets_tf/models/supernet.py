@@ -285,12 +285,12 @@ class Supernet(tf.Module):
         """
         found: dict[str, np.ndarray] = {}
         for names, part in self._parts(decisions, [bank.rows.read_value().numpy() for bank in self.banks]):
-            # Scale and offset of a BN are stored in one tensor.
+            # The scale and offset of a BN are stored in one tensor.
             found |= {names[0]: part} if len(names) == 1 else dict(zip(names, part, strict=True))
         return {name: np.array(value) for name, value in found.items()}
 
     def assign(self, decisions: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
-        """Puts a network's weights into the shared ones; the inverse of `detector_weights`.
+        """Writes a network's weights into the shared weights; the inverse of `detector_weights`.
 
         Args:
           decisions: int32 [decisions].

@@ -33,7 +33,7 @@ def find(path: str | os.PathLike) -> str:
     if tf.io.gfile.isdir(path):
         latest = tf.train.latest_checkpoint(path)
         if latest is None:
-            raise InputError(f"folder {path!r} holds no checkpoint")
+            raise InputError(f"folder {path!r} contains no checkpoint")
         return latest
     prefix = path.removesuffix(".index")
     if not tf.io.gfile.exists(prefix + ".index"):
@@ -86,9 +86,9 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
     unknown = sorted(entries.keys() ^ ranges.keys())
     if unknown:
         what = (
-            "holds no ranges: it was not trained with --quantization_aware"
+            "contains no activation ranges: it was not trained with --quantization_aware"
             if not entries
-            else (f"is of another network: range {unknown[0]}")
+            else (f"belongs to another network: range {unknown[0]} occurs in only one of the two")
         )
         raise InputError(f"checkpoint {prefix!r} {what}")
     for name, value in _read(reader, entries, prefix).items():
@@ -121,7 +121,7 @@ def restore(keras_model: Any, path: str | os.PathLike, named_weights: Mapping[st
 
     Raises:
       InputError: there is no checkpoint, it is damaged, or it belongs to another network: the
-        message lists the first names that are missing, left over or of another shape. No weight
+        message lists the first names that are missing, left over or have another shape. No weight
         is changed in these cases.
     """
     if named_weights is None:
@@ -169,12 +169,12 @@ def _check(
     named_weights: Mapping[str, Any], given: Mapping[str, tuple[int, ...]], prefix: str, exact: bool = False
 ) -> None:
     if not given:
-        raise InputError(f"checkpoint {prefix!r} holds no detector of this project (no {_ROOT}...)")
+        raise InputError(f"checkpoint {prefix!r} contains no detector of this project (no {_ROOT}...)")
     wanted = {name: tuple(weight.shape) for name, weight in named_weights.items()}
     faults = []
     for name, shape in wanted.items():
         if name not in given:
-            faults.append(f"{name} {shape} is missing in the checkpoint")
+            faults.append(f"{name} {shape} is missing from the checkpoint")
         elif given[name] != shape:
             faults.append(f"{name} is {given[name]} in the checkpoint and {shape} in the network")
     if exact:
@@ -182,4 +182,6 @@ def _check(
         faults += [f"{name} {given[name]} is not in the network" for name in left]
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise InputError(f"checkpoint {prefix!r} is of another network: {'; '.join(faults[:_SHOWN])}{more}")
+        raise InputError(
+            f"checkpoint {prefix!r} belongs to another network: {'; '.join(faults[:_SHOWN])}{more}"
+        )

@@ -30,7 +30,7 @@ def fit(
 
     Weights of the same network stay the same, bit for bit, unless their batch normalisation is folded:
     then its statistics are measured, and the network still computes the same. Weights of another
-    network are remapped, and their statistics are measured anew.
+    network are remapped, and new statistics are measured.
 
     Args:
       source: all weights of one network.
@@ -38,7 +38,7 @@ def fit(
       images: batches of float32 [batch, height, width, 3] in [-1, 1] with the target's image size. With
         None, folded weights remain usable for inference only.
       build: makes the wanted detector; by default `build_detector`.
-      seed: seed of weights that are initialised anew.
+      seed: seed of newly initialised weights.
       by_worth: whether channels are sorted by importance, even for the same network; see
         `channels.Choice`.
     """
@@ -84,7 +84,7 @@ def _unfolded(source: Account, detector: keras.Model, images: Images) -> Account
 
 
 def _measured(images: Images) -> str:
-    return f"batch normalisation recovered over {sum(len(batch) for batch in images)} images"
+    return f"batch normalisation recovered from {sum(len(batch) for batch in images)} images"
 
 
 def _correct(remapped: Remapped, detector: keras.Model, images: Images) -> None:

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 ACCOUNT = "import.json"
 BN_WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
 # Possible uses of weights with and without batch normalisation folded into the kernels.
-_INFERENCE_ONLY = "inference only: batch normalisation is folded; a training recovers it first"
+_INFERENCE_ONLY = "inference only: batch normalisation is folded; training recovers it first"
 _ALL_USES = "inference and training"
 # Tolerance for the variance of an imported, folded batch normalisation, which is 1 - epsilon in float32.
 _CLOSE = 1e-6
@@ -183,11 +183,11 @@ class Account:
         """
         if tuple(value.shape) != tuple(shape):
             raise InputError(
-                f"{self.source!r}: {tensor} is {tuple(value.shape)} and {name} of the network is "
-                f"{tuple(shape)}; another --architecture or --depth_multiplier?"
+                f"{self.source!r}: {tensor} has shape {tuple(value.shape)}, but {name} of the network has "
+                f"{tuple(shape)}; check --architecture and --depth_multiplier"
             )
         if not np.isfinite(value).all():
-            raise InputError(f"{self.source!r}: {tensor} holds a number that is not finite")
+            raise InputError(f"{self.source!r}: {tensor} contains a number that is not finite")
         self.weights[name] = np.asarray(value, np.float32)
         self.taken[tensor] = f"{self.taken[tensor]}, {name}" if tensor in self.taken else name
 
@@ -218,7 +218,7 @@ class Account:
         errors = [o.error for o in self.origins.values() if o.error is not None]
         if errors:
             parts.append(f"relative error of decompositions {min(errors):.2f} to {max(errors):.2f}")
-        return [f"another network's weights: {', '.join(parts)}, {len(self.fresh)} fresh"]
+        return [f"weights of another network: {', '.join(parts)}, {len(self.fresh)} fresh"]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `import.json`."""
@@ -241,7 +241,7 @@ class Account:
 
 
 def is_folded(convolutions: Iterable[Convolution], weights: Mapping[str, np.ndarray]) -> bool:
-    """Whether every BN of a network is the identity, as after the import of a .tflite file.
+    """Returns whether every BN of a network is the identity, as after the import of a .tflite file.
 
     Args:
       convolutions: the convolutions of the network.
@@ -266,8 +266,8 @@ def assign(account: Account, named_weights: dict[str, Any]) -> None:
     left = account.weights.keys() - named_weights.keys()
     if missing or left:
         name = sorted(missing or left)[0]
-        where = "missing in the file" if missing else "not in the network"
-        raise InputError(f"{account.source!r} is of another network: {name} is {where}")
+        where = "missing from the file" if missing else "not in the network"
+        raise InputError(f"{account.source!r} belongs to another network: {name} is {where}")
     for name, value in account.weights.items():
         named_weights[name].assign(value)
 

@@ -13,13 +13,13 @@ from mobiledets_tf.weights.imported_weights import Account, Target
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The detector that weights are imported for; what is None stays as in the weights.
+    """The detector that weights are imported for; None keeps the value that belongs to the weights.
 
     Attributes:
-      architecture: the network; weights of another one are remapped.
+      architecture: the network; weights of another network are remapped.
       num_classes: number of classes without the background.
       image_size: (height, width) in pixels.
-      depth_multiplier: the depth multiplier of the weights, where they do not say it themselves.
+      depth_multiplier: the depth multiplier of the weights, if the source does not state it.
     """
 
     architecture: Architecture | None = None
@@ -48,7 +48,7 @@ def import_weights(
 
     Args:
       path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.
-      output_dir: the folder to write; it appears complete or not at all.
+      output_dir: the folder to write; it is written completely or not at all.
       wanted: the detector that the weights are for.
       calibration_data: converted folder or TFRecord pattern of images, from which missing batch
         normalisation is recovered; None leaves it folded.
@@ -79,7 +79,7 @@ def read(path: str, wanted: Wanted) -> tuple[Account, Target]:
     if own_checkpoint.is_own(path):
         theirs = own_checkpoint.described(path, wanted.image_size)
         if theirs is None:
-            raise InputError(f"--weights={path}: no architecture.json and settings.json beside it")
+            raise InputError(f"--weights={path}: architecture.json and settings.json are missing beside it")
         target = wanted.target(theirs)
         return readers.read_for(path, target), target
     account = _read_foreign(path, wanted)
@@ -87,13 +87,13 @@ def read(path: str, wanted: Wanted) -> tuple[Account, Target]:
 
 
 def _read_foreign(path: str, wanted: Wanted) -> Account:
-    """Reads weights that are not of this project.
+    """Reads weights that this project did not write.
 
     The weights are read as those of the wanted network. If that fails, they are read as those of a
     published network, from which they can be remapped.
 
     Raises:
-      InputError: the weights fit neither; the message is about the wanted network.
+      InputError: the weights fit neither; the message refers to the wanted network.
     """
     size, multiplier = wanted.image_size, wanted.depth_multiplier
     try:

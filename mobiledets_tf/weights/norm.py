@@ -3,7 +3,7 @@
 A search normalises by the statistics of the batch and keeps none: `recover_norm` measures and sets
 them. A .tflite file contains convolutions with batch normalisation folded in. After an import its
 normalisations are the identity; training would normalise by the statistics of the batch instead and so
-destroy what the network has learnt. `unfold_norm` sets measured statistics, and the scale and offset
+destroy what the network has learnt. `unfold_norm` sets measured statistics, and scales and offsets
 with which the network still computes the same.
 """
 
@@ -81,6 +81,6 @@ class NormStatistics:
         """Returns [mean, variance] of each BN's input, averaged over batches; float64 [channels] each."""
         found = [self._measure(tf.convert_to_tensor(batch), training) for batch in images]
         if not found:
-            raise ValueError("no batch of images; allowed: 1 and more")
+            raise ValueError("there are no batches of images; allowed: 1 or more")
         by_norm = zip(*found, strict=True)
         return [np.mean([np.array(pair, np.float64) for pair in pairs], axis=0) for pairs in by_norm]

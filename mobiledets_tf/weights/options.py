@@ -1,4 +1,4 @@
-"""Options of an import of weights; they are checked here without TensorFlow."""
+"""Options of an import of weights, checked without loading TensorFlow."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -21,14 +21,14 @@ class ImportOptions(Options):
       weights: TF1 checkpoint (prefix, one of its files, or folder), a .tflite file, a folder of this
         project, or `zoo:cpu`, `zoo:edgetpu`, `zoo:dsp` (downloaded).
       output_dir: folder to write; new or empty.
-      architecture: the network to put the weights onto, a published name or an architecture file; by
-        default what the weights are of. Weights of another network are remapped.
-      calibration_data: images that batch normalisation is recovered over: a converted folder, or a pattern
-        of TFRecord files. Without them weights of a .tflite file are for inference only.
-      weights_cache: folder of downloaded weights.
-      num_classes: classes of the wanted head; by default those of the weights.
+      architecture: the network that gets the weights: a published name or an architecture file; by
+        default the network of the weights. Weights of another network are remapped.
+      calibration_data: images from which batch normalisation is recovered: a converted folder, or a
+        pattern of TFRecord files. Without them, weights of a .tflite file are for inference only.
+      weights_cache: folder for downloaded weights.
+      num_classes: number of classes of the wanted head; by default that of the weights.
       image_size: side of the square input, in pixels; by default 320, or that of the .tflite file.
-      depth_multiplier: that of the weights.
+      depth_multiplier: depth multiplier of the weights.
     """
 
     weights: str
@@ -41,7 +41,7 @@ class ImportOptions(Options):
     depth_multiplier: float = 1.0
 
     def wanted(self) -> "Wanted":
-        """Returns the detector that the weights are for. TensorFlow is loaded after the checks.
+        """Returns the detector that the weights are imported for; loads TensorFlow after the checks.
 
         Raises:
           InputError: an option is out of range, or names a file that does not exist.
@@ -49,7 +49,7 @@ class ImportOptions(Options):
         network = None if self.architecture is None else architectures.load(self.architecture)
         size = None if self.image_size is None else architectures.image_hw(self.image_size)
         if not 0 < self.depth_multiplier <= 100:
-            raise InputError(f"--depth_multiplier={self.depth_multiplier}: allowed are above 0, at most 100")
+            raise InputError(f"--depth_multiplier={self.depth_multiplier}; allowed: above 0, at most 100")
         zoo.check_exists("weights", self.weights)
         if self.calibration_data is not None:
             records.resolve(self.calibration_data, "train")

@@ -12,7 +12,7 @@ from mobiledets_tf.weights.imported_weights import Account, Target, is_folded
 
 
 def is_own(path: str | os.PathLike) -> bool:
-    """Whether a path is a checkpoint with canonical names, or a folder with such a checkpoint."""
+    """Returns whether a path is a checkpoint with canonical names, or a folder with such a checkpoint."""
     try:
         return bool(checkpoints.shapes(path))
     except InputError:
@@ -61,11 +61,11 @@ def read(path: str | os.PathLike, target: Target, names: Mapping[int, str] | Non
     for conv in convolutions:
         missing = next((name for name in conv.weights if name not in given), None)
         if missing:
-            raise InputError(f"checkpoint {prefix!r} is of another network: it has no {missing}")
+            raise InputError(f"checkpoint {prefix!r} belongs to another network: it has no {missing}")
         width = conv.op.out_channels
         if conv.depends_on_classes and given[conv.bias].shape != (width,):
             slots = given[conv.bias].shape[0] * (target.num_classes + 1) // width
-            why = f"it is for {slots - 1} classes, the network has {target.num_classes}"
+            why = f"it has {slots - 1} classes, but the network has {target.num_classes}"
             account.leave_fresh(list(conv.weights), list(conv.weights), why)
             continue
         if conv.depends_on_classes and renamed:
@@ -75,7 +75,7 @@ def read(path: str | os.PathLike, target: Target, names: Mapping[int, str] | Non
             account.take(name, given[name], name, shape)
     left = sorted(given.keys() - account.weights.keys() - account.fresh.keys())
     if left:
-        raise InputError(f"checkpoint {prefix!r} is of another network: {left[0]} is not in the network")
+        raise InputError(f"checkpoint {prefix!r} belongs to another network: {left[0]} is not in the network")
     account.folded_norm = is_folded(convolutions, account.weights)
     return account
 
@@ -88,4 +88,4 @@ def _renamed(folder: str, names: Mapping[int, str] | None) -> str:
     if not different:
         return ""
     number = different[0]
-    return f"class {number} was {before.get(number)!r} there, is {names.get(number)!r} here"
+    return f"class {number} is {before.get(number)!r} in the weights and {names.get(number)!r} in the data"

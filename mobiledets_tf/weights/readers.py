@@ -34,10 +34,10 @@ def read(
 
 
 def read_for(path: str, target: Target, names: Mapping[int, str] | None = None) -> Account:
-    """Reads weights for a detector, as those of its own network or of the network that they belong to.
+    """Reads weights for a detector, from the same network or from the network that they belong to.
 
-    A folder of this project records which network its weights belong to. Other weights are tried as those of
-    the detector itself, then as those of a published network at the detector's width, then at full width.
+    A folder of this project records which network its weights belong to. Other weights are tried first as
+    weights of the detector itself, then of a published network at the detector's width, then at full width.
 
     Args:
       path: folder or checkpoint of this project, TF1 checkpoint, or .tflite file.

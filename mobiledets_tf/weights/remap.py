@@ -2,9 +2,9 @@
 
 Layers with the same name correspond to each other. If they are of the same kind, the most important
 channels are kept, consistently throughout the network (`channels`), and kernels are cropped to their
-middle or padded; otherwise the trained layer is converted by decomposition (`layers`). Parts without a
-counterpart in the trained network are added so that they have no effect at first: a residual layer
-adds nothing, and the weights that read a new channel are zero.
+middle or padded; otherwise the trained layer is converted by decomposition (`layer_conversion`). Parts
+without a counterpart in the trained network are added so that they have no effect at first: a residual
+layer adds nothing, and the weights that read a new channel are zero.
 """
 
 import dataclasses
@@ -83,11 +83,11 @@ class _Remap:
         ours, theirs = self.account.target, self._source.target
         shown = theirs.architecture.name
         if theirs.depth_multiplier != 1:
-            shown += f" at {theirs.depth_multiplier:g} of its width"
-        self.account.notes.append(f"weights of {shown}, put onto {ours.architecture.name}")
+            shown += f" at depth multiplier {theirs.depth_multiplier:g}"
+        self.account.notes.append(f"weights of {shown}, remapped to {ours.architecture.name}")
         if self._activations[0] != self._activations[1]:
             trained, used = self._activations
-            self.account.notes.append(f"trained with {trained}, used with {used}")
+            self.account.notes.append(f"the weights were trained with {trained} and are used with {used}")
         return Remapped(self.account, self._linear)
 
     def _layer(self, layer: str, mine: list[Place]) -> None:
@@ -118,7 +118,7 @@ class _Remap:
             return
         if given.depends_on_classes and given.op.out_channels != conv.op.out_channels:
             slots = (self._source.target.num_classes, self.account.target.num_classes)
-            self._leave_fresh([place], f"it is for {slots[0]} classes, the network has {slots[1]}")
+            self._leave_fresh([place], f"it has {slots[0]} classes, but the network has {slots[1]}")
             return
         rows = self._choose(theirs.reads, given.op.in_channels, conv.op.in_channels)
         columns = self._choose(theirs.writes, given.op.out_channels, conv.op.out_channels)
@@ -219,12 +219,12 @@ class _Remap:
     # --- the account --------------------------------------------------------------------------
 
     def _account_for_files(self) -> None:
-        """Records which weights were made from each tensor of the file."""
+        """Records which weights were derived from each tensor of the file."""
         went: dict[str, list[str]] = {}
         for name, origin in self.account.origins.items():
             for source in origin.sources:
                 went.setdefault(source, []).append(name)
-        # Batch normalisation is folded into the weights that are made from a kernel.
+        # Batch normalisation is folded into the weights that are derived from a kernel.
         kernels = {
             weight: conv.kernel
             for conv in (place.conv for place in self._theirs.values())
@@ -236,7 +236,7 @@ class _Remap:
             if found:
                 self.account.taken[tensor] = ", ".join(dict.fromkeys(found))
             else:
-                nothing = f"nothing of {self.account.target.architecture.name!r} is made of it"
+                nothing = f"{self.account.target.architecture.name!r} does not use it"
                 known = (self.account.fresh[n] for n in names.split(", ") if n in self.account.fresh)
                 self.account.skipped[tensor] = next(known, nothing)
 

@@ -37,10 +37,10 @@ _LAYER_SCOPES = {
 }
 # Reasons why a variable is not a weight of the network; the first matching pattern applies.
 _NO_WEIGHTS = (
-    (re.compile(r"quant(_\d+)?(/|$)"), "range of the quantisation-aware training"),
+    (re.compile(r"quant(_\d+)?(/|$)"), "range of quantisation-aware training"),
     (re.compile(r"/(Momentum|RMSProp(_1)?|Adam(_1)?)$"), "slot of the optimizer"),
-    (re.compile(r"/ExponentialMovingAverage$"), "moving average of a weight, as the weight itself is there"),
-    (re.compile(r"^global_step$"), "step of the old training"),
+    (re.compile(r"/ExponentialMovingAverage$"), "moving average of a weight that is imported itself"),
+    (re.compile(r"^global_step$"), "step of the previous training"),
 )
 
 
@@ -87,7 +87,8 @@ def read(
     found = scope(shapes)
     if found is None:
         raise InputError(
-            f"checkpoint {where!r} is no MobileDet of the TF1 API: no variable is under {_ROOT}MobileDet..."
+            f"checkpoint {where!r} is not a MobileDet of the TF1 API: no variable begins with "
+            f"{_ROOT}MobileDet"
         )
     target = Target(
         architecture=_architecture(architecture, found, where),
@@ -111,7 +112,7 @@ def _require_data(where: str) -> None:
     for number in range(count):
         name = f"{where}.data-{number:05d}-of-{count:05d}"
         if name not in shards:
-            raise InputError(f"checkpoint {where!r} lacks {os.path.basename(name)!r}, a file of its values")
+            raise InputError(f"checkpoint {where!r} lacks its data file {os.path.basename(name)!r}")
 
 
 def _shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
@@ -124,20 +125,24 @@ def _architecture(given: Architecture | None, found: str, where: str) -> Archite
     published = SCOPES.get(found)
     if given is None:
         if published is None:
-            raise InputError(f"checkpoint {where!r} has scope {found!r}; give --architecture")
+            raise InputError(f"checkpoint {where!r} has the unknown scope {found!r}; set --architecture")
         return architectures.load(published)
     if published is not None and given.name in architectures.PUBLISHED and given.name != published:
-        raise InputError(f"--architecture={given.name}, but checkpoint {where!r} is {published!r} ({found})")
+        raise InputError(
+            f"--architecture={given.name}, but checkpoint {where!r} belongs to {published!r} ({found})"
+        )
     return given
 
 
 def _num_classes(shapes: dict[str, tuple[int, ...]], where: str) -> int:
     name = "BoxPredictor_0/ClassPredictor/biases"
     if name not in shapes:
-        raise InputError(f"checkpoint {where!r} has no {name}: give --num_classes")
+        raise InputError(f"checkpoint {where!r} has no {name}; set --num_classes")
     slots, rest = divmod(shapes[name][0], ANCHORS_PER_LOCATION[0])
     if rest or slots < 2:
-        raise InputError(f"checkpoint {where!r}: {name} is {shapes[name]}, not classes + 1 for 3 anchors")
+        raise InputError(
+            f"checkpoint {where!r}: {name} has shape {shapes[name]}; expected 3 anchors * (classes + 1)"
+        )
     return slots - 1
 
 
@@ -220,16 +225,16 @@ def _take(
         columns = shapes[names["bias"]][0]
         if columns != conv.op.out_channels:
             anchors = conv.op.out_channels // (account.target.num_classes + 1)
-            why = f"it is for {columns // anchors - 1} classes, the network has {account.target.num_classes}"
+            why = f"it has {columns // anchors - 1} classes, but the network has {account.target.num_classes}"
             account.leave_fresh(list(names.values()), list(canonical.values()), why)
             return
     for part, name in names.items():
         if name not in shapes:
-            raise InputError(f"checkpoint {account.source!r} has no {name}, which {canonical[part]} needs")
+            raise InputError(f"checkpoint {account.source!r} has no {name}, the source of {canonical[part]}")
         if shapes[name] != wanted[part]:
             raise InputError(
-                f"checkpoint {account.source!r}: {name} is {shapes[name]} and {canonical[part]} of the "
-                f"network is {wanted[part]}; another --architecture or --depth_multiplier?"
+                f"checkpoint {account.source!r}: {name} has shape {shapes[name]}, but {canonical[part]} of "
+                f"the network has {wanted[part]}; check --architecture and --depth_multiplier"
             )
         account.take(name, _value(reader, name, account.source), canonical[part], wanted[part])
 
@@ -239,7 +244,7 @@ def _value(reader: Any, name: str, where: str) -> np.ndarray:
         return reader.get_tensor(name)
     except checkpoints.READ_ERRORS as error:
         raise InputError(
-            f"checkpoint {where!r}: {name} cannot be read: {first_line(error)}; is its .data file whole?"
+            f"checkpoint {where!r}: {name} cannot be read: {first_line(error)}; is its .data file complete?"
         ) from error
 
 
@@ -258,7 +263,7 @@ def _skip_rest(account: Account, shapes: dict[str, tuple[int, ...]]) -> None:
             why = next(reasons, None)
             if why is None:
                 raise InputError(
-                    f"checkpoint {account.source!r}: {name} {shapes[name]} has no place in "
-                    f"{account.target.architecture.name!r}; another --architecture?"
+                    f"checkpoint {account.source!r}: {name} {shapes[name]} has no counterpart in "
+                    f"{account.target.architecture.name!r}; check --architecture"
                 )
             account.skipped[name] = why

@@ -37,7 +37,7 @@ _DTYPES = {
     "INT32": np.int32,
     "INT64": np.int64,
 }
-_FRESH_NORM = "folded into the convolution: identity, with the bias as its shift"
+_FRESH_NORM = "folded into the convolution; now the identity, with the bias as its offset"
 
 
 @dataclass
@@ -89,11 +89,11 @@ def read(
       path: an SSDLite MobileDet, quantised or float, with or without post-processing.
       architecture: the architecture of the file; default: the published network that fits.
       num_classes: number of classes of the network; default: that of the file. With another number, the
-        last convolutions of the class predictors keep their fresh weights.
+        last convolutions of the class predictors keep their initial weights.
       depth_multiplier: the depth multiplier that the file was made with.
 
     Raises:
-      InputError: the file is no .tflite file, is damaged, or contains another network (the message
+      InputError: the file is not a .tflite file, is damaged, or contains another network (the message
         names the first difference).
     """
     stem, image_size = _Graph(path).tree()
@@ -108,7 +108,7 @@ def read(
             return account
         except _Differs as difference:
             faults.append(f"not {candidate.name!r}: {difference}")
-    raise InputError(f"model {os.fspath(path)!r} is of another network: {'; '.join(faults)}")
+    raise InputError(f"model {os.fspath(path)!r} belongs to another network: {'; '.join(faults)}")
 
 
 def resized(account: Account, image_size: tuple[int, int]) -> Account:
@@ -117,17 +117,17 @@ def resized(account: Account, image_size: tuple[int, int]) -> Account:
 
 
 class _Differs(Exception):
-    """A file differs from a network; the message says where."""
+    """Raised when a file differs from a network; the message says where."""
 
 
 def _fill(account: Account, stem: Node, classes_in_file: int) -> None:
     target = account.target
     scaled = target.architecture.scaled(target.depth_multiplier)
-    # The trees are compared with the file's own class count; weights that depend on it are left out later.
+    # The trees are compared with the file's class count; weights that depend on it are left out later.
     ours = list(convolutions(scaled, classes_in_file, target.image_size))
     for conv, node in _match(ours, stem):
         if conv.depends_on_classes and classes_in_file != target.num_classes:
-            why = f"it is for {classes_in_file} classes, the network has {target.num_classes}"
+            why = f"it has {classes_in_file} classes, but the network has {target.num_classes}"
             account.leave_fresh([node.kernel[0], node.bias[0]], [conv.kernel, conv.bias], why)
         else:
             _take(account, conv, node)
@@ -169,7 +169,7 @@ def _match(ours: list[Convolution], stem: Node) -> Iterator[tuple[Convolution, N
                 yield pair
     left = [n for n in _all_nodes(stem) if n.index not in used]
     if left:
-        raise _Differs(f"{left[0]} has no place in the network")
+        raise _Differs(f"{left[0]} has no counterpart in the network")
 
 
 def _map_ends(trunk: list[Convolution]) -> dict[str, int]:
@@ -185,7 +185,7 @@ def _map_ends(trunk: list[Convolution]) -> dict[str, int]:
 
 
 def _is_predictor(node: Node) -> bool:
-    """Returns whether this is a depthwise convolution followed by exactly one last convolution."""
+    """Returns whether a node is a depthwise convolution followed by exactly one last convolution."""
     return node.depthwise and len(node.children) == 1 and node.children[0].is_leaf
 
 
@@ -206,7 +206,7 @@ def _only(fitting: list[Node], conv: Convolution, candidates: list[Node]) -> Nod
         return fitting[0]
     given = "; ".join(str(node) for node in candidates) or "nothing"
     raise _Differs(
-        f"{conv.name} has kernel {conv.kernel_shape}, strides {conv.op.strides}, and in its place is {given}"
+        f"{conv.name} has kernel {conv.kernel_shape}, strides {conv.op.strides}; the file has {given} there"
     )
 
 
@@ -216,13 +216,13 @@ def _all_nodes(node: Node) -> Iterator[Node]:
 
 
 def _num_classes(stem: Node, path: str | os.PathLike) -> int:
-    """Derives the class count from a class predictor: scores for an anchor, minus the background."""
+    """Derives the class count from a class predictor: number of scores per anchor minus the background."""
     leaves = [n for n in _all_nodes(stem) if n.is_leaf and n.feeds_scores]
     boxes = [n for n in _all_nodes(stem) if n.is_leaf and not n.feeds_scores]
     if len(leaves) != len(ANCHORS_PER_LOCATION) or len(boxes) != len(leaves):
         raise InputError(
-            f"model {os.fspath(path)!r} is no SSDLite detector: {len(leaves)} class and {len(boxes)} box "
-            f"predictors found, {len(ANCHORS_PER_LOCATION)} of each wanted"
+            f"model {os.fspath(path)!r} is not an SSDLite detector: {len(leaves)} class and {len(boxes)} box "
+            f"predictors found, {len(ANCHORS_PER_LOCATION)} of each expected"
         )
     columns = [leaf.kernel[1].shape[-1] for leaf in (leaves[0], boxes[0])]
     return columns[0] * BOX_CODE_SIZE // columns[1] - 1
@@ -232,12 +232,12 @@ def _num_classes(stem: Node, path: str | os.PathLike) -> int:
 
 
 class _Graph:
-    """The operations of a .tflite file, as a tree of convolutions."""
+    """Represents the operations of a .tflite file as a tree of convolutions."""
 
     def __init__(self, path: str | os.PathLike):
         self._name = os.fspath(path)
         self._model = model_file.read(path)
-        model_file.refuse_compiled(self._model, path, "give the file it was made from")
+        model_file.refuse_compiled(self._model, path, "give the file that it was compiled from")
         data = Path(path).read_bytes()
         try:
             root = schema.Model.GetRootAs(data, 0)
@@ -255,7 +255,7 @@ class _Graph:
             ]
             self._graph_input = int(graph.InputsAsNumpy()[0])
         except model_file.READ_ERRORS as error:
-            raise InputError(f"model {self._name!r} is damaged or cut short: {error}") from error
+            raise InputError(f"model {self._name!r} is damaged or truncated: {error}") from error
         self._tensors = self._described()
 
     def _described(self) -> dict[int, model_file.Tensor]:
@@ -270,7 +270,7 @@ class _Graph:
         try:
             return self._tree()
         except model_file.READ_ERRORS as error:
-            raise InputError(f"model {self._name!r} is damaged or no detector: {error}") from error
+            raise InputError(f"model {self._name!r} is damaged or not a detector: {error}") from error
 
     def _tree(self) -> tuple[Node, tuple[int, int]]:
         # Maps a tensor to the index of the last convolution before it; operations are in order of execution.
@@ -296,7 +296,10 @@ class _Graph:
             for output in outputs:
                 parent[output] = after
         if len(roots) != 1:
-            raise InputError(f"model {self._name!r} is no detector: {len(roots)} convolutions at its start")
+            raise InputError(
+                f"model {self._name!r} is not a detector: {len(roots)} convolutions read its input, "
+                "expected 1"
+            )
         shape = self._tensors[self._graph_input].shape
         return roots[0], (int(shape[1]), int(shape[2]))
 
@@ -323,7 +326,7 @@ class _Graph:
         bias = self._constant(inputs[2], inputs) if has_bias else np.zeros(channels, np.float32)
         options = op.options
         if options.strideH != options.strideW or options.dilationHFactor != 1 or options.dilationWFactor != 1:
-            raise ValueError(f"operation {op.index} has uneven strides or a dilation")
+            raise ValueError(f"operation {op.index} has unequal strides or a dilation")
         bias_name = self._tensor_name(inputs[2]) if has_bias else f"zero bias of operation {op.index}"
         return Node(
             op.index, depthwise, (self._tensor_name(inputs[1]), kernel), (bias_name, bias), options.strideH
@@ -361,4 +364,4 @@ class _Graph:
         for op, inputs, outputs in zip(self._model.operators, self._inputs, self._outputs, strict=True):
             if index in outputs and op.name == "DEQUANTIZE":
                 return self._constant(inputs[0])
-        raise ValueError(f"tensor {self._tensors[index].name!r} is no constant")
+        raise ValueError(f"tensor {self._tensors[index].name!r} is not a constant")

@@ -1,7 +1,7 @@
-"""Reads what a folder says of the weights in it: their network, its settings and its classes.
+"""Reads a folder's description of the weights in it: their network, its settings and its classes.
 
-Training, search and import write such folders; whatever starts from trained weights reads them here.
-TensorFlow is not imported.
+Training, search and import write such folders; every command that starts from trained weights reads
+them with this module. TensorFlow is not imported.
 """
 
 import os
@@ -25,14 +25,14 @@ def folder_of(path: str | os.PathLike) -> Path:
 
 
 def names_network(folder: Path) -> bool:
-    """Returns whether a folder has both files that say which network its weights belong to."""
+    """Returns whether a folder has both files that describe the network of its weights."""
     return (folder / ARCHITECTURE).exists() and (folder / SETTINGS).exists()
 
 
 def settings(folder: Path) -> dict[str, Any]:
     """Returns the settings of a folder; empty if it has none.
 
-    Among them are `num_classes`, `image_size` as a list [height, width], and `depth_multiplier`.
+    They include `num_classes`, `image_size` as a list [height, width], and `depth_multiplier`.
 
     Raises:
       InputError: the file is damaged, or lacks one of the three.

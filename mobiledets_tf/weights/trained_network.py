@@ -90,7 +90,7 @@ def resolve(
 
 def _folder(checkpoint: str) -> Path:
     if not Path(checkpoint).is_dir() and not Path(f"{checkpoint.removesuffix('.index')}.index").exists():
-        raise InputError(f"--checkpoint_dir={checkpoint}: no such folder or checkpoint")
+        raise InputError(f"--checkpoint_dir={checkpoint}: this folder or checkpoint does not exist")
     return trained_folder.folder_of(checkpoint)
 
 
@@ -98,12 +98,12 @@ def _architecture(name: str | None, folder: Path | None) -> Architecture:
     trained = trained_folder.network(folder) if folder else None
     if trained is None:
         if name is None:
-            where = f": {str(folder)!r} holds no {trained_folder.ARCHITECTURE}" if folder else ""
-            raise InputError(f"--architecture is needed{where}")
+            where = f": {str(folder)!r} contains no {trained_folder.ARCHITECTURE}" if folder else ""
+            raise InputError(f"--architecture is required{where}")
         return architectures.load(name)
     if name is not None and not _same_network(architectures.load(name), trained):
         raise InputError(
-            f"--architecture={name} is not the network of {str(folder)!r}, which is {trained.name!r}"
+            f"--architecture={name} differs from the network of {str(folder)!r}, which is {trained.name!r}"
         )
     return trained
 
@@ -125,7 +125,7 @@ def _image_size(given: int | None, settings: dict[str, Any]) -> tuple[int, int]:
 
 
 def _names(folder: Path | None, data: tuple[str, ...]) -> dict[int, str]:
-    """Returns class names by class id, from the label map of the training or otherwise of the data."""
+    """Returns class names by class id, from the label map of the training or, if missing, of the data."""
     if folder and (names := trained_folder.class_names(folder)):
         return names
     return records.read_label_map(records.label_map_path(data)) if data else {}
@@ -133,7 +133,7 @@ def _names(folder: Path | None, data: tuple[str, ...]) -> dict[int, str]:
 
 def _labels(names: dict[int, str], num_classes: int) -> tuple[str, ...]:
     if max(names, default=0) > num_classes:
-        raise InputError(f"the label map has class {max(names)}; the network has {num_classes} classes")
+        raise InputError(f"the label map has class {max(names)}, but the network has {num_classes} classes")
     default = NO_NAME if names else None
     lines = (names.get(number, default or f"class {number}") for number in range(1, num_classes + 1))
     # A name must fit on one line of labels.txt.
@@ -170,6 +170,6 @@ def check_categories(labels: tuple[str, ...], label_map: str | os.PathLike) -> N
         here = given[number - 1] if number <= len(given) else "none"
         there = labels[number - 1] if number <= len(labels) else "none"
         raise InputError(
-            f"label map {str(label_map)!r} does not match the network: class {number} is {here!r} there "
-            f"and {there!r} in the network of {len(labels)} classes"
+            f"label map {str(label_map)!r} does not match the network: class {number} is {here!r} in the "
+            f"label map and {there!r} in the network, which has {len(labels)} classes"
         )

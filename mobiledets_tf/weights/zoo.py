@@ -65,7 +65,7 @@ def check_name(path: str) -> str:
 
 
 def check_exists(flag: str, path: str) -> None:
-    """Raises InputError if a path of weights does not exist or names published ones that the zoo lacks."""
+    """Raises InputError if a path of weights does not exist, or names published weights the zoo lacks."""
     if is_name(path):
         check_name(path)
     elif "://" not in path and not os.path.exists(path) and not os.path.exists(f"{path}.index"):
@@ -77,7 +77,7 @@ def local(path: str, cache: str | None = None) -> str:
 
     Args:
       path: path of the weights, or `zoo:NAME`.
-      cache: folder of downloaded weights; None for the default folder.
+      cache: folder for downloaded weights; None for the default folder.
     """
     return checkpoint(path, cache_folder(cache)) if is_name(path) else path
 
@@ -92,7 +92,7 @@ def checkpoint(path: str, cache: str | os.PathLike | None = None) -> str:
 
     Args:
       path: `zoo:cpu`, `zoo:edgetpu` or `zoo:dsp`.
-      cache: cache folder; see `cache_folder`. An archive that was put there by hand is used and kept.
+      cache: cache folder; see `cache_folder`. An archive put there by hand is used and kept.
 
     Returns:
       A checkpoint prefix for `tf1_checkpoint.read`.
@@ -127,7 +127,7 @@ def _readable_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
-                f"no space left in the cache {str(folder)!r}; name another --weights_cache"
+                f"no space left in the cache {str(folder)!r}; use another --weights_cache"
             ) from error
         raise InputError(f"cache {str(folder)!r} cannot be used: {error.strerror or error}") from error
 
@@ -142,8 +142,8 @@ def _downloaded(archive: Path) -> Path:
         _download(address, part)
     except _NETWORK_ERRORS as error:
         raise InputError(
-            f"{address} cannot be downloaded: {_reason(error)}; fetch it by hand and put it into "
-            f"{str(archive.parent)!r}, or call again to resume"
+            f"{address} cannot be downloaded: {_reason(error)}; rerun the command to resume, or download "
+            f"the file by hand and put it into {str(archive.parent)!r}"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -171,7 +171,7 @@ class _StaySecure(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise urllib.error.URLError(f"it leads to {newurl}, which is not https")
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -191,11 +191,11 @@ def _download(address: str, part: Path) -> None:
         resumed = answer.status == 206
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
             mark.unlink()
-            raise urllib.error.URLError("the server resumes at another place")
+            raise urllib.error.URLError("the server resumed at a wrong offset")
         there = there if resumed else 0
         length = int(answer.headers.get("Content-Length") or 0)
         if there + length > _LARGEST:
-            raise urllib.error.URLError(f"it has {there + length} bytes; allowed: {_LARGEST}")
+            raise urllib.error.URLError(f"the file has {there + length} bytes; allowed: {_LARGEST}")
         if not resumed:
             mark.unlink(missing_ok=True)
         if answer.headers.get("ETag", "").startswith('"'):
@@ -219,7 +219,7 @@ def _copy(answer: Any, part: Path, there: int, length: int, address: str) -> int
             there += file.write(chunk)
             bar.update(len(chunk))
             if there > _LARGEST:
-                raise urllib.error.URLError(f"it has more than {_LARGEST} bytes")
+                raise urllib.error.URLError(f"the file has more than the allowed {_LARGEST} bytes")
     return there
 
 
@@ -236,7 +236,7 @@ def _unpack(archive: Path, unpacked: Path, name: str) -> None:
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise InputError(f"archive {shown!r} is cut short or damaged: {error}") from error
+            raise InputError(f"archive {shown!r} is truncated or damaged: {error}") from error
         _check(staging, shown, name)
         os.rename(staging, unpacked)
 
@@ -252,10 +252,10 @@ def _take_checkpoint(archive: Path, staging: Path, shown: str) -> None:
                 found.setdefault(match["folder"] or "", {})[match["kind"]] = member
         floats = [folder for folder in found if not re.search("uint8|quant", folder.lower())]
         if len(floats) != 1:
-            raise InputError(f"archive {shown!r} holds {len(floats)} float checkpoints; allowed: 1")
+            raise InputError(f"archive {shown!r} contains {len(floats)} float checkpoints; allowed: 1")
         missing = {"index", "data-00000-of-00001"} - found[floats[0]].keys()
         if missing:
-            raise InputError(f"archive {shown!r} holds a checkpoint without its .{missing.pop()} file")
+            raise InputError(f"archive {shown!r} contains a checkpoint without its .{missing.pop()} file")
         for kind, member in found[floats[0]].items():
             source = tar.extractfile(member)
             if source is None:
@@ -271,9 +271,9 @@ def _check_member(member: tarfile.TarInfo, shown: str) -> None:
     """Raises InputError for an archive member that is unsafe to unpack."""
     parts = Path(member.name).parts
     if member.name.startswith("/") or ".." in parts:
-        raise InputError(f"archive {shown!r} holds {member.name!r}, which leaves its folder")
+        raise InputError(f"archive {shown!r} contains {member.name!r}, which is outside its folder")
     if not member.isfile() and not member.isdir():
-        raise InputError(f"archive {shown!r} holds {member.name!r}, which is a link or no plain file")
+        raise InputError(f"archive {shown!r} contains {member.name!r}, which is a link or a special file")
     if member.size > _LARGEST:
         raise InputError(f"archive {shown!r}: {member.name!r} has {member.size} bytes; allowed: {_LARGEST}")
 
@@ -287,4 +287,4 @@ def _check(folder: Path, shown: str, name: str) -> None:
         tf1_checkpoint.read(folder / _CHECKPOINT, architecture.load(name))
     except InputError as error:
         text = str(error).replace(str(folder / _CHECKPOINT), _CHECKPOINT)
-        raise InputError(f"archive {shown!r} is not that of {name!r}: {text}") from error
+        raise InputError(f"archive {shown!r} does not contain network {name!r}: {text}") from error

@@ -112,7 +112,7 @@ def test_every_field_is_described():
         (lambda: api.RankOptions(search_dir="x", model_dir="y", seed=2**31 - 1), "the largest allowed seed"),
         (lambda: api.describe("edgtpu"), "did you mean 'edgetpu'"),
         (lambda: api.train(api.TrainOptions(model_dir="none")), "--architecture or --pipeline_config"),
-        (lambda: api.export(api.ExportOptions(output_dir="x")), "--architecture is needed"),
+        (lambda: api.export(api.ExportOptions(output_dir="x")), "--architecture is required"),
         (lambda: api.compile(api.CompileOptions(model="none.tflite")), "cannot read model"),
         (lambda: api.benchmark(api.BenchmarkOptions(model="none.tflite")), "cannot read model"),
         (lambda: api.detect(api.DetectOptions(model="none", images="none")), "--images=none does not exist"),

@@ -96,7 +96,7 @@ def test_samples_and_fits_of_a_device(tmp_path, capsys):
     inside = given | {"sampling": "band", "band": f"{low},{high}", "model": tmp_path / "a.json"}
     assert run(latency_command, mode="measure", output=tmp_path / "d.jsonl", **inside) == 0
     assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "d.jsonl").read_bytes()
-    with pytest.raises(InputError, match="--sampling=band needs --band"):
+    with pytest.raises(InputError, match="--sampling=band requires --band"):
         api.measure_latency(api.MeasureOptions(output=tmp_path / "e", sampling="band", device="edgetpu"))
 
 
@@ -211,7 +211,7 @@ def test_exports_imports_and_detections(tmp_path, sample, capsys):
     same_files(tmp_path / "a", tmp_path / "b", "detector.tflite", "labels.txt", "architecture.json")
     written = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["file"] == written["file"] and report["weights"].startswith("fresh")
-    with pytest.raises(InputError, match="--max_ap_drop needs --eval_data"):
+    with pytest.raises(InputError, match="--max_ap_drop requires --eval_data"):
         api.export(api.ExportOptions(output_dir=tmp_path / "c", max_ap_drop=0.1, **given))
 
     model = tmp_path / "a" / "detector.tflite"

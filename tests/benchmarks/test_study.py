@@ -140,7 +140,7 @@ def test_expected_hours_are_those_of_the_help(study_plan):
     line = [sys.executable, str(BENCHMARKS / "study.py"), "--help"]
     text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
     whole = study_plan.plan(scale, study_plan.COSTS, study_plan.SPACES, {})
-    assert f"{study_plan.seconds(whole, scale) / 3600:.0f} hours of a core" in " ".join(text.split())
+    assert f"{study_plan.seconds(whole, scale) / 3600:.0f} core hours" in " ".join(text.split())
 
 
 def test_a_study_resumes_and_runs_nothing_twice(study_plan, units, tmp_path):
@@ -195,7 +195,7 @@ def test_a_failure_holds_up_only_what_needs_it(study_plan, units, tmp_path):
     assert "exit status 1" in failed.pop(broken)
     # Times of this machine's CPU wait for all other units.
     assert all("found-hexagon-ibn-0.75-0" in unit or unit.endswith("/host_cpu") for unit in failed)
-    assert all(reason.startswith("needs ") for reason in failed.values())
+    assert all(reason.startswith("depends on unfinished units: ") for reason in failed.values())
     assert study_plan.work(units, results, runner.run, ("search",)) == {}
     assert runner.ran[-1] == broken
 
@@ -225,7 +225,7 @@ def test_a_search_without_a_network_is_finished_and_said(study_plan, tmp_path, m
     assert "no network of space 'ibn' costs 9 madds" in result["failed"] and not lines
     results.write(search, result)
     (train, *_) = [unit for unit in units if unit.kind == "train" and search.id in unit.needs]
-    assert runner.run(train) == {"failed": "there is no such network"}
+    assert runner.run(train) == {"failed": "its search found no network"}
 
     (reference,) = [unit for unit in units if unit.id == "time/published-edgetpu/madds"]
     results.write(reference, {"cost": 6e7})
@@ -337,7 +337,7 @@ def test_an_unfinished_study_says_what_is_missing(study_plan, units, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"scale": "small", "image_size": 160}))
     study_report.write(units, results, "small", "x")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["seen"] == ["Nothing yet: no interval leaves out 0."]
+    assert report["seen"] == ["None yet: every interval contains 0."]
     assert f"{len(units) - report['finished']} of {len(units)} units are not finished." in report["not_seen"]
 
 
@@ -346,7 +346,7 @@ def test_an_unfinished_study_says_what_is_missing(study_plan, units, tmp_path):
     [
         ("--costs=hexagn", "did you mean 'hexagon'"),
         ("--spaces=all", "allowed: ibn, ibn_fused"),
-        ("--data=absent", "--data=absent is no folder"),
+        ("--data=absent", "--data=absent is not a folder"),
     ],
 )
 def test_wrong_flags_are_named(tmp_path, flag, words):

@@ -31,9 +31,9 @@ JSON_DAMAGE = {
     "width of true": (_set("images", 1, width=True), "image 2", "whole number"),
     "no width": (_set("images", 1, width=0), "image 2", "from 1 to"),
     "negative id": (_set("images", 1, id=-1), "images[1]", "from 0 to"),
-    "other size": (_set("images", 0, width=97), "image 1", "is 96x96, the annotations say 97x96"),
-    "image id twice": (_set("images", 1, id=1), "image 1", "'id' 1 is used before"),
-    "file twice": (_set("images", 1, file_name="./000000.jpg"), "image 2", "is used before"),
+    "other size": (_set("images", 0, width=97), "image 1", "is 96x96, but the annotations say 97x96"),
+    "image id twice": (_set("images", 1, id=1), "image 1", "'id' 1 was already used"),
+    "file twice": (_set("images", 1, file_name="./000000.jpg"), "image 2", "was already used"),
     "missing file": (_set("images", 1, file_name="none.jpg"), "image 2", "is missing"),
     "folder as file": (_set("images", 1, file_name="."), "image 2", "is not a file"),
     "absolute path": (_set("images", 1, file_name="/etc/passwd"), "image 2", "leaves the folder"),
@@ -43,10 +43,10 @@ JSON_DAMAGE = {
     "lone surrogate": (_set("images", 1, file_name="\ud800"), "image 2", "not valid Unicode"),
     "unknown image": (_set("annotations", 0, image_id=999), "annotation 1", "'image_id' 999 is unknown"),
     "unknown class": (_set("annotations", 0, category_id=99), "annotation 1", "'category_id' 99 is unknown"),
-    "annotation id twice": (_set("annotations", 1, id=1), "annotation 1", "is used before"),
+    "annotation id twice": (_set("annotations", 1, id=1), "annotation 1", "was already used"),
     "no box": (_drop("annotations", 0, "bbox"), "annotation 1", "'bbox' is missing"),
     "three numbers": (_set("annotations", 0, bbox=[1, 2, 3]), "annotation 1", "four numbers"),
-    "text in box": (_set("annotations", 0, bbox=[1, 2, "3", 4]), "annotation 1", "numbers only"),
+    "text in box": (_set("annotations", 0, bbox=[1, 2, "3", 4]), "annotation 1", "only numbers"),
     "NaN": (_set("annotations", 0, bbox=[1, float("nan"), 3, 4]), "annotation 1", "not a finite"),
     "infinity": (_set("annotations", 0, bbox=[1, 2, float("inf"), 4]), "annotation 1", "not a finite"),
     "huge whole number": (_set("annotations", 0, bbox=[10**400, 2, 3, 4]), "annotation 1", "not a finite"),
@@ -59,13 +59,13 @@ JSON_DAMAGE = {
     "area of text": (_set("annotations", 0, area="1"), "annotation 1", "'area'"),
     "crowd of 2": (_set("annotations", 0, iscrowd=2), "annotation 1", "'iscrowd'"),
     "class without name": (_drop("categories", 9, "name"), "category 10", "'name' is missing"),
-    "class name twice": (_set("categories", 9, name="zero"), "category 10", "'zero' is used before"),
+    "class name twice": (_set("categories", 9, name="zero"), "category 10", "'zero' was already used"),
     "name but for spaces": (
         _set("categories", 9, name=" zero"),
         "category 10",
-        "' zero' is used before, written 'zero'",
+        "' zero' was already used as 'zero'",
     ),
-    "class id twice": (_set("categories", 9, id=1), "category 1", "is used before"),
+    "class id twice": (_set("categories", 9, id=1), "category 1", "was already used"),
     "line break in class name": (_set("categories", 9, name="a\nb"), "category 10", "control characters"),
     "entry of another type": (lambda value: value["images"].append(None), "images[6]", "object, not null"),
     "no list": (lambda value: value.update(images={}), "images", "should be a list, not an object"),
@@ -142,7 +142,10 @@ def test_boxes_of_a_faulty_image_are_not_faults_of_their_own(data, edit):
 def test_splits_have_to_share_their_classes(data, edit):
     edit(_set("categories", 4, name="V"))
     reasons = sorted(fault.reason for fault in _faults(data))
-    assert reasons == ["'V' of instances_train.json is missing here", "'four' is not in instances_train.json"]
+    assert reasons == [
+        "'V' is in instances_train.json but missing here",
+        "'four' is not in instances_train.json",
+    ]
 
 
 def test_photos_are_sound(shared):
@@ -201,7 +204,7 @@ def test_no_data_set_at_all_exits_with_2(text, reason, data, capsys):
         (["--mode=check"], "requires --images"),
         (["--mode=chek", "--images=x"], "did you mean 'check'?"),
         (["--mode=check", "--images=/nowhere"], "is not a folder"),
-        (["--mode=check", "--images=/proc/self"], "holds no instances_*.json"),
+        (["--mode=check", "--images=/proc/self"], "contains no instances_*.json"),
         (["--mode=check", "--images=/tmp", "--annotations=/tmp/a.json"], "should be named instances_SPLIT"),
         (["--mode=check", "--images=/tmp", "--annotations=/tmp/instances_none.json"], "does not exist"),
         (["--mode=convert", "--images=/tmp"], "requires --output_dir"),

@@ -28,7 +28,7 @@ def test_the_page_holds_everything_and_loads_nothing(data, edit, tmp_path, capsy
     output, text = capsys.readouterr().out, page.read_text()
     assert f"report: {page}" in output and "boxes  share  images" in output
     assert "&lt;three&gt;" in text and "<three>" not in text
-    assert "smaller than its area" in text and "train/000000.jpg, val/000000.jpg" in text
+    assert "smaller than its annotated area" in text and "train/000000.jpg, val/000000.jpg" in text
     assert text.count("data:image/jpeg;base64") == 9  # six and three images
     assert not re.search(r'(src|href)="(?!data:)', text) and "<script" not in text
 
@@ -51,7 +51,7 @@ def test_samples_after_augmentation_are_on_the_page(data, tmp_path, capsys):
     assert _check(data, page, "--augmentation=flip", "--augmentation=color", "--image_size=64") == 0
     assert "After flip, color" in page.read_text()
     # The classes of the drawn set are the digits zero to nine.
-    assert "flip shows mirror images; 10 of 10 classes tell left from right" in capsys.readouterr().out
+    assert "flip shows mirror images; 10 of 10 classes are named after a side" in capsys.readouterr().out
 
 
 def test_augmentation_without_a_page_is_refused(data, capsys):

@@ -277,6 +277,6 @@ def test_only_images_that_changed_since_the_check_are_decoded_again(data, tmp_pa
     convert.convert(checked, tmp_path / "longer")
     assert decoded == [whole + b"more"]
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"image {image.id} changed meanwhile"):
+    with pytest.raises(InputError, match=f"image {image.id} changed after the check"):
         convert.convert(checked, tmp_path / "cut")
     assert not (tmp_path / "cut").exists()

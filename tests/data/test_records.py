@@ -31,7 +31,7 @@ def test_what_is_not_there_is_said(converted, tmp_path):
     with pytest.raises(InputError, match="no TFRecord files match"):
         records.resolve("/nowhere/x-*.tfrecord", "train")
     (tmp_path / "train-00000-of-00002.tfrecord").touch()
-    with pytest.raises(InputError, match="missing or of two sets"):
+    with pytest.raises(InputError, match="missing or come from two conversions"):
         records.resolve(tmp_path, "train")
     with pytest.raises(InputError, match="no label_map.pbtxt beside"):
         records.label_map_path([f"{tmp_path}/train-00000-of-00002.tfrecord"])
@@ -83,15 +83,15 @@ def test_damaged_and_foreign_files_are_refused(converted, tmp_path):
         list(records.read_examples([str(damaged)]))
     with pytest.raises(InputError, match="cannot be read"):
         list(records.read_examples([str(tmp_path / "none")]))
-    with pytest.raises(InputError, match="image/height should hold one value, not 0"):
+    with pytest.raises(InputError, match="image/height should have one value, not 0"):
         list(records.read_examples(_write(tmp_path / "foreign", tf.train.Example().SerializeToString())))
-    with pytest.raises(InputError, match="holds no detection examples"):
+    with pytest.raises(InputError, match="contains no detection examples"):
         list(records.read_examples(_write(tmp_path / "bytes", b"\xff" * 40)))
 
 
 def test_the_same_image_twice_is_refused(converted):
     files = records.resolve(converted, "train")
-    with pytest.raises(InputError, match="comes twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         records.ground_truth([*files, files[0]])
 
 

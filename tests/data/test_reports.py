@@ -63,7 +63,7 @@ def _is_red(example):
 def test_turned_pictures_are_counted_and_agree_with_their_boxes(run, mode):
     code, text, output = run("exif_turn_stored_size", mode)
     assert code == 0
-    assert "images with an EXIF turn: 2, of which 2 are read upright and 0 as stored" in text
+    assert "images with an EXIF orientation: 2, of which 2 are read upright and 0 as stored" in text
     if mode == "convert":
         assert all(map(_is_red, _examples(output, "train") + _examples(output, "val")))
 
@@ -97,9 +97,9 @@ def _turned(folder, boxes, xmp=False):
 @pytest.mark.parametrize(
     ("box", "size", "said"),
     [
-        ([10, 85, 30, 30], (80, 120), "2 are read upright and 0 as stored; only so do their boxes fit"),
-        ([85, 10, 30, 30], (120, 80), "0 are read upright and 2 as stored; only so do their boxes fit"),
-        ([10, 10, 30, 30], (80, 120), "--exif_turn=stored reads them so"),
+        ([10, 85, 30, 30], (80, 120), "2 are read upright and 0 as stored; their boxes fit only this way"),
+        ([85, 10, 30, 30], (120, 80), "0 are read upright and 2 as stored; their boxes fit only this way"),
+        ([10, 10, 30, 30], (80, 120), "--exif_turn=stored reads them as stored"),
     ],
 )
 def test_boxes_tell_which_picture_they_are_of(tmp_path, box, size, said):
@@ -124,7 +124,7 @@ def test_an_orientation_in_other_metadata_turns_nothing(tmp_path):
 def test_pictures_that_training_cannot_decode_become_clean_copies(run, inputs):
     code, text, output = run("jpeg_without_end")
     files = list((inputs / "jpeg_without_end" / "train").iterdir())
-    assert code == 0 and f"decoder of the training refuses: {len(files)}" in text
+    assert code == 0 and f"decoder used in training rejects: {len(files)}" in text
     for example in _examples(output) + _examples(output, "val"):
         assert tf.io.decode_jpeg(example.encoded, channels=3).shape == (480, 640, 3)
 
@@ -151,9 +151,9 @@ def test_a_record_that_cannot_be_decoded_is_named(tmp_path, inputs):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("boxes_from_0_to_1", "6 of 6 boxes lie between 0 and 1: these are normalised boxes"),
-        ("corners_for_sizes", "6 of 6 boxes have the 'area' of a box from corner to corner"),
-        ("names_alike", "category 2: 'name' 'bolt ' is used before, written 'bolt'"),
+        ("boxes_from_0_to_1", "6 of 6 boxes lie between 0 and 1 and look normalised"),
+        ("corners_for_sizes", "6 of 6 boxes look like two corners, judging by their 'area'"),
+        ("names_alike", "category 2: 'name' 'bolt ' was already used as 'bolt'"),
     ],
 )
 @pytest.mark.parametrize("mode", ["check", "convert"])
@@ -172,7 +172,7 @@ def test_corners_that_stick_out_are_recognised(tmp_path):
     }
     (tmp_path / "instances_train.json").write_text(json.dumps(content))
     (checked,) = check.check(coco.find_splits(tmp_path))
-    assert "as corners its four numbers fit" in checked.faults[0].reason
+    assert "but looks like two corners" in checked.faults[0].reason
 
 
 @pytest.mark.parametrize("parent", [True, False])
@@ -202,12 +202,15 @@ def test_convert_says_what_check_says(run):
     assert "without an entry in instances_train.json, not used: 3 ('4.jpg', ...)" in text
     _, checked, _ = run("photos_without_entry", "check")
     said = "without an entry in instances_train.json, not used: 3"
-    assert said in checked and "class 'bolt' has 3 boxes" in checked
+    assert said in checked and "class 'bolt' has few boxes: 3" in checked
 
 
 def test_a_photo_on_both_sides_is_counted(run):
     code, text, _ = run("same_photo_both_sides")
-    assert code == 0 and "val: warning: images that are in train as well: 6, of which 6 byte for byte" in text
+    assert (
+        code == 0
+        and "val: warning: images that also occur in train: 6, of which 6 are identical files" in text
+    )
 
 
 def test_a_photo_that_was_saved_again_is_a_near_duplicate(shared, tmp_path):
@@ -218,7 +221,7 @@ def test_a_photo_that_was_saved_again_is_a_near_duplicate(shared, tmp_path):
     with Image.open(first) as photo, Image.open(val) as old:
         photo.resize(old.size).save(val, quality=60)
     train_side, val_side = sorted(check.check(coco.find_splits(data)), key=lambda each: each.split.name)
-    assert any("in train as well: 1, of which 0 byte for byte" in line for line in val_side.warnings)
+    assert any("also occur in train: 1, of which 0 are identical" in line for line in val_side.warnings)
     assert not any("repeat" in line for line in train_side.warnings)
 
 

@@ -67,7 +67,7 @@ def test_boxes_hold_the_ink(pristine):
 
 def test_an_existing_folder_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="is not empty"):
         sample.write_sample(tmp_path, num_train=1, num_val=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

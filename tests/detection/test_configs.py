@@ -173,7 +173,7 @@ REFUSED = {
     "feature_extractor { use_depthwise: false }": "use_depthwise is False",
     "feature_extractor { num_layers: 5 }": "num_layers is 5",
     "feature_extractor { conv_hyperparams { batch_norm { epsilon: 0.01 } } }": "epsilon is 0.01",
-    "feature_extractor { conv_hyperparams { batch_norm { decay: 0.9 } } }": "have 0.9",
+    "feature_extractor { conv_hyperparams { batch_norm { decay: 0.9 } } }": "require 0.9",
     "feature_extractor { conv_hyperparams { activation: RELU } }": "RELU_6",
     "feature_extractor { conv_hyperparams { regularizer { l1_regularizer {} } } }": "l1_regularizer",
     "feature_extractor { conv_hyperparams { initializer { variance_scaling_initializer {} } } }": "initial",

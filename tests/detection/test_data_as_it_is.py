@@ -134,7 +134,7 @@ def test_predictors_of_other_classes_stay_fresh(tmp_path):
     records.write_label_map(tmp_path / "label_map.pbtxt", {1: "bolt", 2: "nut"})
     assert own_checkpoint._renamed(str(tmp_path), {1: "bolt", 2: "nut"}) == ""
     why = own_checkpoint._renamed(str(tmp_path), {1: "nut", 2: "bolt"})
-    assert why == "class 1 was 'bolt' there, is 'nut' here"
+    assert why == "class 1 is 'bolt' in the weights and 'nut' in the data"
     assert own_checkpoint._renamed(str(tmp_path / "none"), {1: "nut"}) == ""
 
 

@@ -49,7 +49,7 @@ def test_another_class_count_leaves_the_last_convolutions_fresh_and_says_so(trai
     assert set(account.fresh) == {
         f"predictor{level}_class_conv/{part}:0" for level in range(6) for part in ("kernel", "bias")
     }
-    assert "it is for 5 classes, the network has 2" in account.summary()[-1]
+    assert "it has 5 classes, but the network has 2" in account.summary()[-1]
     network = meta_architecture.build_network(settings(2))
     named = {weight.name: weight for weight in network.weights}
     imported_weights.assign(account, named)
@@ -62,8 +62,8 @@ def test_another_class_count_leaves_the_last_convolutions_fresh_and_says_so(trai
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (target(5, "dsp"), "is of another network"),
-        (target(5, depth=0.5), r"stem_conv/kernel:0 is \(3, 3, 3, 8\) and .* is \(3, 3, 3, 16\)"),
+        (target(5, "dsp"), "belongs to another network"),
+        (target(5, depth=0.5), r"stem_conv/kernel:0 has shape \(3, 3, 3, 8\), but .* has \(3, 3, 3, 16\)"),
     ],
 )
 def test_another_network_is_refused_with_both_shapes(trained, other, words):
@@ -108,7 +108,7 @@ def test_a_quantised_training_starts_from_a_float_folder_and_keeps_its_names(tra
         ]
     )
     output = capsys.readouterr().out
-    assert code == 0 and "it is for 5 classes, the network has 2" in output
+    assert code == 0 and "it has 5 classes, but the network has 2" in output
     given, first, last = (checkpoints.values(path) for path in (trained, *checkpoints.kept(folder)[:3:2]))
     assert first.keys() == last.keys() == given.keys()
     np.testing.assert_array_equal(first["stem_conv/kernel:0"], given["stem_conv/kernel:0"])
@@ -122,7 +122,7 @@ def test_a_quantised_training_starts_from_a_float_folder_and_keeps_its_names(tra
     assert all(np.isfinite(value.numpy()) for value in model.ranges.values())
     observed = model.ranges["quant_class_logits/output_min:0"].numpy()
     assert observed < 0
-    with pytest.raises(InputError, match="holds no ranges"):
+    with pytest.raises(InputError, match="contains no activation ranges"):
         checkpoints.restore_ranges(model.ranges, trained)
     boxes, logits = model.network(tf.zeros((1, SIZE, SIZE, 3)), training=False)
     assert np.isfinite(boxes.numpy()).all() and np.isfinite(logits.numpy()).all()
@@ -145,7 +145,7 @@ def test_a_training_takes_weights_of_another_architecture(trained, tiny, tmp_pat
         ]
     )
     output = capsys.readouterr().out
-    assert code == 0 and "put onto dsp" in output and "recovered over 16 images" in output
+    assert code == 0 and "remapped to dsp" in output and "recovered from 16 images" in output
     account = json.loads((folder / "import.json").read_text())
     first = checkpoints.values(checkpoints.kept(folder)[0])
     assert first.keys() == account["remapped"].keys() | account["fresh"].keys()

@@ -217,7 +217,7 @@ def test_missing_and_left_over_weights_are_named(model, tmp_path):
     names = list(model.named_weights)
     without = {name: model.named_weights[name] for name in names[1:]}
     saved = checkpoints.save(without, tmp_path / "a")
-    with pytest.raises(InputError, match=f"{names[0]} .* is missing in the checkpoint"):
+    with pytest.raises(InputError, match=f"{names[0]} .* is missing from the checkpoint"):
         checkpoints.restore(model.network, saved)
     more = dict(model.named_weights) | {"other/kernel:0": tf.Variable(1.0)}
     saved = checkpoints.save(more, tmp_path / "b")
@@ -239,10 +239,10 @@ def test_damaged_and_foreign_checkpoints(model, tmp_path):
     (tmp_path / "index" / "ckpt.index").write_bytes(b"no checkpoint")
     for path, message in (
         (saved, "is damaged"),
-        (foreign, "holds no detector of this project"),
+        (foreign, "contains no detector of this project"),
         (tmp_path / "index" / "ckpt", "cannot be read"),
         (tmp_path / "nothing", "does not exist"),
-        (tmp_path, "holds no checkpoint"),
+        (tmp_path, "contains no checkpoint"),
     ):
         with pytest.raises(InputError, match=message):
             checkpoints.restore(model.network, path)

@@ -109,7 +109,7 @@ def test_a_damaged_record_has_an_address_and_is_skipped_up_to_a_cap(tiny, tmp_pa
     assert records.read(3) == records.read(4) == records.read(3)
     assert len(said) == 1 and f"offset {offsets[3]}" in said[0]
     damaged.write_bytes(data[: offsets[5] + 30])
-    with pytest.raises(DamagedRecord, match=f"offset {offsets[5]}: a record of .* leads out"):
+    with pytest.raises(DamagedRecord, match=f"offset {offsets[5]}: a record of .* extends beyond the file"):
         RecordIndex([str(damaged)])
 
 

@@ -186,7 +186,7 @@ def test_a_foreign_folder_is_left_alone(started):
 def test_checkpoints_of_another_network_stop_a_training(started):
     _, _, folder = started
     checkpoints.save({"stem_conv/kernel:0": tf.Variable(tf.zeros((3, 3, 3, 8)))}, folder)
-    with pytest.raises(InputError, match="is of another network"):
+    with pytest.raises(InputError, match="belongs to another network"):
         train.train(folder, train.Options())
 
 
@@ -227,9 +227,11 @@ def test_a_loss_that_is_not_finite_goes_back_once_and_then_stops(started, monkey
         return "Loss/localization_loss" if len(calls) > 4 else None
 
     monkeypatch.setattr(train, "faulty_part", faulty)
-    with pytest.raises(CheckFailed, match="Loss/localization_loss is .* at step 5, images .*before"):
+    with pytest.raises(
+        CheckFailed, match="Loss/localization_loss is .* at step 5, images .*, again after resuming"
+    ):
         train.train(folder, train.Options(seed=3))
-    assert len(said) == 1 and "going on from the checkpoint of step 4" in said[0]
+    assert len(said) == 1 and "resuming from the checkpoint of step 4" in said[0]
     records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
     assert ", ".join(records.image_ids(4, 4, seed=3)) in said[0]
     assert checkpoints.step(folder) == 4
@@ -268,11 +270,11 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
     sample = "--pipeline_config=object_detection_configs/ssdlite_mobiledet_sample_160x160.config"
     return {
         "typo": (("--architecture=edgetpuu", data), "did you mean 'edgetpu'"),
-        "no network": ((data,), "--architecture or --pipeline_config is needed"),
-        "no data": (("--architecture=cpu",), "--train_data is needed"),
+        "no network": ((data,), "--architecture or --pipeline_config is required"),
+        "no data": (("--architecture=cpu",), "--train_data is required"),
         "malformed JSON": ((f"--architecture={tmp_path}/architecture.json", data), "is not valid JSON"),
         "missing data": (("--architecture=cpu", f"--train_data={tmp_path}/none"), "no TFRecord files match"),
-        "empty data": (("--architecture=cpu", f"--train_data={empty}"), "holds no examples"),
+        "empty data": (("--architecture=cpu", f"--train_data={empty}"), "contains no examples"),
         "damaged data": (
             ("--architecture=cpu", f"--train_data={tmp_path}/damaged", "--mode=train"),
             "is damaged at byte offset 0",
@@ -282,15 +284,15 @@ def wrong(tiny, empty, tmp_path) -> dict[str, tuple[tuple[str, ...], str]]:
         "mode": (("--architecture=cpu", data, "--mode=evaluate"), "did you mean 'eval'"),
         "missing config": (("--pipeline_config=none.config", data), "none.config' does not exist"),
         "malformed config": ((f"--pipeline_config={config}", data), "line 2"),
-        "other classes": ((sample, data), "categories don't match the head"),
+        "other classes": ((sample, data), "classes don't match the head"),
         "label map": (("--architecture=cpu", f"--train_data={classes}", "--num_classes=2"), "num_classes 2"),
-        "labels": (("--architecture=cpu", f"--train_data={one_class}"), "the head has classes 1 to 1"),
+        "labels": (("--architecture=cpu", f"--train_data={one_class}"), "allowed by the head: 1 to 1"),
         "damaged record": (
             ("--architecture=cpu", f"--train_data={flipped(tiny, tmp_path / 'flipped')}", "--mode=train"),
             "is damaged at byte offset",
         ),
-        "quantised from nothing": (("--architecture=cpu", data, "--quantization_aware"), "needs --init_"),
-        "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "needs --init_"),
+        "quantised from nothing": (("--architecture=cpu", data, "--quantization_aware"), "requires --init_"),
+        "tuned from nothing": (("--architecture=cpu", data, "--preset=finetune"), "requires --init_"),
         "missing weights": (("--architecture=cpu", data, "--init_from=none"), "=none does not exist"),
         "no evaluation": (("--architecture=cpu", data, "--mode=train", "--early_stop=2"), "--early_stop"),
         "nothing to evaluate": (("--mode=eval",), "contains no training run"),

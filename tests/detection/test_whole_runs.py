@@ -87,7 +87,7 @@ def test_an_evaluation_says_its_figures_and_nothing_else(trained):
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-4].startswith("class")
-    assert "step 1  AP " in done.stdout and "detections of nothing" in done.stdout
+    assert "step 1  AP " in done.stdout and "detections that match no box" in done.stdout
     # Progress bars are redrawn in place, and cleared at the end.
     lines = [each.strip() for each in done.stderr.replace("\r", "\n").splitlines()]
     assert [each for each in lines if each and not each.startswith("evaluate step ")] == []

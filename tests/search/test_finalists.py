@@ -331,7 +331,7 @@ def test_finalists_are_chosen_by_measured_cost():
 
 def test_a_report_says_how_far_the_model_was_off():
     rows = [{"cost": cost, "measured": measured} for cost, measured in ((1.1, 1.0), (1.8, 2.0), (3.3, 3.0))]
-    error = model_error([*rows, {"cost": 5.0}, {"cost": 5.0, "measured": None, "failed": "no answer"}])
+    error = model_error([*rows, {"cost": 5.0}, {"cost": 5.0, "measured": None, "failed": "did not answer"}])
     assert error["n"] == 3 and error["spearman"] == 1.0 and error["band"] == [1.0, 3.0]
     assert error["mean_abs_pct_error"] == pytest.approx(10) == error["worst_abs_pct_error"]
     assert error["mean_pct_error"] == pytest.approx(10 / 3, abs=1e-5)

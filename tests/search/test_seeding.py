@@ -85,7 +85,7 @@ def test_a_search_starts_from_weights(source, sample_records, madds_file, tmp_pa
         "init_from": tmp_path / "trained",
     }
     assert search.run(["mobiledets-search", *(f"--{name}={value}" for name, value in flags.items())]) == 0
-    assert "weights of edgetpu at 0.25 of its width, put onto init_from" in capfd.readouterr().err
+    assert "weights of edgetpu at depth multiplier 0.25, remapped to init_from" in capfd.readouterr().err
     report = json.loads((tmp_path / "search" / "search_report.json").read_text())
     assert [row["name"] for row in report["devices"][0]["known"]] == ["init_from"]
     assert len(report["settings"]["initial"]) == 16

@@ -82,7 +82,7 @@ def test_a_folder_at_another_size_keeps_its_weights(training, detector):
 
 
 def test_other_classes_start_fresh_with_a_word(training, detector, images):
-    with pytest.warns(UserWarning, match="it is for 3 classes, the network has 5"):
+    with pytest.warns(UserWarning, match="it has 3 classes, but the network has 5"):
         model = MobileDet(weights=str(training), num_classes=5)
     boxes, logits = model(images)
     np.testing.assert_array_equal(boxes, detector(images)[0])
@@ -90,7 +90,7 @@ def test_other_classes_start_fresh_with_a_word(training, detector, images):
 
 
 def test_another_network_is_remapped_with_a_word(training, images):
-    with pytest.warns(UserWarning, match="another network's weights: .* cut"):
+    with pytest.warns(UserWarning, match="weights of another network: .* cut"):
         model = MobileDet("cpu", weights=training, calibration_images=[images])
     assert model.get_layer("stem_conv").get_weights()[0].shape[-1] == 8  # 16 at the folder's multiplier.
     assert all(np.isfinite(output.numpy()).all() for output in model(images))
@@ -160,7 +160,7 @@ def test_wrong_input(settings, words, training):
 
 
 def test_outputs_of_another_size_are_refused(detector, images):
-    with pytest.raises(InputError, match="anchors; a model of image size 160 has"):
+    with pytest.raises(InputError, match="anchors, but a model with image size 160 has"):
         decode_detections(detector(images), 160)
     with pytest.raises(InputError, match="unknown nms 'fats' .did you mean 'fast'"):
         decode_detections(detector(images), 96, nms="fats")

@@ -85,5 +85,5 @@ def test_folded_weights_keep_their_function_and_get_statistics():
     one.set_weights(model.get_weights())
     unfold_norm(one, batches[1:2])
     assert np.abs(before[1] - one(batches[1], training=True)).mean() < 0.05 * apart
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="no batches"):
         unfold_norm(model, [])

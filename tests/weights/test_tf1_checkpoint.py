@@ -112,7 +112,7 @@ def test_the_network_of_a_tf1_checkpoint_gives_the_outputs_of_tf1(name, image, t
     )(image)
     for ours, theirs in zip(maps, expected[:6], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
-    assert account.skipped == {"global_step": "step of the old training"} and not account.fresh
+    assert account.skipped == {"global_step": "step of the previous training"} and not account.fresh
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_another_class_count_leaves_the_class_heads_fresh(listed):
     account = tf1_checkpoint.read(listed[0], num_classes=5)
     names = {f"predictor{i}_class_conv/{part}:0" for i in range(6) for part in ("kernel", "bias")}
     assert account.fresh.keys() == names
-    assert set(account.fresh.values()) == {"it is for 2 classes, the network has 5"}
+    assert set(account.fresh.values()) == {"it has 2 classes, but the network has 5"}
     assert "predictor0_class_depthwise/depthwise_kernel:0" in account.weights
     assert "predictor0_box_conv/kernel:0" in account.weights
 
@@ -164,8 +164,11 @@ def test_another_class_count_leaves_the_class_heads_fresh(listed):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"depth_multiplier": 0.5}, r"Conv/weights is \(3, 3, 3, 32\) and stem_conv.*\(3, 3, 3, 16\)"),
-        ({"architecture": "cpu"}, "--architecture=cpu, but .* is 'edgetpu'"),
+        (
+            {"depth_multiplier": 0.5},
+            r"Conv/weights has shape \(3, 3, 3, 32\), but stem_conv.*\(3, 3, 3, 16\)",
+        ),
+        ({"architecture": "cpu"}, "--architecture=cpu, but .* belongs to 'edgetpu'"),
     ],
 )
 def test_what_does_not_fit_names_both(listed, change, words):
@@ -177,7 +180,7 @@ def test_what_does_not_fit_names_both(listed, change, words):
 
 def test_other_checkpoints_are_refused(tmp_path):
     path = tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
-    with pytest.raises(InputError, match="no MobileDet of the TF1 API"):
+    with pytest.raises(InputError, match="not a MobileDet of the TF1 API"):
         tf1_checkpoint.read(path)
     with pytest.raises(InputError, match="does not exist"):
         tf1_checkpoint.read(tmp_path / "none.ckpt")
@@ -189,5 +192,5 @@ def test_half_of_a_checkpoint_is_named(tmp_path):
         session.run(variable.initializer)
         tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     next(tmp_path.glob("*.data-*")).unlink()
-    with pytest.raises(InputError, match="lacks 'model.ckpt.data-00000-of-00001'"):
+    with pytest.raises(InputError, match="lacks its data file 'model.ckpt.data-00000-of-00001'"):
         tf1_checkpoint.read(tmp_path / "model.ckpt")

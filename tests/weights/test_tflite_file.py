@@ -191,7 +191,7 @@ def test_the_command(detector, tflite, tmp_path, image, capsys):
     flags = [f"--weights={tflite('float', 'float')}", f"--depth_multiplier={MULTIPLIER}", "--num_classes=5"]
     assert command.run(["mobiledets-import", *flags, f"--output_dir={out}"]) == 0
     text = capsys.readouterr().out
-    assert "it is for 3 classes, the network has 5" in text and "edgetpu, 5 classes" in text
+    assert "it has 3 classes, but the network has 5" in text and "edgetpu, 5 classes" in text
     account = json.loads((out / "import.json").read_text())
     assert account["folded_norm"] and account["fresh"]["predictor5_class_conv/bias:0"]
     assert account["use"].startswith("inference only") and "inference only" in text
@@ -219,7 +219,7 @@ def test_the_command_recovers_batch_normalisation(detector, tflite, folder, tmp_
     flags = [f"--weights={tflite('float', 'float')}", f"--depth_multiplier={MULTIPLIER}"]
     flags += [f"--calibration_data={folder}", f"--output_dir={tmp_path / 'out'}"]
     assert command.run(["mobiledets-import", *flags]) == 0
-    assert "batch normalisation recovered over 6 images" in capsys.readouterr().out
+    assert "batch normalisation recovered from 6 images" in capsys.readouterr().out
     account = json.loads((tmp_path / "out" / "import.json").read_text())
     assert not account["folded_norm"] and not account["fresh"] and account["use"] == "inference and training"
     network = build_detector(architectures.load("edgetpu"), CLASSES, SIZE, MULTIPLIER)

@@ -37,7 +37,7 @@ def test_flags_that_agree_pass(training):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"architecture": "cpu"}, "--architecture=cpu is not the network"),
+        ({"architecture": "cpu"}, "--architecture=cpu differs from the network"),
         ({"num_classes": 4}, "--num_classes=4 contradicts the training folder, which has 3"),
         ({"image_size": 320}, r"image_size=\[320, 320\] contradicts .* \[96, 96\]"),
         ({"depth_multiplier": 0.5}, "--depth_multiplier=0.5 contradicts .* 0.25"),
@@ -92,18 +92,18 @@ def test_a_damaged_folder_is_refused(copy, file, content, words):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(InputError, match="--architecture is needed: .* holds no architecture.json"):
+    with pytest.raises(InputError, match="--architecture is required: .* contains no architecture.json"):
         trained_network.resolve(checkpoint=str(tmp_path))
-    with pytest.raises(InputError, match="no such folder or checkpoint"):
+    with pytest.raises(InputError, match="this folder or checkpoint does not exist"):
         trained_network.resolve("cpu", str(tmp_path / "ckpt-9"))
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({1: "circle", 2: "oval", 3: "star"}, "class 2 is 'oval' there and 'square'"),
-        ({1: "circle", 2: "square"}, "class 3 is '\\?\\?\\?' there and 'star'"),
-        ({1: "circle", 2: "square", 3: "star", 4: "x"}, "class 4 is 'x' there and 'none'"),
+        ({1: "circle", 2: "oval", 3: "star"}, "class 2 is 'oval' in the label map and 'square'"),
+        ({1: "circle", 2: "square"}, "class 3 is '\\?\\?\\?' in the label map and 'star'"),
+        ({1: "circle", 2: "square", 3: "star", 4: "x"}, "class 4 is 'x' in the label map and 'none'"),
     ],
 )
 def test_data_of_other_categories_is_refused(tmp_path, names, words):

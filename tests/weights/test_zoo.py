@@ -137,7 +137,7 @@ def test_a_checkpoint_is_fetched_once_and_works_offline(server, archive, tmp_pat
 
 def test_a_download_that_was_cut_off_is_resumed(server, archive, tmp_path):
     server.body, server.cut_after = archive, 60_000
-    words = f"{server.address}{NAME} cannot be downloaded: .* 60000 of .* bytes; fetch it by hand"
+    words = f"{server.address}{NAME} cannot be downloaded: .* 60000 of .* bytes; rerun the command"
     for _ in range(2):
         with pytest.raises(InputError, match=words):
             zoo.checkpoint("zoo:edgetpu", tmp_path)
@@ -166,16 +166,16 @@ def test_an_archive_that_was_fetched_by_hand_is_taken_and_left(archive, tmp_path
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("cut", "cut short or damaged"),
-        ("checksum", "cut short or damaged"),
-        ("text", "cut short or damaged"),
+        ("cut", "truncated or damaged"),
+        ("checksum", "truncated or damaged"),
+        ("text", "truncated or damaged"),
         ("data", "a checkpoint without its .data-00000-of-00001 file"),
-        ("empty", "holds 0 float checkpoints"),
-        ("outside", "which leaves its folder"),
-        ("absolute", "which leaves its folder"),
+        ("empty", "contains 0 float checkpoints"),
+        ("outside", "which is outside its folder"),
+        ("absolute", "which is outside its folder"),
         ("link", "is a link"),
-        ("wrong", "is not that of 'edgetpu'"),
-        ("short", "is not that of 'edgetpu'"),
+        ("wrong", "does not contain network 'edgetpu'"),
+        ("short", "does not contain network 'edgetpu'"),
     ],
 )
 def test_a_bad_archive_is_refused_in_one_line(kind, words, server, archive, checkpoint, tmp_path):
@@ -208,7 +208,7 @@ def test_a_checkpoint_without_its_data_is_refused(checkpoint, tmp_path):
 
 def test_another_networks_archive_is_refused(archive, tmp_path):
     (tmp_path / NAME.replace("edgetpu", "dsp")).write_bytes(archive)
-    with pytest.raises(InputError, match="is not that of 'dsp': --architecture=dsp, but .* is 'edgetpu'"):
+    with pytest.raises(InputError, match="network 'dsp': --architecture=dsp, but .* belongs to 'edgetpu'"):
         zoo.checkpoint("zoo:dsp", tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_no_network_and_no_such_file_give_the_address(server, tmp_path, monkeypa
     with pytest.raises(InputError, match="dsp_320x320_coco_2020_05_19.tar.gz cannot be downloaded: HTTP 404"):
         zoo.checkpoint("zoo:dsp", tmp_path)
     monkeypatch.setattr(zoo, "ADDRESS", "http://127.0.0.1:9/")
-    with pytest.raises(InputError, match=f"{NAME} cannot be downloaded: .*efused; fetch it by hand"):
+    with pytest.raises(InputError, match=f"{NAME} cannot be downloaded: .*efused; rerun the command"):
         zoo.checkpoint("zoo:edgetpu", tmp_path)
     assert not left(tmp_path)
 

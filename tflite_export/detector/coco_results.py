@@ -53,7 +53,7 @@ class Truth:
           InputError: the file does not exist or contains no COCO annotations.
         """
         if not os.path.isfile(path):
-            raise InputError(f"--annotations={path} is no file")
+            raise InputError(f"--annotations={path} is not a file")
         dataset, faults = coco.load(coco.Split("", Path(path).parent, Path(path)))
         return cls(dataset, len(faults))
 
@@ -73,8 +73,8 @@ class Truth:
         if not labels:
             if len(categories) != num_classes:
                 raise InputError(
-                    f"the model has no labels and {num_classes} classes, the annotations have "
-                    f"{len(categories)} categories; give --labels"
+                    f"the model has {num_classes} classes without labels, but the annotations have "
+                    f"{len(categories)} categories; set --labels"
                 )
             return [category.id for category in categories]
         ids = {_spaced(category.name): category.id for category in categories}
@@ -82,8 +82,8 @@ class Truth:
         for name in ids:
             if name not in known:
                 raise InputError(
-                    f"category {name!r} of the annotations is no class of the model"
-                    f"{nearest(name, known)}; give --labels that name it so"
+                    f"category {name!r} of the annotations is not a class of the model"
+                    f"{nearest(name, known)}; set --labels to a file with this name"
                 )
         return [ids.get(_spaced(label)) for label in labels]
 

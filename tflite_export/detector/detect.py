@@ -1,7 +1,7 @@
 """Runs a detector on images, a video or a camera; writes annotated copies, COCO results and AP.
 
-AP needs annotations. An interrupted run over a folder resumes with the next call: its results are
-kept in a journal until the run is complete.
+Measuring AP requires annotations. An interrupted run over a folder resumes with the next call: its
+results are kept in a journal until the run is complete.
 """
 
 import dataclasses
@@ -77,13 +77,13 @@ def run(options: DetectOptions, progress: Progress = lambda items, total: items)
     truth = None if options.annotations is None else Truth.load(options.annotations)
     if truth and truth.faults:
         _say(
-            f"{truth.faults} entries of the annotations are faulty and left out; "
-            "mobiledets-data --mode=check names them"
+            f"{truth.faults} faulty entries of the annotations are left out; "
+            "mobiledets-data --mode=check lists them"
         )
     source = footage.open_source(options.images)
     detector = _detector(options)
     if not detector.labels:
-        _say("the model has no labels: classes are shown as numbers; --labels names them")
+        _say("the model has no labels, so classes are shown as numbers; set --labels to name them")
     drawn = options.score_threshold if options.draw else None
     work = Run(detector, source, options.output_dir, truth, drawn, _settings(options))
     with StopRequest() as stop:
@@ -95,7 +95,7 @@ def _say(text: str) -> None:
 
 
 def _detector(options: DetectOptions) -> Detector:
-    """Loads the detector. To measure AP it keeps all detections that the evaluation needs."""
+    """Loads the detector, which keeps low scores if AP is measured."""
     measured, scored = Suppression(), options.annotations is not None
     threshold = measured.score_threshold if scored else options.score_threshold
     count = measured.max_detections if scored else None
@@ -115,7 +115,7 @@ class Run:
     """One detector applied to one source of images.
 
     Args:
-      detector: the detector to run. To be scored it must keep detections with low scores.
+      detector: the detector to run. It must keep detections with low scores if AP is measured.
       source: a source of `footage.open_source`.
       output_dir: folder for the results.
       truth: annotations of the images, or None.
@@ -139,14 +139,14 @@ class Run:
         self._folder, self._draw = Path(output_dir), draw_threshold
         self._settings = settings
         if truth is not None and isinstance(source, Video):
-            raise InputError("--annotations are of images; given a video or a camera")
+            raise InputError("--annotations requires images, but --images is a video or a camera")
         self._known = truth.images() if truth else {}
         self._ids = truth.category_ids(detector.labels, detector.num_classes) if truth else None
         if isinstance(source, Folder) and not source.is_single:
             if self._folder.resolve().is_relative_to(Path(source.folder).resolve()):
                 raise InputError(
-                    f"--output_dir={output_dir} is in the folder of the images; name another, "
-                    "or a second run takes its pictures for images"
+                    f"--output_dir={output_dir} is inside the folder of the images, so a second run would "
+                    "also detect in the annotated copies; use another folder"
                 )
 
     def run(
@@ -157,11 +157,11 @@ class Run:
     ) -> Summary:
         """Detects in all images and writes the results; see `Summary`.
 
-        An image of a folder that cannot be read is left out, and named in the summary and in the results.
-        Where AP is measured, all its boxes count as missed.
+        An image of a folder that cannot be read is left out and listed in the summary and in the results.
+        If AP is measured, all its boxes count as missed.
 
         Args:
-          max_images: process only this many images, the first ones.
+          max_images: process only this many images, from the beginning.
           progress: wraps the images; called with the iterable and their number, or None if unknown.
           stopped: returns whether to stop before the next image.
 
@@ -194,7 +194,7 @@ class Run:
             journal.add(name, entries[name])
         if not entries:
             journal.remove()
-            more = f"; the {len(unread) - 1} others cannot be read either" if len(unread) > 1 else ""
+            more = f"; {len(unread) - 1} other images cannot be read either" if len(unread) > 1 else ""
             raise InputError(f"{next(iter(unread.values()))}{more}")
         results = self._write([(name, entries[name]) for name in names if name in entries], unread)
         metrics = self._score(results, unread)
@@ -210,10 +210,12 @@ class Run:
         if missing:
             raise InputError(
                 f"{len(missing)} annotated images are not in {str(source.folder)!r}, for "
-                f"example {missing[0]!r}; AP needs all of them"
+                f"example {missing[0]!r}; measuring AP requires all of them"
             )
         if max_images is not None:
-            raise InputError("--max_images with --annotations; AP needs all images")
+            raise InputError(
+                "--max_images cannot be combined with --annotations: measuring AP requires all images"
+            )
         return [name for name in names if name in self._known], len(names) - len(self._known)
 
     def _run_video(

@@ -51,8 +51,8 @@ class Detector:
       input_size: (height, width) to which images are resized.
 
     Raises:
-      InputError: the model is no detector or is damaged, the labels do not match its number of classes,
-        or the device is unknown or absent.
+      InputError: the model is not a detector or is damaged, the labels do not match its number of
+        classes, or the device is unknown or absent.
       CheckFailed: the Edge TPU compiler rejects the file.
     """
 
@@ -71,15 +71,14 @@ class Detector:
         wanted = (score_threshold, max_detections)
         is_checkpoint = os.path.isdir(model) or os.path.exists(f"{self.model.removesuffix('.index')}.index")
         if is_checkpoint and device != "host_cpu":
-            raise InputError(f"device {device} runs .tflite files; {self.model!r} is a checkpoint")
+            raise InputError(f"--device={device} runs only .tflite files, but {self.model!r} is a checkpoint")
         make = _checkpoint if is_checkpoint else _file
         self._run, self.input_size, self.num_classes, names = make(self.model, device, threads, *wanted)
         if label_file is not None:
             names = labels.read(label_file, self.num_classes)
         elif names and len(names) != self.num_classes:
             raise InputError(
-                f"model {self.model!r}: its labels are {len(names)} names, and it has "
-                f"{self.num_classes} classes; give --labels"
+                f"model {self.model!r} has {len(names)} labels but {self.num_classes} classes; set --labels"
             )
         self.labels = tuple(names)
 
@@ -101,7 +100,8 @@ class Detector:
             image = footage.read_image(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(
-                f"an image is RGB pixels [height, width, 3] uint8; given {image.dtype} {list(image.shape)}"
+                f"an image should be RGB pixels [height, width, 3] uint8; given {image.dtype} "
+                f"{list(image.shape)}"
             )
         return self._run(image)
 
@@ -124,8 +124,8 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
     names = metadata.labels_of(Path(path).read_bytes()) or ()
     if settings is None or options is None:
         raise InputError(
-            f"model {path!r} has no post-processing (TFLite_Detection_PostProcess); export one "
-            "with --postprocess=tflite"
+            f"model {path!r} has no post-processing (TFLite_Detection_PostProcess); export it with "
+            "--postprocess=tflite"
         )
     num_classes = options["num_classes"]
     suppression.apply(
@@ -154,7 +154,7 @@ def _on_device(path: str, device: str) -> bytes:
         try:
             return Path(coral.compiled(path, folder)).read_bytes()
         except RuntimeError as error:
-            raise CheckFailed(f"model {path!r} is not compiled for the Edge TPU: {error}") from error
+            raise CheckFailed(f"model {path!r} cannot be compiled for the Edge TPU: {error}") from error
 
 
 def _beside(path: str, num_classes: int) -> tuple[str, ...]:

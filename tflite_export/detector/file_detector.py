@@ -1,4 +1,4 @@
-"""Runs a .tflite detector with a post-process op, from any source, with LiteRT. Needs no TensorFlow.
+"""Runs a .tflite detector with a post-process op, from any source, with LiteRT and without TensorFlow.
 
 The outputs are identified by the op that writes them: it writes boxes, classes, scores and their count in
 this order, whatever the file's names for them and however it lists them.
@@ -38,7 +38,7 @@ def first(
     `first_class` is the number that the outputs use for the first class.
     """
     kept = slice(int(count.flat[0]))
-    # On so few numbers this is twice as fast as np.clip.
+    # For so few numbers this is twice as fast as np.clip.
     inside = np.minimum(np.maximum(boxes[0][kept], 0), 1)
     return Detections(inside, scores[0][kept], classes[0][kept].astype(int) + (1 - first_class))
 
@@ -65,7 +65,7 @@ class PostprocessedFile:
         if len(found) != 1 or len(found[0].outputs) != 4:
             raise InputError(
                 f"model {name!r} has no {model_file.CUSTOM_OP} operation; a detector with "
-                "post-processing (--postprocess=tflite) is needed"
+                "post-processing (--postprocess=tflite) is required"
             )
         self._outputs = [tensor.index for tensor in found[0].outputs]
         self._interpreter = runtime.open_model(model, threads, delegates=delegates, name=name)
@@ -73,7 +73,9 @@ class PostprocessedFile:
         shape = tuple(map(int, inputs[0]["shape"])) if len(inputs) == 1 else ()
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             given = [list(map(int, each["shape"])) for each in inputs]
-            raise InputError(f"model {name!r} takes {given}; a detector takes [1, height, width, 3]")
+            raise InputError(
+                f"model {name!r} has inputs of shape {given}; a detector has one, [1, height, width, 3]"
+            )
         self._input = inputs[0]
         self.input_size: tuple[int, int] = shape[1:3]
         self.input_dtype: np.dtype = np.dtype(self._input["dtype"])

@@ -34,10 +34,10 @@ def read_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
 
     Args:
       path: the image file.
-      size: (width, height) of its annotation; an image that was annotated unrotated is not rotated.
+      size: annotated (width, height); an image that was annotated without rotation is not rotated.
 
     Raises:
-      InputError: the file is missing, is no image, or its size differs from the annotation.
+      InputError: the file is missing or not an image, or its size differs from the annotation.
     """
     path = os.fspath(path)
     try:
@@ -51,7 +51,7 @@ def read_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     if size is not None and image.shape[1::-1] != size:
         image = _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None or image.shape[1::-1] != size:
-            raise InputError(f"image {str(path)!r} is not {size[0]}x{size[1]}, as its annotation says")
+            raise InputError(f"image {str(path)!r} does not have its annotated size {size[0]}x{size[1]}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -83,7 +83,7 @@ class Folder:
             if file.suffix.lower() in IMAGES and not file.name.startswith(".")
         )
         if not self.names:
-            raise InputError(f"folder {str(path)!r} holds no images; formats: {', '.join(IMAGES)}")
+            raise InputError(f"folder {str(path)!r} contains no images; formats: {', '.join(IMAGES)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -111,9 +111,9 @@ class Video:
             self._capture = cv2.VideoCapture(int(camera[1]) if camera else source)
         if not self._capture.isOpened():
             raise InputError(
-                f"camera {camera[1]} cannot be opened; is one attached, and free (/dev/video{camera[1]})?"
+                f"camera {camera[1]} cannot be opened; is /dev/video{camera[1]} attached and not in use?"
                 if camera
-                else f"video {source!r} cannot be opened; it is cut short, or of an unknown format"
+                else f"video {source!r} cannot be opened; it is truncated or in an unknown format"
             )
         self.frames_per_s = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_S
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -131,9 +131,11 @@ class Video:
             number += 1
             yield Frame(f"{number:06d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         if self.is_camera:
-            raise CheckFailed(f"{self._source} gives no more images; it was unplugged, or is in use")
+            raise CheckFailed(f"{self._source} returns no more images; was it unplugged, or is it in use?")
         if self.count is not None and number < _WHOLE * self.count - 1 or not number:
-            raise CheckFailed(f"video {self._source!r} ends after {number} of {self.count} frames; it is cut")
+            raise CheckFailed(
+                f"video {self._source!r} ends after {number} of {self.count} frames; it is truncated"
+            )
 
     def close(self) -> None:
         """Releases the file or the camera."""
@@ -148,7 +150,7 @@ def open_source(path: str) -> Folder | Video:
     """
     if path.startswith("camera:"):
         if not _CAMERA.fullmatch(path):
-            raise InputError(f"--images={path}: a camera is camera:0, camera:1, ...")
+            raise InputError(f"--images={path}; allowed for a camera: camera:0, camera:1, ...")
         return Video(path)
     if not os.path.exists(path):
         raise InputError(f"--images={path} does not exist")
@@ -158,11 +160,11 @@ def open_source(path: str) -> Folder | Video:
     if suffix in VIDEOS:
         return Video(path)
     allowed = ", ".join((*IMAGES, *VIDEOS))
-    raise InputError(f"--images={path} is no image, video, folder or camera:N; formats: {allowed}")
+    raise InputError(f"--images={path} is not an image, video, folder or camera:N; formats: {allowed}")
 
 
 class VideoWriter:
-    """An .mp4 file; all frames have the size of the first one."""
+    """Writes an .mp4 file; all frames have the size of the first one."""
 
     def __init__(self, path: str | os.PathLike, frames_per_s: float):
         self._path, self._rate = os.fspath(path), frames_per_s

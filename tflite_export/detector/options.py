@@ -8,18 +8,18 @@ from tflite_export.detector.detector import DEVICES, SCORE_THRESHOLD
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectOptions(Options):
-    """Options of a run of a detector: the flags of `mobiledets-detect`.
+    """Options of running a detector: the flags of `mobiledets-detect`.
 
     Attributes:
       model: a .tflite detector with post-processing, or a training folder.
       images: an image, a folder of images, a video file, or `camera:0`.
-      output_dir: folder of annotated copies and `detections.json` (COCO results).
+      output_dir: folder for annotated copies and `detections.json` (COCO results).
       annotations: COCO annotations of the images; AP is measured if they are given.
-      labels: file of class names; by default those inside the model or beside it.
+      labels: file of class names; by default the names inside the model or beside it.
       device: `host_cpu`, or `coral` for an attached Edge TPU.
-      threads: threads of the runtime.
-      score_threshold: boxes of lower scores are not drawn, and not written unless AP is measured.
-      max_images: only the first so many images or frames.
+      threads: number of threads of the runtime.
+      score_threshold: boxes with lower scores are not drawn, and not written unless AP is measured.
+      max_images: maximum number of images or frames, from the beginning; None processes all.
       draw: whether annotated copies are written.
     """
 

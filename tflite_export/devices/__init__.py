@@ -1,7 +1,7 @@
-"""Devices on which a network can be measured, simulated, estimated, checked or compiled for.
+"""Devices that a network can be measured, simulated, estimated, checked or compiled for.
 
 Each device is a module of this package and implements what it supports. A device that reports times has:
-  KIND, VARIANTS, DEFAULT_VARIANT     how its times are obtained; the chips it stands for
+  KIND, VARIANTS, DEFAULT_VARIANT     how its times are obtained; the chips it represents
   measure(path, threads, runs, variant) -> Latency     latency of a .tflite file
   measure_graph(graph, variant) -> Latency             latency of a graph of `tflite_export.graphs`
   versions(variant) -> dict                            versions of everything that its figures depend on
@@ -38,8 +38,8 @@ class Latency:
     Attributes:
       device: name of the device.
       kind: one of `mobiledets_tf.latency.kinds.KINDS`.
-      median_ms: median of the timed runs (`details["statistic"]` says of which runs), or the single
-        figure of a device that does not measure.
+      median_ms: median of the timed runs (`details["statistic"]` says which runs), or the only figure
+        of a device that does not measure.
       spread: half the distance between the 10th and 90th percentile of all runs, divided by the median.
       details: settings and further figures, by name.
     """

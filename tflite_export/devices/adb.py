@@ -39,13 +39,16 @@ def measure(
     model_file.read(path)
     if not shutil.which("adb"):
         raise InputError("adb is not installed; it is part of Android's platform tools")
-    state = _adb(["get-state"], "adb sees no phone (or several: set ANDROID_SERIAL)")
+    state = _adb(["get-state"], "adb finds no phone, or several (then set ANDROID_SERIAL)")
     if state.strip() != "device":
-        raise InputError(f"the phone is in state {state.strip()!r}; allowed: device")
-    _adb(["shell", "test", "-x", TOOL], f"no executable {TOOL} on the phone; push TensorFlow's tool there")
+        raise InputError(f"the phone is in adb state {state.strip()!r}; allowed: device")
+    _adb(
+        ["shell", "test", "-x", TOOL],
+        f"the phone has no executable {TOOL}; push TensorFlow's benchmark_model there",
+    )
     name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name)
     target = f"{FOLDER}/mobiledets_{os.getpid()}_{name}"
-    _adb(["push", str(Path(path).resolve()), target], "the model cannot be pushed")
+    _adb(["push", str(Path(path).resolve()), target], "the model cannot be copied to the phone")
     command = ["shell", TOOL, f"--graph={target}", f"--num_threads={threads}", f"--num_runs={runs}"]
     try:
         code, printed = process.run("adb", ["adb", *command, *filter(None, [VARIANTS[variant]])], TIMEOUT_S)

@@ -17,14 +17,14 @@ def run(
 
     Args:
       options: the file and the device.
-      progress: shows the progress of timing the blocks.
+      progress: wraps the blocks that are timed, for a progress bar.
 
     Returns:
       `model`, `device`, `kind` (one of `latency.KINDS`), `median_ms`, `spread` and the
       device's further figures; with `blocks`, `blocks_ms`, the time of each block alone by name.
 
     Raises:
-      InputError: the file cannot be read, or the device or variant is not there or does not fit it.
+      InputError: the file cannot be read, or the device or variant is not available or does not fit it.
       CheckFailed: the device cannot run the file.
     """
     model = model_file.read(options.model)
@@ -32,14 +32,15 @@ def run(
         model_file.refuse_compiled(
             model,
             options.model,
-            "--device=coral measures one for the Edge TPU; for others give the file it was made from",
+            "only --device=coral measures a file compiled for the Edge TPU; for other devices give the file "
+            "that it was compiled from",
         )
     device = devices.load(options.device)
     variant = options.variant or device.DEFAULT_VARIANT
     if variant not in device.VARIANTS:
         raise unknown_name(f"variant of {options.device}", variant, filter(None, device.VARIANTS))
     if options.blocks and options.device == "adb":
-        raise InputError("--blocks with --device=adb; allowed: host_cpu, coral, hexagon, ethos_u")
+        raise InputError("--blocks with --device=adb; allowed devices: host_cpu, coral, hexagon, ethos_u")
     try:
         latency = device.measure(options.model, options.threads, options.runs, variant)
         result = {"model": options.model} | latency.to_dict()

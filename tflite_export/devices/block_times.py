@@ -22,7 +22,7 @@ def measure(
 ) -> dict[str, float]:
     """Returns milliseconds by block name, in the network's order.
 
-    Each block pays for its own start and end, so the sum is above the latency of the whole network.
+    Each block has its own start-up cost, so the sum exceeds the latency of the whole network.
 
     Args:
       device: a device module that measures graphs.
@@ -39,7 +39,7 @@ def measure(
     """
     parts = cut(read_graph(path))
     if not parts:
-        raise InputError(f"model {str(path)!r} names no block of this project's architectures")
+        raise InputError(f"model {str(path)!r} contains no block of this project's architectures")
     takes = inspect.signature(device.measure_graph).parameters
     given = {k: v for k, v in {"threads": threads, "runs": runs, **settings}.items() if k in takes}
     return {

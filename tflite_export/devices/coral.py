@@ -118,7 +118,7 @@ def delegate() -> Any:
       InputError: the library or the device is missing.
     """
     if not attached():
-        raise InputError(f"{LIBRARY} sees no Edge TPU: attach one, or plug it in again; {_HELP}")
+        raise InputError(f"{LIBRARY} finds no Edge TPU; attach one, or plug it in again; {_HELP}")
     from ai_edge_litert.interpreter import load_delegate
 
     try:
@@ -131,7 +131,7 @@ def compiled(path: str | os.PathLike, folder: str) -> str:
     """Returns the path of a compiled file: `path` itself, or the file that is compiled into `folder`.
 
     Raises:
-      InputError: the compiler is missing, or the file is no .tflite file.
+      InputError: the compiler is missing, or the path is not a .tflite file.
       RuntimeError: the compiler rejects the file.
     """
     if COMPILED_OP in model_file.read(path).histogram():

@@ -4,7 +4,7 @@ Running the vendor's compiler and modelling the latency are separate modules of 
 
 The compiler maps operations as one subgraph that starts at the input; everything after the first
 operation that it rejects stays on the CPU. The check names each operation that the compiler would
-reject, and why. Sources: the table of `edgetpu_ops`, which is that of compiler 16; statuses and failures in
+reject, and why. Sources: the table of `edgetpu_ops`, which describes compiler 16; statuses and failures in
 compiler logs of versions 2 to 16.
 """
 
@@ -66,7 +66,7 @@ def measure_graph(graph: "Graph", variant: str = DEFAULT_VARIANT) -> Latency:
 
 
 def check(model: ModelFile) -> list[Finding]:
-    """Returns all that keeps operations of a file off the Edge TPU; empty for a file that is ready."""
+    """Returns every reason why operations of a file cannot run on the Edge TPU; empty if it is ready."""
     findings = []
     if model.subgraphs != 1:
         findings.append(finding_of_file(f"{model.subgraphs} subgraphs in the file; allowed: 1"))
@@ -74,10 +74,10 @@ def check(model: ModelFile) -> list[Finding]:
         if op.name not in CPU_BY_DESIGN:
             findings += [finding(op, tensor, reason) for tensor, reason in _faults(op)]
     if not any(op.name in SUPPORTED_OPS for op in model.operators):
-        findings.append(finding_of_file("no operation that the Edge TPU runs"))
+        findings.append(finding_of_file("the file has no operation that the Edge TPU supports"))
     count = coverage(model)["subgraphs"]
     if count > 1:
-        findings.append(finding_of_file(f"{count} Edge TPU subgraphs; the compiler maps the first one only"))
+        findings.append(finding_of_file(f"{count} Edge TPU subgraphs; the compiler maps only the first one"))
     return findings
 
 
@@ -143,7 +143,7 @@ def _faults(op: Operator) -> Iterator[tuple[Tensor | None, str]]:
         found = ((tensor, rule(tensor)) for tensor in op.activations)
         yield from itertools.islice(((tensor, reason) for tensor, reason in found if reason), 1)
     if op.name in WEIGHTED and len(op.inputs) > 1 and not op.inputs[1].is_constant:
-        yield op.inputs[1], "weights are computed; allowed: constant weights"
+        yield op.inputs[1], "weights are not constant; allowed: constant weights"
     if reason := _OPTION_RULES.get(op.name, lambda op: "")(op):
         yield out, reason
 
@@ -166,7 +166,7 @@ def _rank_fault(tensor: Tensor) -> str:
     outer = tensor.shape[:-INNER_DIMENSIONS]
     wrong = any(side > 1 for side in outer)
     shape = "x".join(map(str, tensor.shape))
-    return f"shape {shape}; only the {INNER_DIMENSIONS} innermost sides may be above 1" if wrong else ""
+    return f"shape {shape}; only the {INNER_DIMENSIONS} innermost dimensions may exceed 1" if wrong else ""
 
 
 # Rules for single operations: each returns the fault of an operator, or ''. If the file leaves out an
@@ -184,7 +184,7 @@ def _dilation_fault(op: Operator) -> str:
 
 def _concatenation_fault(op: Operator) -> str:
     if len(op.inputs) > 2 and any(tensor.is_constant for tensor in op.inputs):
-        return f"a constant among {len(op.inputs)} inputs; allowed: two inputs then"
+        return f"a constant among {len(op.inputs)} inputs; allowed with a constant: 2 inputs"
     return _activation_fault(op)
 
 

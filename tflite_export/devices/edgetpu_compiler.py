@@ -30,14 +30,14 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
         the metadata, labels, signature and output order of `path`, which the compiler drops.
 
     Raises:
-      InputError: the file is no .tflite file, or is already compiled.
+      InputError: the file is not a .tflite file, or is already compiled.
     """
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     command = " ".join(_arguments(COMPILER, output_dir, path))
     model, found = model_file.read(path), shutil.which(COMPILER)
     if not found:
         return Compilation("not compiled", command, f"{COMPILER} is not installed")
-    model_file.refuse_compiled(model, path, "give the file it was made from")
+    model_file.refuse_compiled(model, path, "give the file that it was compiled from")
     output_dir.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         # Compile in a separate folder first, so that a compiler crash leaves nothing in the user's folder.
@@ -57,7 +57,7 @@ def compile_model(path: str | os.PathLike, output_dir: str | os.PathLike) -> Com
 
 
 def _arguments(compiler: str, output_dir: Path, path: Path) -> list[str]:
-    """Arguments of the compiler: `-s` prints the operations; absolute paths cannot be taken for flags."""
+    """Returns the compiler's arguments: `-s` prints operations; absolute paths cannot be read as flags."""
     return [compiler, "-s", "-o", str(output_dir), str(path)]
 
 
@@ -74,11 +74,11 @@ def _fault(code: int | str, log: CompilerLog, made: Path, printed: str) -> str:
     if log.succeeded is False:
         return f"{COMPILER} failed{': ' + why if why else ''}"
     if not made.is_file():
-        return f"{COMPILER} ended without an error and wrote no file"
+        return f"{COMPILER} reported no error but wrote no file"
     try:
         model_file.read(made)
     except InputError:
-        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file"
+        return f"{COMPILER} reported no error, but its output is not a .tflite file"
     return ""
 
 
@@ -121,7 +121,7 @@ def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
         if not row.is_mapped and row.op not in allowed:
             mapped = sum(other.count for other in log.operators if other.op == row.op and other.is_mapped)
             first = next(iter([op for op in model.operators if _kind(op) == row.op][mapped:]), None)
-            reason = f"{row.count} on the CPU, says the compiler: {row.status}"
+            reason = f"the compiler left {row.count} on the CPU: {row.status}"
             if first is None:
                 findings.append(Finding(None, row.op, None, None, reason))
                 continue

@@ -1,9 +1,9 @@
 """Parses what `edgetpu_compiler` prints or writes into its .log file.
 
-The real output of versions 2 to 16 differs. Without `-s` the table of operations is only in the log
-file. The block about operations on the CPU is missing if all are mapped. One operation has a row for
-each status. Version 16 adds lines about its child process, and version 2 has one more line about
-caching. Unknown lines are ignored.
+The output of versions 2 to 16 differs. Without `-s` the table of operations is only in the log file.
+The block about operations on the CPU is missing if all are mapped. One operation has a row for each
+status. Version 16 adds lines about its child process, and version 2 has one more line about caching.
+Unknown lines are ignored.
 """
 
 import dataclasses

@@ -1,18 +1,19 @@
 """The operations that `edgetpu_compiler` 16.0.384591198 is known to map, each with its sources.
 
-That is the last version of the compiler (of 2021); it is closed, and no machine-readable table of it exists.
-Coral's own table of operations cannot be read as a whole any more, so the rows come from copies of it;
-`docs/edgetpu_operations.md` says what is known of each, and what is not. Where the compiler is installed,
+This is the last version of the compiler (2021). It is closed source and has no machine-readable table.
+Coral's own table of operations is no longer completely available, so the rows come from copies of it;
+`docs/edgetpu_operations.md` states what is known of each, and what is not. If the compiler is installed,
 its own count decides.
 
-The newest version of each operation is that of TensorFlow 2.5 (`runtime_version.cc`), which compiler 16
-contains: it rejects CONV_2D 6 (of 2.9) and TRANSPOSE_CONV 4 (of 2.13; google-coral/edgetpu issue 845).
+The newest version of each operation is the one in TensorFlow 2.5 (`runtime_version.cc`), which compiler
+16 contains: it rejects CONV_2D 6 (from 2.9) and TRANSPOSE_CONV 4 (from 2.13; google-coral/edgetpu issue
+845).
 """
 
 import dataclasses
 
 COMPILER = "16.0.384591198"
-# What the letters of `Row.sources` stand for.
+# Meaning of the letters in `Row.sources`.
 SOURCES = {
     "A": "Coral's table as Axis publishes it for ARTPEC-7: names and limitations "
     "(developer.axis.com, computer-vision/on-device/system-on-chip/artpec-7/supported-ops)",

@@ -112,7 +112,7 @@ def compile_model(
             return Compilation("failed", command, f"{reason}: {_last_line(log)}", log=log)
         made = Path(folder) / f"{path.stem}_vela.tflite"
         if not made.is_file():
-            return Compilation("failed", command, "vela ended without an error and wrote no file", log=log)
+            return Compilation("failed", command, "vela reported no error but wrote no file", log=log)
         output_dir.mkdir(parents=True, exist_ok=True)
         target = output_dir / made.name
         temporary = output_dir / f".{made.name}.part"
@@ -146,10 +146,10 @@ def _layer(row: dict[str, str]) -> dict[str, Any]:
 def _left_on_cpu(model: model_file.ModelFile, rows: list[dict[str, str]], variant: str) -> list[Finding]:
     """Returns one finding for each operation of the file that Vela leaves on the CPU."""
     if not any(row["Target"] == "NPU" for row in rows):
-        return [finding_of_file(f"no operation runs on the NPU of {variant}")]
+        return [finding_of_file(f"no operation of the file runs on the NPU of {variant}")]
     names = {row["Name"] for row in rows if row["Target"] != "NPU"}
     left = (op for op in model.operators if any(tensor.name in names for tensor in op.outputs))
-    reason = f"Vela leaves it to the CPU for {variant}"
+    reason = f"Vela leaves this operation on the CPU for {variant}"
     return [finding(op, op.outputs[0], reason) for op in left if op.name not in CPU_BY_DESIGN]
 
 
@@ -225,9 +225,9 @@ def _layers(folder: str) -> list[dict[str, str]]:
 def _latency(summary: dict[str, str], rows: list[dict[str, str]], variant: str) -> Latency:
     milliseconds = float(summary["inference_time"]) * 1e3
     if not any(row["Target"] == "NPU" for row in rows):
-        raise RuntimeError(f"no operation of the file runs on the NPU of {variant}: there is nothing to time")
+        raise RuntimeError(f"no operation of the file runs on the NPU of {variant}, so there is no estimate")
     if not 0 < milliseconds < float("inf"):
-        raise RuntimeError(f"vela gives an inference time of {summary['inference_time']!r} s")
+        raise RuntimeError(f"vela reports an inference time of {summary['inference_time']!r} s")
     on_npu = sum(row["Target"] == "NPU" for row in rows)
     details = {
         "variant": variant,

@@ -1,7 +1,7 @@
 """Qualcomm Hexagon (HTP), simulated: the time that the QNN compiler of onnxruntime-qnn estimates.
 
 Creating a session with detailed profiling compiles the graph and writes "Simulated (Accelerator
-exec cycles)" to a CSV file. The same graph always yields the same figure; use it for ranking.
+exec cycles)" to a CSV file. The same graph always yields the same figure; use it to rank networks.
 """
 
 import csv
@@ -65,7 +65,7 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 def measure(
     path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
 ) -> Latency:
-    """Simulates the latency of an int8 .tflite file, without what stays on the CPU (post-processing).
+    """Simulates the latency of an int8 .tflite file, without operations on the CPU (post-processing).
 
     Raises:
       InputError: the graph writer does not support an operation, or the optional dependency is missing.
@@ -117,7 +117,7 @@ def _packages() -> tuple[Any, Any]:
         raise missing_extra("hexagon", "onnxruntime-qnn") from error
     if not Path(onnxruntime_qnn.get_qnn_htp_path()).is_file():
         raise InputError(
-            "onnxruntime-qnn has no QNN libraries for this machine (its folder is empty of libQnnHtp); "
+            "onnxruntime-qnn has no QNN libraries for this machine (its folder contains no libQnnHtp); "
             "run: pip install --force-reinstall onnxruntime-qnn"
         )
     return onnxruntime, onnxruntime_qnn

@@ -1,4 +1,4 @@
-"""A static check for any int8 accelerator: types, shapes, a single subgraph."""
+"""Static check for any int8 accelerator: types, shapes and a single subgraph."""
 
 from tflite_export.devices import Finding
 from tflite_export.tflite import blocks
@@ -8,7 +8,7 @@ _NUMBERS = frozenset({"INT8", "UINT8", "INT16", "INT32"})
 
 
 def check(model: ModelFile) -> list[Finding]:
-    """Returns what keeps operations off any int8 accelerator, one finding per operation."""
+    """Returns the reasons why operations cannot run on any int8 accelerator, one finding per operation."""
     findings = []
     if model.subgraphs != 1:
         reason = f"{model.subgraphs} subgraphs in the file; allowed: 1"

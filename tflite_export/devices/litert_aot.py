@@ -69,9 +69,9 @@ def libraries() -> tuple[list[Path], str]:
     note = f"package {_SDK} is installed without its SDK (no {_HTP} in it)" if sdk else ""
     qnn = _package(_QNN)
     if qnn is None or not (qnn / _HTP).is_file():
-        empty = note or (f"package {_QNN} holds no {_HTP}" if qnn else f"{_QNN} is not installed")
-        raise InputError(f"no QNN libraries: {empty}; run: pip install 'mobiledets-tf[hexagon]'")
-    return [qnn, qnn.with_name(f"{_QNN}.libs")], f"{note}; those of {_QNN} are used" if note else ""
+        empty = note or (f"package {_QNN} contains no {_HTP}" if qnn else f"{_QNN} is not installed")
+        raise InputError(f"QNN libraries are missing: {empty}; run: pip install 'mobiledets-tf[hexagon]'")
+    return [qnn, qnn.with_name(f"{_QNN}.libs")], f"{note}; the libraries of {_QNN} are used" if note else ""
 
 
 def _package(name: str) -> Path | None:
@@ -115,8 +115,8 @@ def compile_model(
 
 
 def _environment(folders: list[Path], temporary: Path) -> dict[str, str]:
-    # The plug-in loads a library of another backend that no package ships but calls nothing in it, so
-    # any library that loads can stand in for it.
+    # The plug-in loads a library of another backend that no package ships, but never calls it, so any
+    # library that can be loaded replaces it.
     stand_in = temporary / "lib" / "libQnnLpai.so"
     stand_in.parent.mkdir()
     stand_in.symlink_to(folders[0] / "libQnnSystem.so")
@@ -132,11 +132,11 @@ def _judge(code: int | str, printed: str, made: Path | None, folder: Path) -> tu
         last = (said.strip().splitlines() or [""])[-1].strip()[:300]
         return f"{reason}{': ' + last if last and not isinstance(code, str) else ''}", None
     if made is None:
-        return f"{COMPILER} ended without an error and wrote no file", None
+        return f"{COMPILER} reported no error but wrote no file", None
     try:
         return "", model_file.read(made)
     except InputError:
-        return f"{COMPILER} ended without an error and wrote a file that is no .tflite file", None
+        return f"{COMPILER} reported no error, but its output is not a .tflite file", None
 
 
 def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> tuple[dict, list[Finding]]:
@@ -153,7 +153,7 @@ def _coverage(model: ModelFile, compiled: ModelFile, printed: str, soc: str) -> 
         if op.name in on_cpu and op.name not in CPU_BY_DESIGN
     ]
     if not partitions:
-        findings.append(finding_of_file(f"no operation is offloaded for {soc}"))
+        findings.append(finding_of_file(f"no operation of the file is offloaded for {soc}"))
     total = len(model.operators)
     return {
         "soc": soc,

@@ -1,6 +1,6 @@
 """Measures networks of a space on a device, one at a time in a separate process that may hang or crash.
 
-Only this file connects the two: a latency model does not know any device, and a device no search space.
+Only this module connects the two: latency models don't depend on devices, nor devices on search spaces.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ class Target:
 def make_header(
     target: Target, kind: str, versions: dict[str, str], seed: int, sampling: str
 ) -> dict[str, Any]:
-    """Returns the first line of a samples file: what was measured, on what, and how networks were drawn.
+    """Returns the first line of a samples file: the device, the settings and how networks were drawn.
 
     Args:
       target: the device and the networks' settings.
@@ -154,7 +154,7 @@ class Process:
         try:
             pipe.send(np.asarray(decisions))
             if not pipe.poll(self.timeout_s + (START_S if starting else 0)):
-                raise RuntimeError(f"no answer from {self.target.device} in {self.timeout_s:g} s")
+                raise RuntimeError(f"{self.target.device} did not answer within {self.timeout_s:g} s")
             kind, value = pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             process.join(5)
@@ -189,7 +189,7 @@ class Process:
 def run(
     options: MeasureOptions, progress: Callable[..., Iterable] = lambda items, **kwargs: items
 ) -> dict[str, Any]:
-    """Measures networks of a space on a device of this machine until the file of samples is complete.
+    """Measures networks of a space on a device of this machine until the samples file is complete.
 
     Args:
       options: the device, the networks and the file.
@@ -200,12 +200,12 @@ def run(
       `kind` and the `device` of the times.
 
     Raises:
-      InputError: the device is not of this machine, its optional dependency is missing, the variant is
-        unknown, or an existing file has samples of other settings.
+      InputError: the device is not on this machine, its optional dependency is missing, the variant is
+        unknown, or an existing file has samples with other settings.
     """
     if options.device in devices.ELSEWHERE:
         raise InputError(
-            f"--device={options.device} is timed elsewhere; allowed: {', '.join(devices.TIMING)}"
+            f"--device={options.device} is timed elsewhere; allowed here: {', '.join(devices.TIMING)}"
         )
     target = Target.of_options(options)
     header = target.header(options.seed, options.sampling_text())
@@ -217,7 +217,7 @@ def run(
 
 
 def _serve(target: Target, pipe: Connection) -> None:
-    """The other side of `Process`: replies to each network with (kind, value)."""
+    """Runs in the process that `Process` starts: replies to each network with (kind, value)."""
     # Interrupts are handled by the process that writes the file.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Devices print directly to stdout, past Python; the replies use the pipe.
@@ -276,7 +276,7 @@ def refine(
     Args:
       header: header of the other samples.
       report: `search_report.json` of a search in the same space.
-      path: the file of samples to write; an existing file is completed.
+      path: the samples file to write; an existing file is completed.
       timeout_s: time limit for each network.
       progress: wraps the networks, such as tqdm.
 
@@ -284,7 +284,7 @@ def refine(
       The content of the file, and the number of networks in the report.
 
     Raises:
-      InputError: the report is damaged or of another space, or the device cannot be reached.
+      InputError: the report is damaged or belongs to another space, or the device cannot be reached.
     """
     space = samples.space_of(header)
     networks = samples.given(report, space)
@@ -302,7 +302,7 @@ class Check:
     Attributes:
       figures: the errors of the new measurements.
       failed: number of networks that could not be timed.
-      bound_pct: allowed mean error in per cent.
+      bound_pct: allowed mean error in percent.
       versions: old and new version of everything whose version has changed.
     """
 
@@ -353,7 +353,7 @@ def check(
     )
     good = [row for row in rows if "measured" in row]
     if not good:
-        raise InputError(f"{model.device} gave no time for {len(rows)} networks: {rows[0]['failed']}")
+        raise InputError(f"{model.device} timed none of {len(rows)} networks: {rows[0]['failed']}")
     predicted, measured = (np.array([row[key] for row in good]) for key in ("predicted", "measured"))
     now = devices.load(model.device).versions(model.variant)
     before = model.info.get("versions", {})
@@ -364,8 +364,8 @@ def check(
 def finalist_times(model: LatencyModel, networks: Sequence[np.ndarray]) -> list[float | str] | None:
     """Measures the finalists of a search on the device of a latency model, with a progress bar.
 
-    An unreachable device is reported on stderr and is no error: the result of the search does not depend
-    on it.
+    An unreachable device is reported on stderr but is not an error: the result of the search does not
+    depend on it.
 
     Returns:
       For each network its time in ms, or the reason why it could not be measured; None if networks
@@ -380,5 +380,5 @@ def finalist_times(model: LatencyModel, networks: Sequence[np.ndarray]) -> list[
         )
         return [row.get("measured", row.get("failed")) for row in rows]
     except InputError as error:
-        print(f"final population not measured on {model.title}: {error}", file=sys.stderr)
+        print(f"the final population was not measured on {model.title}: {error}", file=sys.stderr)
         return None

@@ -1,4 +1,4 @@
-"""Options of a benchmark of one file, and of measuring the networks of a space."""
+"""Options of benchmarking one file and of measuring the networks of a space."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ from tflite_export.graphs import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions(Options):
-    """Options of a benchmark: the flags of `mobiledets-benchmark`.
+    """Options of benchmarking a file: the flags of `mobiledets-benchmark`.
 
     Attributes:
-      model: a .tflite file, ours or not.
+      model: a .tflite file from any source.
       device: one of `devices.MEASURING`.
       variant: chip or delegate of the device; None for its default.
-      threads: threads of the runtime.
-      runs: timed inferences at least, after a warm-up.
-      blocks: whether each block of the architecture is timed alone too (int8 files of this project).
+      threads: number of threads of the runtime.
+      runs: minimum number of timed inferences, after a warm-up.
+      blocks: whether each block of the architecture is also timed alone (int8 files of this project).
     """
 
     model: str
@@ -41,23 +41,23 @@ class MeasureOptions(Options):
     """Options of measuring networks of a space: the flags of `mobiledets-latency --mode=measure`.
 
     Attributes:
-      output: file of samples (.jsonl); an existing file of the same settings is continued.
+      output: samples file (.jsonl); an existing file with the same settings is continued.
       device: one of `devices.TIMING`; the command also writes files for one of `devices.ELSEWHERE`.
       variant: chip of the device; None for its default.
       search_space: one of `search_space.SPACES`.
       kernel_sizes: kernel sizes of the space.
       depth_multiplier: scales all widths of the space.
       image_size: side of the square input, in pixels.
-      num_classes: classes without the background.
+      num_classes: number of classes without the background.
       head: `ssdlite` for the whole detector, `backbone` for the backbone.
-      networks: how many networks the file shall have.
-      sampling: `uniform` draws every decision uniformly; `spread` has half of the networks lean to narrow
-        or wide; `band` takes of these the networks that `model` predicts inside `band`.
+      networks: number of networks that the complete file has.
+      sampling: `uniform` draws every decision uniformly; `spread` biases half of the networks towards
+        narrow or wide; `band` keeps those of them that `model` predicts inside `band`.
       band: (low, high) in ms.
-      model: latency model that predicts the band.
+      model: latency model that predicts which networks are inside the band.
       seed: seed of the networks.
-      timeout_s: time that a network may take at most, in seconds.
-      threads, runs: threads and inferences, of a device that runs the network.
+      timeout_s: time limit for each network, in seconds.
+      threads, runs: number of threads and of timed inferences on a device that runs the network.
     """
 
     output: str
@@ -83,11 +83,11 @@ class MeasureOptions(Options):
         return get_space(self.search_space, tuple(self.kernel_sizes), self.depth_multiplier)
 
     def settings(self) -> Settings:
-        """Returns image size, classes and head of the networks."""
+        """Returns the image size, class count and head of the networks."""
         return Settings(architectures.image_hw(self.image_size), self.num_classes, self.head)
 
     def run_options(self) -> tuple[tuple[str, int], ...]:
-        """Returns the options of a device that runs the network; empty for others."""
+        """Returns the options for a device that runs the network; empty for other devices."""
         runs = self.device in (*RUNNING, *ELSEWHERE)
         return (("runs", self.runs), ("threads", self.threads)) if runs else ()
 
@@ -95,7 +95,7 @@ class MeasureOptions(Options):
         """Yields the decisions of the networks in the order in which they are measured.
 
         Raises:
-          InputError: the model cannot be read or is of another space, or the band or the model is missing.
+          InputError: the model cannot be read or belongs to another space, or the band or model is missing.
         """
         space = self.space()
         networks = samples.proposals(space, self.seed, spread=self.sampling != "uniform")
@@ -103,13 +103,13 @@ class MeasureOptions(Options):
             return networks
         low, high = self._band()
         if self.model is None:
-            raise InputError("--sampling=band needs --model, which predicts what is inside the band")
+            raise InputError("--sampling=band requires --model, which predicts the latency of networks")
         model = latency.load(self.model)
         model.require_space(space)
         return samples.in_band(networks, model.predict, (low, high))
 
     def sampling_text(self) -> str:
-        """Describes how the networks are drawn, for the head of the samples."""
+        """Describes how the networks are drawn, for the header of the samples file."""
         if self.sampling != "band":
             return self.sampling
         low, high = self._band()
@@ -117,5 +117,5 @@ class MeasureOptions(Options):
 
     def _band(self) -> tuple[float, float]:
         if self.band is None:
-            raise InputError("--sampling=band needs --band, LOW,HIGH in ms")
+            raise InputError("--sampling=band requires --band=LOW,HIGH in ms")
         return self.band

@@ -52,7 +52,7 @@ def write(
     manifest = {"schema_version": SCHEMA_VERSION, "header": header, "networks": decisions}
     path = folder / MANIFEST
     if path.exists() and {"schema_version": SCHEMA_VERSION} | read_manifest(folder) != manifest:
-        raise InputError(f"{str(path)!r} is of other networks or settings; give another --output")
+        raise InputError(f"{str(path)!r} belongs to other networks or settings; use another --output")
     write_json(path, manifest)
     for name, decisions in progress(listed.items()):
         file = folder / f"{name}.tflite"
@@ -68,7 +68,7 @@ def _commands(names: Iterable[str], adb: bool, threads: int, runs: int) -> str:
     lines = [
         "#!/bin/sh",
         f"# benchmark_model for the device: {_BINARY}",
-        "# Run it in this folder; a second call goes on where the first stopped.",
+        "# Run this script in its folder; a second call resumes where the first one stopped.",
     ]
     flags = f"--num_threads={threads} --num_runs={runs} --warmup_runs=5"
     if adb:
@@ -108,13 +108,13 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
         if name not in names:
             raise InputError(f"{where}: network {name[:60]!r} is not in the manifest{nearest(name, names)}")
         if name in found:
-            raise InputError(f"{where}: network {name!r} is there already")
+            raise InputError(f"{where}: network {name!r} occurs twice")
         found[name] = _milliseconds(where, text)
     if not found:
         strange = [] if results else logs_not_understood(folder)
         if strange:
             more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            raise InputError(f"log {strange[0]!r}{more}: log not understood, it holds no timing")
+            raise InputError(f"log {strange[0]!r}{more}: the log contains no timing that can be parsed")
         raise InputError(f"no results in {os.fspath(results or folder)!r}; run {COMMANDS} first")
     return found
 
@@ -122,13 +122,13 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
 def _csv_rows(path: str | os.PathLike) -> Iterator[tuple[str, str, str]]:
     rows = list(csv.reader(read_text(path, "results", "utf-8-sig").splitlines()))
     if not rows or [cell.strip().lower() for cell in rows[0]] != ["network", "ms"]:
-        raise InputError(f"results {os.fspath(path)!r}: the first line must be network,ms")
+        raise InputError(f"results {os.fspath(path)!r}: the first line should be network,ms")
     for number, row in enumerate(rows[1:], 2):
         where = f"results {os.fspath(path)!r}, line {number}"
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != 2:
-            raise InputError(f"{where}: {len(row)} cells; allowed: network,ms")
+            raise InputError(f"{where}: {len(row)} cells; expected 2: network,ms")
         yield where, row[0].strip().removesuffix(".tflite"), row[1]
 
 
@@ -170,14 +170,14 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     manifest = read_artefact(path, "manifest", SCHEMA_VERSION, absent=1)
     if not all(isinstance(manifest.get(key), dict) for key in ("header", "networks")):
-        raise InputError(f"{str(path)!r} is not a manifest: header and networks are needed")
+        raise InputError(f"{str(path)!r} is not a manifest: it should have the objects header and networks")
     return manifest
 
 
 def write_samples(
     folder: str | os.PathLike, results: str | os.PathLike | None, output: str | os.PathLike
 ) -> tuple[int, int]:
-    """Writes samples of all available results; returns how many there are and how many are missing."""
+    """Writes samples of all available results; returns the numbers of available and missing ones."""
     manifest, times = read_manifest(folder), read_results(folder, results)
     lines = [{"schema_version": samples.SCHEMA_VERSION} | manifest["header"]]
     lines += [

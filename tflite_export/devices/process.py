@@ -39,7 +39,7 @@ def run(
     except subprocess.TimeoutExpired:
         _end(process)
         printed, _ = process.communicate()
-        code = f"{name} did not end within {timeout_s} s"
+        code = f"{name} did not finish within {timeout_s} s"
     except BaseException:
         _end(process)
         raise
@@ -51,8 +51,8 @@ def fault(name: str, code: int | str) -> str:
     if isinstance(code, str):
         return code
     if code < 0:
-        return f"{name} was ended by signal {-code}"
-    return f"{name} ended with code {code}" if code else ""
+        return f"{name} was killed by signal {-code}"
+    return f"{name} exited with code {code}" if code else ""
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -15,9 +15,9 @@ WARM_UP_RUNS = 5
 # Minimum seconds of warm-up and of timing, each. A few runs are enough to fill caches, but the clock needs
 # longer to reach its full speed. Other load on a machine comes in bursts of a few tenths of a second.
 SECONDS = 0.3
-# Number of consecutive runs that share the same load on the machine. On a shared machine the median of
-# 0.1 s of runs of one network varied by 22 % (95th percentile), that of the quietest ten runs in 0.3 s
-# by less than 1 %.
+# Number of consecutive runs that share the same load on the machine. On a shared machine, the median of
+# 0.1 s of runs of one network varied by 22 % (95th percentile), whereas the median of the quietest ten runs
+# in 0.3 s varied by less than 1 %.
 BURST = 10
 
 
@@ -89,7 +89,7 @@ def _fill(interpreter: Any, rng: np.random.Generator, path: str | os.PathLike) -
             value = np.zeros(shape)
         else:
             name = detail["name"]
-            raise InputError(f"input {name!r} of model {str(path)!r} is of type {dtype}; allowed: numbers")
+            raise InputError(f"input {name!r} of model {str(path)!r} has type {dtype}; allowed: numbers")
         interpreter.set_tensor(detail["index"], value.astype(dtype))
 
 

@@ -15,8 +15,8 @@ CORAL, LITERT, MEDIAPIPE = "coral_detect.py", "litert_detect.py", "mediapipe_det
 FRIGATE, README = "frigate.yml", "README.md"
 # The clients of Coral, MediaPipe and Frigate pass unprocessed uint8 pixels to the model.
 INT8_REFUSED = (
-    "MediaPipe Tasks and the Task Library refuse int8 input, pycoral and Frigate feed uint8: export with "
-    "--input_type=uint8 for them"
+    "MediaPipe Tasks and the Task Library reject int8 input, and pycoral and Frigate pass uint8 pixels: "
+    "export with --input_type=uint8 for them"
 )
 
 _CORAL = '''"""Detects with pycoral: python3 coral_detect.py photo.jpg"""
@@ -107,19 +107,19 @@ _ON_CORAL = "  coral:\n    type: edgetpu\n    device: usb"
 _ON_CPU = "  cpu:\n    type: cpu\n    num_threads: $threads"
 
 _README = """# Detector
-$names classes, input $width x $height pixels, $dtype; at most $count boxes an image, scores from $score on;
+$names classes; input $width x $height pixels, $dtype; at most $count boxes per image with scores from $score;
 $nms suppression.
 
-| client | file here | what it demands |
+| client | file here | requirements |
 |---|---|---|
-| pycoral, libcoral, Viseron, Scrypted | $coral | uint8 input; outputs `output_0` (count) to `output_3` (boxes) in the signature, or no signature and the order boxes, classes, scores, count: the file has both; an int8 network; to run on the Edge TPU, compiled by `edgetpu_compiler` |
-| LiteRT, tf.lite | `$litert` | the outputs by place (boxes, classes, scores, count) or by those names; classes count from 0 |
-| MediaPipe Tasks | $mediapipe | metadata and labels in the file: they are; uint8 or float input |
-| Frigate | $frigate | path, width, height, labels with numbers, `nhwc`, `rgb`, `model_type: ssd`, uint8 input; it drops scores below 0.4 and what follows 20 boxes |
-| OpenCV dnn | `detector.tflite` | uint8 or float input; pixels 0..255 for uint8; class ids count from 1; it suppresses each class on its own |
+| pycoral, libcoral, Viseron, Scrypted | $coral | uint8 input; outputs `output_0` (count) to `output_3` (boxes) in the signature, or no signature and the order boxes, classes, scores, count (the file has both); an int8 network; compiled by `edgetpu_compiler` to run on the Edge TPU |
+| LiteRT, tf.lite | `$litert` | the outputs by position (boxes, classes, scores, count) or by the names above; classes count from 0 |
+| MediaPipe Tasks | $mediapipe | metadata and labels in the file (included); uint8 or float input |
+| Frigate | $frigate | path, width, height, labels with numbers, `nhwc`, `rgb`, `model_type: ssd`, uint8 input; it drops scores below 0.4 and boxes after the first 20 |
+| OpenCV dnn | `detector.tflite` | uint8 or float input; pixels 0..255 for uint8; class ids count from 1; it suppresses each class separately |
 
-Labels: `$labels` has a number and a name a line, which Frigate, pycoral and DOODS read alike; `$plain` has a
-name a line.
+Labels: `$labels` has a number and a name per line, which Frigate, pycoral and DOODS read alike; `$plain` has
+one name per line.
 $threads_note$compiler_note"""  # noqa: E501
 
 
@@ -201,8 +201,8 @@ def _texts(
     if not compiled:
         command = f"mobiledets-compile --model={DETECTOR}"
         notes["compiler_note"] = (
-            f"\nNot compiled for the Edge TPU: {compilation.reason}. With it "
-            f"`{command}` compiles, and keeps labels and signature.\n"
+            f"\nThe file is not compiled for the Edge TPU: {compilation.reason}. Where the compiler is "
+            f"installed, `{command}` compiles it and keeps labels and signature.\n"
         )
     texts[README] = Template(_README).substitute(
         values | {"score": f"{settings.score_threshold:g}"},

@@ -38,11 +38,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.quantization == "float" and self.input_type != "float":
-            raise InputError(f"a float model takes a float input; given --input_type={self.input_type}")
+            raise InputError(f"--input_type={self.input_type} with --quantization=float; allowed: float")
         if self.quantization == "qat" and self.per_tensor:
-            raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
+            raise InputError("--per_tensor with --quantization=qat, whose weights were trained per channel")
         if self.quantization == "float" and self.per_tensor:
-            raise InputError("--per_tensor is about int8 weights; given --quantization=float")
+            raise InputError("--per_tensor applies to int8 weights, but --quantization is float")
 
     def as_float(self) -> "Options":
         """Returns the options of the same file without quantisation."""
@@ -64,7 +64,7 @@ def convert(
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax).
       options: the kind of file to write.
       calibration: images that set the activation ranges; required for `int8`.
-      progress: wraps the iterable of calibration images; called with it and the stream to print to.
+      progress: wraps the iterable of calibration images; called with it and with the stream to print to.
 
     Returns:
       The content of a .tflite file; see `layout` for the names and the order of its outputs.
@@ -96,7 +96,7 @@ def convert(
 
 
 def _finished(data: bytes, options: Options) -> bytes:
-    """Rearranges the outputs: the converter sorts them by name, clients expect other names and an order."""
+    """Rearranges the outputs: the converter sorts them by name, but clients expect other names and order."""
     model = flatbuffer.unpack(data)
     if layout.arrange(model):
         suppression.apply(model, options.suppression)

@@ -100,7 +100,7 @@ class _RawFile:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """An image with the detections of each detector, for a picture."""
+    """An image with the detections of each detector, to be drawn."""
 
     name: str
     pixels: np.ndarray
@@ -117,7 +117,7 @@ class Evaluation:
       metrics: the twelve COCO metrics of each detector.
       results: the detections of each detector as COCO results.
       images: number of images evaluated.
-      shown: a few of the images, for a picture.
+      shown: a few of the images, to be drawn.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -141,10 +141,10 @@ def evaluate(
       detectors: the detectors, by name.
       files: shards with the Object Detection API's features.
       image_size: (height, width) of the networks' input.
-      max_images: evaluate only this many images, the first ones; None for all.
-      show: number of images to keep for a picture.
+      max_images: evaluate only this many images, from the beginning; None for all.
+      show: number of images to keep for drawing.
       progress: wraps the records; called with the iterable and their number.
-      shown_detectors: names of the detectors in the picture; None for all.
+      shown_detectors: names of the detectors to draw; None for all.
 
     Raises:
       InputError: there is no image, a record is damaged, or an image cannot be decoded.
@@ -154,7 +154,7 @@ def evaluate(
     ground_truth = _limited(records.ground_truth(files), max_images)
     wanted = ground_truth["images"]
     if not wanted:
-        raise InputError(f"evaluation data {files[0]!r} holds no image")
+        raise InputError(f"evaluation data {files[0]!r} contains no image")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     seen = set()
     shown: list[Shown] = []
@@ -172,14 +172,14 @@ def evaluate(
             chosen = {name: found[name] for name in (found if shown_detectors is None else shown_detectors)}
             shown.append(Shown(example.image_id, pixels, example.boxes, example.classes, chosen))
     if len(seen) != len(wanted):
-        raise CheckFailed(f"{len(seen)} of {len(wanted)} images were evaluated; metrics need all of them")
+        raise CheckFailed(f"only {len(seen)} of {len(wanted)} images were evaluated, so no AP is reported")
     metrics = {name: coco_metrics(ground_truth, detections) for name, detections in results.items()}
     return Evaluation(metrics, results, len(seen), shown)
 
 
 def _check_finite(name: str, detections: Detections, image_id: str) -> None:
     if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
-        raise CheckFailed(f"the {name} detector gives numbers that are not finite on image {image_id}")
+        raise CheckFailed(f"the {name} detector returns numbers that are not finite on image {image_id}")
 
 
 def _limited(ground_truth: dict[str, Any], max_images: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report of an export: what was exported, from which source, and the measured quality."""
+"""Sections of an export's report: the network, its source, the options and the measurements."""
 
 import importlib.metadata
 import os
@@ -86,7 +86,7 @@ def block_cycles(layers: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def latency(model: ModelFile, path: str | os.PathLike) -> dict[str, Any]:
-    """Measures latency on this host; for an int8 file also that of each block alone."""
+    """Measures latency on this host; for an int8 file also the latency of each block alone."""
     found = host_cpu.measure(path).to_dict()
     if int8_check.check(model):
         return found

@@ -45,7 +45,7 @@ FRESH_WEIGHTS = "fresh weights, for timing only"
 SHOWN_IMAGES = 6
 # Images on which every tensor of the int8 file is compared with the float file's.
 COMPARED_IMAGES = 4
-# Thread counts for evaluating a file with regular suppression, which loses a class on several threads.
+# Thread counts to evaluate a file with regular suppression, which loses a class on several threads.
 _THREADS = (1, 2, 4)
 
 
@@ -59,9 +59,9 @@ class Settings:
       calibration_files: TFRecord files; empty to calibrate with noise.
       eval_files: TFRecord files; empty to skip evaluation.
       calibration_images: number of images that set the activation ranges.
-      max_eval_images: evaluate only this many images, the first ones; None for all.
-      max_ap_drop: gate: maximum allowed drop of AP from the float model to the file.
-      max_output_error: second gate: maximum relative error of the int8 file's raw outputs.
+      max_eval_images: evaluate only this many images, from the beginning; None for all.
+      max_ap_drop: quality gate: maximum drop of AP from the float model to the file.
+      max_output_error: quality gate: maximum relative error of the int8 file's raw outputs.
       seed: seed of fresh weights and of the sample of calibration images.
       bundle: also write a deployment folder.
     """
@@ -109,8 +109,8 @@ def export(settings: Settings, output_dir: str | os.PathLike, progress: Progress
 
     Raises:
       InputError: the checkpoint or the data is missing or invalid.
-      CheckFailed: a gate failed (the folder is still written), or an evaluation was incomplete (the
-        folder is not written).
+      CheckFailed: a quality gate failed (the folder is still written), or an evaluation was incomplete
+        (the folder is not written).
     """
     source = settings.source
     anchors = postprocess.anchors(source.scaled(), source.image_size)
@@ -171,7 +171,7 @@ def _calibration_progress(calibration: quantize.Calibration | None, progress: Pr
 
 
 def _float_folder(beside: Path) -> tempfile.TemporaryDirectory:
-    """Creates a folder for the float file that an int8 file is compared with; it is not shipped."""
+    """Creates a folder for the float file that the int8 file is compared with; it is not shipped."""
     return tempfile.TemporaryDirectory(prefix=".float-", dir=beside.parent)
 
 
@@ -222,7 +222,7 @@ def _variants(path: Path, anchors: np.ndarray, measured: Suppression) -> dict[st
 
 
 def _nms_section(settings: Settings, metrics: dict[str, dict[str, float]]) -> dict[str, Any] | None:
-    """Returns AP as shipped and with each suppression, and what `regular` loses on several threads."""
+    """Returns the AP as shipped, with each suppression, and with `regular` on several threads."""
     if "as_shipped" not in metrics:
         return None
 
@@ -337,11 +337,11 @@ def _gate(content: dict[str, Any], error: QuantizationError | None, output_dir: 
         )
     if gate["max_output_error"] is not None and gate["output_error"] > gate["max_output_error"]:
         reasons.append(
-            f"the raw outputs' relative error is {gate['output_error']:.4f}; allowed by "
+            f"the relative error of the raw outputs is {gate['output_error']:.4f}; allowed by "
             f"--max_output_error: {gate['max_output_error']:g}"
         )
     if error:
-        reasons.append(f"layers that add most error: {quantization_error.worst_layers(error)}")
+        reasons.append(f"the layers that add most error are {quantization_error.worst_layers(error)}")
     raise CheckFailed(f"{'; '.join(reasons)}; see {Path(output_dir) / REPORT}")
 
 

@@ -1,4 +1,4 @@
-"""Options of an export and of a check for an accelerator; they are checked here without TensorFlow."""
+"""Options of an export and of a check for an accelerator, checked without loading TensorFlow."""
 
 import dataclasses
 import os
@@ -25,30 +25,33 @@ class ExportOptions(Options):
     """Options of an export: the flags of `mobiledets-export`.
 
     Attributes:
-      output_dir: folder to write; it appears complete or not at all.
-      architecture: a published network or an architecture file; by default that of `checkpoint_dir`.
-      checkpoint_dir: training folder, or a checkpoint in one; without it fresh weights are exported, for
-        timing only.
-      num_classes: classes without the background; by default those of the training, or 90.
+      output_dir: folder to write; it is written completely or not at all.
+      architecture: a published network or an architecture file; by default the network of
+        `checkpoint_dir`.
+      checkpoint_dir: training folder, or a checkpoint in one; without it, newly initialised weights are
+        exported, for timing only.
+      num_classes: number of classes without the background; by default that of the training, or 90.
       image_size: side of the square input, in pixels; by default that of the training, or 320.
       depth_multiplier: scales all widths; by default that of the training, or 1.
       calibration_data: images that set the int8 ranges: a converted folder (its train shards) or a pattern
-        of TFRecord files. Needed for int8 with a checkpoint; fresh weights are calibrated on noise.
-      calibration_images: how many of them.
-      eval_data: images to measure AP on: a converted folder (its val shards) or a pattern.
-      max_eval_images: only the first so many; None for all.
-      max_ap_drop: gate: largest allowed drop of AP from the float model to the file.
-      max_output_error: gate: largest allowed relative error of the int8 file's raw outputs.
-      per_tensor: whether a convolution has one scale, in place of one for each channel.
+        of TFRecord files. Required for int8 with a checkpoint; without a checkpoint, noise is used.
+      calibration_images: number of calibration images.
+      eval_data: images on which AP is measured: a converted folder (its val shards) or a pattern of
+        TFRecord files.
+      max_eval_images: maximum number of these images, from the beginning; None for all.
+      max_ap_drop: largest allowed drop of AP from the float model to the file; otherwise the export fails.
+      max_output_error: largest allowed relative error of the int8 file's raw outputs; likewise.
+      per_tensor: whether a convolution has one weight scale instead of one per channel.
       quantization: `float`, `int8` (after training) or `qat` (a checkpoint of quantisation-aware training).
       input_type: `uint8` (raw pixels), `int8` or `float` ([-1, 1]); by default `float` for a float file,
         otherwise `uint8`.
       postprocess: `tflite` for boxes after TFLite_Detection_PostProcess, `none` for raw boxes and scores.
       nms: `fast` or `regular`; see `suppression.Suppression`.
-      score_threshold: the file drops lower scores; AP is measured at 1e-8.
-      max_detections: the file keeps so many in an image; AP is measured with 100.
-      bundle: whether a folder for deployment is written too.
-      seed: seed of the calibration images and of fresh weights.
+      score_threshold: the file drops detections with lower scores; AP is measured at 1e-8.
+      max_detections: maximum number of detections that the file returns for an image; AP is measured
+        with 100.
+      bundle: whether a folder for deployment is written, too.
+      seed: seed of the sample of calibration images and of newly initialised weights.
     """
 
     output_dir: str
@@ -74,7 +77,7 @@ class ExportOptions(Options):
     seed: int = option(0, low=0, high=2**32 - 1)
 
     def settings(self) -> "Settings":
-        """Returns the settings of the export. TensorFlow is loaded after everything has been checked.
+        """Returns the settings of the export; loads TensorFlow after all checks.
 
         Raises:
           InputError: an option is out of range, contradicts another one or the training folder, or names
@@ -123,21 +126,26 @@ class ExportOptions(Options):
         if self.quantization == "float" and input_type != "float":
             raise InputError(f"--input_type={input_type} with --quantization=float; allowed: float")
         if self.quantization == "float" and (self.per_tensor or self.max_output_error is not None):
-            raise InputError("--per_tensor and --max_output_error are about int8; given --quantization=float")
+            raise InputError(
+                "--per_tensor and --max_output_error apply to int8 files, but --quantization is float"
+            )
         if self.quantization == "qat" and not self.checkpoint_dir:
             raise InputError(
-                "--quantization=qat needs --checkpoint_dir, a training with --quantization_aware"
+                "--quantization=qat requires --checkpoint_dir, the folder of a training with "
+                "--quantization_aware"
             )
         if self.quantization == "qat" and self.per_tensor:
-            raise InputError("--per_tensor with --quantization=qat, which was trained per channel")
+            raise InputError("--per_tensor with --quantization=qat, whose weights were trained per channel")
         if self.quantization != "float" and self.checkpoint_dir and not calibration:
             raise InputError(
-                "--calibration_data is needed: the int8 ranges of a trained network come from it"
+                "--calibration_data is required: it determines the int8 ranges of a trained network"
             )
         if self.bundle and self.postprocess != "tflite":
-            raise InputError("--bundle with --postprocess=none; clients need the post-processing in the file")
+            raise InputError(
+                "--bundle requires --postprocess=tflite, because clients expect post-processing in the file"
+            )
         if self.max_ap_drop is not None and not evaluation:
-            raise InputError("--max_ap_drop needs --eval_data")
+            raise InputError("--max_ap_drop requires --eval_data, on which AP is measured")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,11 +153,11 @@ class CompileOptions(Options):
     """Options of a check for an accelerator: the flags of `mobiledets-compile`.
 
     Attributes:
-      model: a .tflite file, ours or not, that is not compiled yet.
+      model: a .tflite file from any source that is not compiled yet.
       target: `edgetpu`, `hexagon` or `ethos_u`.
       variant: the chip; None for the target's default.
-      eval_data: real images on which the emulated chip is compared with LiteRT; for `hexagon` alone.
-      output_dir: folder of the compiled file; by default that of the model.
+      eval_data: real images on which the emulated chip is compared with LiteRT; only for `hexagon`.
+      output_dir: folder for the compiled file; by default that of the model.
       labels: file of class names, which are written with metadata into a copy that is then compiled.
     """
 
@@ -166,7 +174,7 @@ class CompileOptions(Options):
         return self.output_dir or os.path.dirname(self.model) or "."
 
     def eval_files(self) -> list[str]:
-        """Returns the TFRecords of `eval_data`; empty without.
+        """Returns the TFRecord files of `eval_data`; empty if it is None.
 
         Raises:
           InputError: the target cannot be emulated, or there are no files.
@@ -175,6 +183,7 @@ class CompileOptions(Options):
             return []
         if self.target != "hexagon":
             raise InputError(
-                f"--eval_data with --target={self.target}; allowed: hexagon, which can be emulated"
+                f"--eval_data with --target={self.target}; allowed: hexagon, the only target that can be "
+                "emulated"
             )
         return records.resolve(self.eval_data, "val")

@@ -1,4 +1,4 @@
-"""A detector as one exportable function: image, network, post-processing.
+"""Wraps a detector as one exportable function: image, network, post-processing.
 
 `TFLite_Detection_PostProcess` has no TensorFlow implementation. It is written as a function with
 `experimental_implements`, which the converter replaces with the custom op.

@@ -29,7 +29,7 @@ class LayerError:
       block: the part of the architecture that it comes from, or None.
       tensor: name of its output.
       error: error of the output relative to the float values.
-      added: `error` minus the largest error of the inputs, which is what this layer adds.
+      added: `error` minus the largest error of the inputs: the error that this layer adds.
     """
 
     op_index: int
@@ -127,7 +127,7 @@ def _named(model: ModelFile, wanted: Callable[[model_file.Tensor], bool]) -> dic
 
 
 def _raw_outputs(model: ModelFile, runner: runtime.TensorRunner) -> tuple[int, ...]:
-    """Indices of raw boxes and class scores: the named outputs, or the inputs of the post-process op."""
+    """Returns the indices of raw boxes and class scores: named outputs, or inputs of the post-process op."""
     last = next((op for op in model.operators if op.name == CUSTOM_OP), None)
     if last is not None:
         return tuple(tensor.index for tensor in last.inputs[:2])

@@ -75,7 +75,7 @@ def from_records(files: list[str], image_size: tuple[int, int], count: int, seed
     examples = itertools.islice(records.read_examples(order), READ_AHEAD * count)
     drawn = _reservoir(((example.image_id, example.encoded) for example in examples), count, rng)
     if not drawn:
-        raise InputError(f"calibration data {files[0]!r} holds no image")
+        raise InputError(f"calibration data {files[0]!r} contains no image")
     return Calibration(tuple(drawn), image_size, "images", seed)
 
 
@@ -91,7 +91,7 @@ def _reservoir(items: Iterator, count: int, rng: np.random.Generator) -> list:
 
 
 def from_noise(image_size: tuple[int, int], count: int, seed: int) -> Calibration:
-    """Returns uniform noise, which is good for timing a network without data but never for its accuracy."""
+    """Returns uniform noise, which is enough to time a network without data, but not for accuracy."""
     rng = np.random.default_rng(seed)
     noise = (rng.uniform(-1, 1, (*image_size, 3)).astype(np.float32) for _ in range(count))
     return Calibration(tuple(noise), image_size, "noise", seed)

@@ -29,10 +29,10 @@ def judge(
     Args:
       path: a .tflite file that is not compiled yet.
       target: one of `devices.COMPILING`.
-      output_dir: folder of the compiled file.
+      output_dir: folder for the compiled file.
       variant: the chip; None for the target's default.
       label_file: class names to add to a copy of the file, which is then judged in its place.
-      eval_files: TFRecords of images on which the chip is emulated; for `hexagon` alone.
+      eval_files: TFRecord files of images on which the chip is emulated; only for `hexagon`.
 
     Returns:
       The verdict, JSON-ready: `model`, `target`, `ready`, `findings`, `operations`, `compiler`; for the Edge
@@ -45,7 +45,7 @@ def judge(
     device = devices.load(target)
     variants = _variant(device, target, variant)
     model = model_file.read(path)
-    model_file.refuse_compiled(model, path, "give the file it was made from")
+    model_file.refuse_compiled(model, path, "give the file that it was compiled from")
     judged = path if label_file is None else _labelled(path, label_file, output_dir)
     # Compile even if the check found faults: the compiler may still map a part of the file.
     compilation = device.compile_model(judged, output_dir, *variants)
@@ -69,7 +69,7 @@ def _variant(device: Any, target: str, variant: str | None) -> tuple[str, ...]:
     if variant is None:
         return ()
     if not device.COMPILE_VARIANTS:
-        raise InputError(f"--variant={variant} with --target={target}, which has none")
+        raise InputError(f"--variant={variant} with --target={target}, which has no variants")
     if variant not in device.COMPILE_VARIANTS:
         raise unknown_name(f"variant of {target}", variant, device.COMPILE_VARIANTS)
     return (variant,)
@@ -81,25 +81,25 @@ def _labelled(path: str, label_file: str, output_dir: str | os.PathLike) -> str:
     unpacked = flatbuffer.unpack(data)
     settings, options = suppression.of_file(unpacked), suppression.options_of(unpacked)
     if settings is None or options is None:
-        raise InputError(f"--labels with model {path!r}, which has no TFLite_Detection_PostProcess")
+        raise InputError(f"--labels requires TFLite_Detection_PostProcess, which model {path!r} lacks")
     names = labels.read(label_file, options["num_classes"])
     stem = Path(path).stem
     data = metadata.add(data, names, stem, settings.score_threshold, __version__)
     copy = Path(output_dir) / f"{stem}_labels.tflite"
     with files.atomic_path(copy) as temporary:
         temporary.write_bytes(data)
-    print(f"labels and metadata: {copy}", file=sys.stderr)
+    print(f"wrote a copy with labels and metadata: {copy}", file=sys.stderr)
     return str(copy)
 
 
 def _emulation(device: Any, model: ModelFile, path: str, eval_files: list[str]) -> dict[str, Any]:
-    """Returns the largest difference of the emulated chip from LiteRT, or why it cannot be measured."""
+    """Returns the difference between the emulated chip and LiteRT, or why it cannot be measured."""
     # Imported here because it loads TensorFlow, which the static check and the compilers do not need.
     from tflite_export.export import quantize
 
     shape = model.inputs[0].shape if model.inputs else ()
     if len(shape) != 4:
-        return {"reason": f"the input is of shape {shape}; allowed: one image"}
+        return {"reason": f"the input has shape {shape}; allowed: one image"}
     samples = quantize.from_records(eval_files, shape[1:3], _EMULATED_IMAGES, seed=0).samples()
     try:
         return device.emulation_difference(path, (sample[INPUT] for sample in samples))

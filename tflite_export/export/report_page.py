@@ -1,4 +1,4 @@
-"""Renders report.html of an export: a single page with all results, for people."""
+"""Renders report.html of an export: a single page with all results."""
 
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
         f"<h1>{text(title)}</h1>",
         _headline(report),
         section("Accuracy", _accuracy(report), _gate(report["gate"]), _suppression(report)),
-        section("Error of int8", *_error(report["quantization_error"])),
+        section("Quantisation error", *_error(report["quantization_error"])),
         section(
             "Detections side by side",
-            picture(pictures, "The same images by each detector. White dashed boxes are the ground truth."),
+            picture(pictures, "The same images with the detections of each detector; dashed: ground truth."),
         ),
-        section("Ready for devices", *(device(*item) for item in report["readiness"].items())),
+        section("Readiness for accelerators", *(device(*item) for item in report["readiness"].items())),
         section("Latency", *latency(report)),
         section("Operations", _histogram(report["file"]["histogram"]), _operations(model)),
         section("How it was made", _origin(report)),
@@ -43,7 +43,7 @@ def render(report: dict[str, Any], model: ModelFile, pictures: Path) -> str:
 def _headline(report: dict[str, Any]) -> str:
     cells = {f"AP, {words}": f"{report[name]['AP']:.3f}" for name, words in _KINDS if report.get(name)}
     cells |= {
-        "on this host's CPU": f"{report['latency']['median_ms']:.2f} ms",
+        "latency on this CPU": f"{report['latency']['median_ms']:.2f} ms",
         "parameters": f"{report['params']:,}",
         "multiply-adds": f"{report['madds']:,}",
         "file": f"{report['file']['bytes'] / 1e6:.2f} MB",
@@ -61,20 +61,20 @@ def _accuracy(report: dict[str, Any]) -> str:
     rows = [(words, *(_score(metrics[key]) for key in names)) for words, metrics in found]
     which = "all" if evaluation["all_images"] else "the first"
     return table(("", *names), rows) + (
-        f"<p>On {which} {evaluation['images']} images of split <b>{text(evaluation['split'])}</b>, "
-        "by pycocotools.</p>"
+        f"<p>Measured on {which} {evaluation['images']} images of split "
+        f"<b>{text(evaluation['split'])}</b> with pycocotools.</p>"
     )
 
 
 def _suppression(report: dict[str, Any]) -> str:
-    """Table of AP with each kind of suppression, and with the file as shipped."""
+    """Returns a table of the AP with each kind of suppression, and of the file as shipped."""
     nms = report.get("nms")
     if nms is None:
         return ""
     options = report["options"]
     words = {
         "fast": "fast suppression (the best class of each anchor)",
-        "regular": "regular suppression (each class on its own), one thread",
+        "regular": "regular suppression (each class separately), one thread",
         "as_shipped": f"the file as shipped: {nms['shipped']}, scores from {options['score_threshold']:g}, "
         f"at most {options['max_detections']} boxes",
     }
@@ -84,7 +84,8 @@ def _suppression(report: dict[str, Any]) -> str:
         for count, found in nms["regular_on_threads"].items()
         if count != "1"
     ]
-    return table(("the file with", "AP", "AP50"), rows) + f"<p>{text(nms['note'])}.</p>"
+    note = nms["note"][:1].upper() + nms["note"][1:]
+    return table(("suppression", "AP", "AP50"), rows) + f"<p>{text(note)}.</p>"
 
 
 def _score(value: float) -> str:
@@ -102,7 +103,7 @@ def _gate(gate: dict[str, Any] | None) -> str:
         if gate[value] is not None
     ]
     verdict = "passed" if gate["passed"] else "not passed"
-    return f"<p>Gate: <b>{verdict}</b>.</p>" + table(("", "measured", "allowed"), rows)
+    return f"<p>Quality gate: <b>{verdict}</b>.</p>" + table(("", "measured", "allowed"), rows)
 
 
 def _error(error: dict[str, Any] | None) -> list[str]:
@@ -114,14 +115,14 @@ def _error(error: dict[str, Any] | None) -> list[str]:
         for layer in error["layers"]
     ]
     return [
-        f"<p>Root mean square error against the float file, in its standard deviations, on {error['images']} "
-        f"calibration images: {outputs}. The layers that add most:</p>",
-        table(("op", "type", "block", "error", "added here"), rows),
+        f"<p>Root mean square difference from the float file, as a fraction of the standard deviation, on "
+        f"{error['images']} calibration images: {outputs}. These layers add most error:</p>",
+        table(("op", "type", "block", "error", "added by this layer"), rows),
     ]
 
 
 def device(name: str, verdict: dict[str, Any]) -> str:
-    """Paragraph on whether a file is ready for a device, and the reasons if it is not."""
+    """Returns a paragraph on whether a file is ready for a device, with the reasons if it is not."""
     words = "ready" if verdict["ready"] else "not ready"
     compiler = verdict.get("compiler")
     how = "static check of the file" if compiler is None else f"static check; {compiler['status']}"
@@ -146,13 +147,14 @@ def device(name: str, verdict: dict[str, Any]) -> str:
 
 
 def latency(report: dict[str, Any]) -> list[str]:
-    """Measured latency, with a bar for each block."""
+    """Returns the measured latency, with a bar for each block."""
     measured = report["latency"]
     where = f"{measured['kind']} on {measured['device']}, {measured['threads']} thread(s)"
     how = f"{measured.get('statistic', 'median')} of {measured['runs']} runs"
     words = (
-        f"<p>{measured['median_ms']:.2f} ms an image: {text(where)}, {text(how)}, "
-        f"spread {measured['spread']:.1%}. The time of a CPU says little of the time of an accelerator.</p>"
+        f"<p>{measured['median_ms']:.2f} ms per image: {text(where)}, {text(how)}, "
+        f"spread {measured['spread']:.1%}. The latency of a CPU says little about that of an "
+        "accelerator.</p>"
     )
     times = measured.get("blocks_ms")
     if not times:
@@ -179,7 +181,7 @@ def _operations(model: ModelFile) -> str:
         (op.index, op.name, op.version, blocks.of_operator(op), ", ".join(_tensor(t) for t in op.outputs))
         for op in model.operators
     ]
-    listed = table(("op", "type", "version", "block", "writes"), rows)
+    listed = table(("op", "type", "version", "block", "outputs"), rows)
     return f"<details><summary>All {len(rows)} operations</summary>{listed}</details>"
 
 
@@ -192,5 +194,5 @@ def _origin(report: dict[str, Any]) -> str:
     rows = [("weights", report["weights"]), *report["options"].items()]
     if calibration:
         rows += [(f"calibration {name}", value) for name, value in calibration.items()]
-    rows += [("int8 ranges of activations", report["ranges"])] if report.get("ranges") else []
+    rows += [("source of activation ranges", report["ranges"])] if report.get("ranges") else []
     return table(("", ""), [*rows, ("seed", report["seed"]), *report["versions"].items()])

@@ -1,7 +1,7 @@
-"""Complete int8 networks as plain graphs, made from an architecture or a file, written to .tflite or ONNX.
+"""Complete int8 networks as plain graphs, built from an architecture or a file, written to .tflite or ONNX.
 
-Graphs are written directly, without a converter: a network takes a few hundredths of a second. Such
-files are for timing; the detectors that users ship come from `tflite_export.export.convert`.
+Graphs are written directly, without a converter, in a few hundredths of a second per network. Such files
+are for timing; the detectors that users deploy come from `tflite_export.export.convert`.
 """
 
 from tflite_export.graphs.author import Settings, block_graph, network_graph

@@ -23,7 +23,7 @@ def read_graph(path: str | os.PathLike) -> Graph:
     """Reads a .tflite file.
 
     Raises:
-      InputError: the file is no .tflite file, is not int8, or has an operation that graphs do not support.
+      InputError: the file is not .tflite, is not int8, or has an operation that graphs do not support.
     """
     model = model_file.read(path)
     return _Reader(model, Path(path).read_bytes(), str(path)).graph()
@@ -52,14 +52,14 @@ class _Reader:
         made = {node.output for node in self.nodes}
         inputs = sorted(read - made)
         if len(inputs) != 1 or not made:
-            raise InputError(f"model {self.path!r} has {len(inputs)} int8 inputs; allowed: 1")
+            raise InputError(f"model {self.path!r} has {len(inputs)} int8 inputs; expected: 1")
         outputs = tuple(node.output for node in self.nodes if node.output not in read)
         return Graph(Path(self.path).stem, self.tensors, tuple(self.nodes), inputs[0], outputs)
 
     def _node(self, op: model_file.Operator, raw: Any) -> None:
         if op.name not in OPS:
             raise InputError(
-                f"model {self.path!r}, op {op.index}: {op.name} cannot be read; allowed: {', '.join(OPS)}"
+                f"model {self.path!r}, op {op.index}: {op.name} is not supported; allowed: {', '.join(OPS)}"
             )
         sources = raw.InputsAsNumpy()
         if op.name == "QUANTIZE" and op.inputs[0].dtype == "UINT8":

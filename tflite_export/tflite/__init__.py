@@ -1,1 +1,1 @@
-"""A .tflite file of any origin: reads, checks, changes and runs it. Needs no TensorFlow."""
+"""Reads, checks, changes and runs .tflite files of any origin, without TensorFlow."""

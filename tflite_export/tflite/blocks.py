@@ -20,6 +20,6 @@ def of_name(name: str) -> str | None:
 
 
 def of_operator(op: Operator) -> str | None:
-    """Returns the part an operation belongs to, named by its outputs or otherwise by its inputs."""
+    """Returns the part that an operation belongs to, by the names of its outputs or else its inputs."""
     tensors: tuple[Tensor, ...] = (*op.outputs, *op.inputs)
     return next((part for part in map(of_name, (t.name for t in tensors)) if part), None)

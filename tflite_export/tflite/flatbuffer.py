@@ -23,7 +23,7 @@ class _AlignedBuilder(flatbuffers.Builder):
 
 
 def unpack(data: bytes) -> schema.ModelT:
-    """Returns the file's tables, without the data appended after them (the archive of its metadata).
+    """Returns the file's tables, without data appended after them (the archive of its metadata).
 
     Raises:
       InputError: the file is damaged.
@@ -31,7 +31,7 @@ def unpack(data: bytes) -> schema.ModelT:
     try:
         return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     except READ_ERRORS as error:
-        raise InputError(f"the model is damaged or cut short: {' '.join(str(error).split())}") from error
+        raise InputError(f"the model is damaged or truncated: {' '.join(str(error).split())}") from error
 
 
 def pack(model: schema.ModelT) -> bytes:

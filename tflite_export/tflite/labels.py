@@ -1,7 +1,7 @@
 """Class names in files that other programs read: one name per line, or a number and a name per line.
 
 Programs guess which of the two formats a file has. Frigate and pycoral treat a line that begins with a
-number as an indexed one, so a plain `7 up` is misread; DOODS counts plain lines from 1. All of them read
+number as indexed, so a plain `7 up` is misread; DOODS counts plain lines from 1. All of them read
 indexed lines alike. Task libraries read plain lines from the archive inside a .tflite file.
 """
 
@@ -72,13 +72,13 @@ def read(path: str | os.PathLike, num_classes: int | None = None) -> tuple[str, 
 def parse(lines: Sequence[str], where: str) -> list[str]:
     """Parses the lines of a plain or indexed file into names; raises the same errors as `read`."""
     if not lines:
-        raise InputError(f"{where}: no names in it")
+        raise InputError(f"{where}: the file contains no names")
     pairs = [match.groups() for line in lines if (match := _INDEXED_LINE.fullmatch(line))]
     numbers = [int(number) for number, _ in pairs if len(number) < 9]
     if len(numbers) != len(lines) or len(set(numbers)) != len(numbers):
         names = list(lines)
     elif max(numbers) >= MAX_CLASSES:
-        raise InputError(f"{where}: class id {max(numbers)}; allowed: less than {MAX_CLASSES:,}")
+        raise InputError(f"{where}: class id {max(numbers)}; allowed: below {MAX_CLASSES:,}")
     else:
         names = [NO_NAME] * (max(numbers) + 1)
         for number, (_, name) in zip(numbers, pairs, strict=True):
@@ -95,4 +95,4 @@ def _fitted(names: list[str], num_classes: int | None, where: str) -> tuple[str,
     is_gap = len(names) < num_classes and NO_NAME in names
     if is_gap:
         return (*names, *[NO_NAME] * (num_classes - len(names)))
-    raise InputError(f"{where}: {len(names)} names; the model has {num_classes} classes")
+    raise InputError(f"{where}: {len(names)} names, but the model has {num_classes} classes")

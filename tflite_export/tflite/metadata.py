@@ -104,7 +104,7 @@ def _outputs(model: schema.ModelT) -> list[str]:
         names = {entry.tensorIndex: entry.name.decode() for entry in entries}
     found = [names.get(int(index), "") for index in model.subgraphs[0].outputs]
     if set(found) not in (set(DETECTION_OUTPUTS), set(RAW_OUTPUTS)):
-        raise InputError("the outputs are not those of a detector; metadata describes detectors")
+        raise InputError("the outputs are not those of a detector, which metadata can describe")
     return found
 
 

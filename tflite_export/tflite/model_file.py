@@ -15,7 +15,7 @@ from mobiledets_tf.errors import InputError
 FILE_IDENTIFIER = b"TFL3"
 # The post-processing operation, defined here so that readers of files need no TensorFlow.
 CUSTOM_OP = "TFLite_Detection_PostProcess"
-# These operations end a detector and run on the CPU by design; that they do is no fault.
+# These operations end a detector and run on the CPU by design, which is not a fault.
 CPU_BY_DESIGN = frozenset({"DEQUANTIZE", CUSTOM_OP})
 # Operations that compilers write in place of those that they map, and the chips they are for.
 COMPILED_OPS = {"edgetpu-custom-op": "the Edge TPU", "ethos-u": "an Ethos-U"}
@@ -148,7 +148,7 @@ def read(path: str | os.PathLike) -> ModelFile:
     """Reads a .tflite file.
 
     Raises:
-      InputError: the file is missing, no .tflite file, or damaged.
+      InputError: the file is missing, not a .tflite file, or damaged.
     """
     try:
         data = Path(path).read_bytes()
@@ -160,21 +160,21 @@ def read(path: str | os.PathLike) -> ModelFile:
 def refuse_compiled(model: ModelFile, name: str | os.PathLike, instead: str) -> None:
     """Raises InputError for a file that is already compiled; `instead` tells the user what to do."""
     if chip := model.compiled_for():
-        raise InputError(f"model {str(name)!r} is compiled already, for {chip}: {instead}")
+        raise InputError(f"model {str(name)!r} is already compiled for {chip}: {instead}")
 
 
 def parse(data: bytes, name: str = "model") -> ModelFile:
     """Parses the bytes of a .tflite file; `name` is used in messages.
 
     Raises:
-      InputError: the bytes are no .tflite file, or are damaged.
+      InputError: the bytes are not a .tflite file, or are damaged.
     """
     if data[4:8] != FILE_IDENTIFIER:
-        raise InputError(f"model {name!r} is not a .tflite file: it starts with {data[:8]!r}, without 'TFL3'")
+        raise InputError(f"model {name!r} is not a .tflite file: it begins with {data[:8]!r}, without 'TFL3'")
     try:
         return _Reader(data).model()
     except READ_ERRORS as error:
-        raise InputError(f"model {name!r} is damaged or cut short: {' '.join(str(error).split())}") from error
+        raise InputError(f"model {name!r} is damaged or truncated: {' '.join(str(error).split())}") from error
 
 
 class _Reader:
@@ -184,7 +184,7 @@ class _Reader:
         self.data = data
         self.root = schema.Model.GetRootAs(data, 0)
         if not self._count(self.root.SubgraphsLength()):
-            raise ValueError("no subgraph")
+            raise ValueError("it has no subgraph")
         self.graph = self.root.Subgraphs(0)
         # Each tensor becomes a single object, so that operations share the tensors between them.
         count = self._count(self.graph.TensorsLength())
@@ -203,7 +203,7 @@ class _Reader:
     def _count(self, length: int) -> int:
         # Looping over a damaged length could take hours; a valid element takes at least four bytes.
         if length * 4 > len(self.data):
-            raise ValueError(f"a list of {length} elements in {len(self.data)} bytes")
+            raise ValueError(f"a list has {length} elements, but the file only {len(self.data)} bytes")
         return length
 
     def _operator(self, index: int) -> Operator:
@@ -247,7 +247,7 @@ class _Reader:
         # Files above 2 GiB store their data after the flatbuffer.
         size = max(buffer.DataLength(), buffer.Size())
         if size > len(self.data):
-            raise ValueError(f"a buffer of {size} bytes in {len(self.data)}")
+            raise ValueError(f"a buffer has {size} bytes, but the file only {len(self.data)}")
         return size
 
     def _values(self, tensor: Any) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ class TensorRunner:
         }
         inputs = self.interpreter.get_input_details()
         if len(inputs) != 1:
-            raise InputError(f"model {str(path)!r} has {len(inputs)} inputs; a detector has 1")
+            raise InputError(f"model {str(path)!r} has {len(inputs)} inputs; expected: 1")
         self._input = inputs[0]
 
     def run(self, image: np.ndarray) -> None:

@@ -19,8 +19,8 @@ NMS = ("fast", "regular")
 _MOST = 100_000
 # Observed with LiteRT 2.3.0, 10 classes and 1 to 16 threads: 2 to 9 threads lose classes 3 to 10 in turn.
 THREADS_NOTE = (
-    "regular suppression on N threads, N from 2 to one less than the number of classes, never returns class "
-    "N + 1 (LiteRT; tensorflow issue 56058): run such a file on one thread"
+    "with regular suppression on N threads, N from 2 to one less than the number of classes, LiteRT never "
+    "returns class N + 1 (tensorflow issue 56058): run such a file on one thread"
 )
 
 
@@ -50,7 +50,7 @@ class Suppression:
         )
 
 
-# Settings for applications: nobody shows boxes with lower scores, and sorting thousands of candidates
+# Settings for applications, which don't show boxes with lower scores; sorting thousands of candidates
 # takes as long as a small network. Frigate reads up to 20 rows. `fast`, as in Google's MobileDets, is
 # correct with any number of threads.
 SHIPPED = Suppression(max_detections=25, score_threshold=0.2, nms="fast")

@@ -41,7 +41,8 @@ def read(
       The name of the format and the splits.
 
     Raises:
-      InputError: a path does not exist, no format is recognised, or nothing is found in the format.
+      InputError: a path does not exist, no format is recognised, or the folder has no images with
+        annotations.
     """
     if not Path(images).is_dir():
         raise InputError(f"--images={str(images)!r} is not a folder")
@@ -59,12 +60,14 @@ def read(
         return "coco", coco.find_splits(images, annotations)
     if format_name is not None:
         wanted = modules[0].LOOKS_LIKE
-        raise InputError(f"--format={format_name}: {str(place)!r} does not look like it; wanted: {wanted}")
+        raise InputError(
+            f"--format={format_name}: {str(place)!r} does not look like this format; expected: {wanted}"
+        )
     # Two modules may read one format.
     known = dict.fromkeys(f"{module.NAME} ({module.LOOKS_LIKE})" for module in modules if module.LOOKS_LIKE)
     raise InputError(
-        f"{str(folder)!r} holds no instances_*.json and no annotations of another known format; give a data "
-        f"folder, or the folder of images with --annotations. Known formats: {', '.join(known)}"
+        f"{str(folder)!r} contains no instances_*.json and no annotations in another known format; give a "
+        f"data folder, or the folder of images with --annotations. Known formats: {', '.join(known)}"
     )
 
 
@@ -73,7 +76,7 @@ def _named(splits: Sequence[coco.Split]) -> list[coco.Split]:
     names = {split.name for split in splits}
     if "test" not in names or "val" in names or "train" not in names:
         return list(splits)
-    note = "this split is called test in the data; it is taken as val"
+    note = "this split is called test in the data; it is used as val"
     return [
         dataclasses.replace(split, name="val", notes=(*split.notes, note)) if split.name == "test" else split
         for split in splits

@@ -16,12 +16,12 @@ NAME, LOOKS_LIKE = "coco", "instances_*.json"
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return any(map(is_one, files_below(place, ".json")))
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file looks like COCO annotations."""
+    """Returns whether a file looks like COCO annotations."""
     return (
         json_files.mentions(path, "image_id", "bbox")
         or json_files.mentions(path, "categories", "images")
@@ -54,13 +54,13 @@ def read_files(folder: Path, place: Path, paths: Sequence[Path]) -> list[coco.Sp
             continue
         if name in found:
             raise InputError(
-                f"{str(found[name].annotations)!r} and {str(path)!r} are both of split {name!r}; give one "
-                "of them with --annotations"
+                f"{str(found[name].annotations)!r} and {str(path)!r} both belong to split {name!r}; name "
+                "one of them with --annotations"
             )
         _find_images(value, images, path, used)
         found[name] = coco.Split(name, folder, path, value, Listed(folder))
     if not found:
-        raise InputError(f"{str(place)!r} holds no COCO annotations with categories")
+        raise InputError(f"{str(place)!r} contains no COCO annotations with categories")
     left = [name for name in images.names if os.path.normpath(name) not in used]
     splits = list(found.values())
     if left:

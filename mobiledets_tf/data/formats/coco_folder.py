@@ -8,7 +8,7 @@ NAME, LOOKS_LIKE = "coco", "instances_*.json"
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     if place.is_file():
         return coco.is_split_file(place)
     found = (path for path in place.iterdir() if coco.is_split_file(path))

@@ -1,4 +1,4 @@
-"""Shared parts of the format readers: find files and images in a folder, and build COCO content of boxes."""
+"""Shared parts of the format readers: find files and images in a folder, build COCO content from boxes."""
 
 import dataclasses
 import os
@@ -179,7 +179,7 @@ class Collector:
         """
         if size is None or size[0] in (None, 0) or size[1] in (None, 0):
             size = self.images.size(file_name) or (1, 1)
-            self.notes["images without a size in the annotations; that of the file is taken"] += 1
+            self.notes["images without a size in the annotations; the size of the file is used"] += 1
         self._used.add(os.path.normpath(file_name))
         image_id = self._next_id
         entry: dict[object, Any] = {
@@ -216,7 +216,7 @@ class Collector:
           InputError: nothing was collected.
         """
         if not self._entries and not any(self._faults.values()):
-            raise InputError(f"{str(self._source)!r} holds no images with annotations of {self._format}")
+            raise InputError(f"{str(self._source)!r} contains no images with annotations of {self._format}")
         found = sorted(self._class_ids)
         names = [*classes, *(name for name in found if name not in set(classes))] if classes else found
         ids = {name: number for number, name in enumerate(names, 1)}

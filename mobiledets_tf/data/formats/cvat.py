@@ -23,7 +23,7 @@ _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return any(xml_files.root_tag(path) == "annotations" for path in files_below(place, ".xml"))
 
 
@@ -66,10 +66,10 @@ def _add(
         bbox = corners([shape.get(side) for side in _SIDES])
         turn = number(shape.get("rotation") or 0)
         if turn and isinstance(turn, (int, float)) and math.isfinite(turn):
-            collector.notes["rotated boxes; the upright box around each is taken"] += 1
+            collector.notes["rotated boxes; replaced by the upright boxes around them"] += 1
             bbox = turned(bbox, turn) or bbox
     elif shape.tag in ("polygon", "polyline") and (points := shape.get("points")):
-        collector.notes["polygons; the box around each is taken"] += 1
+        collector.notes["polygons; replaced by the boxes around them"] += 1
         bbox = enclosing(_points(points)) or [points]
     elif shape.tag in ("tag", "attribute"):
         return

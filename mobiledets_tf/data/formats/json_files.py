@@ -25,7 +25,7 @@ def value_of(path: Path) -> Any:
 
 
 def mentions(path: Path, *keys: str) -> bool:
-    """Whether all keys occur near the beginning or the end of a file."""
+    """Returns whether all keys occur near the beginning or the end of a file."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

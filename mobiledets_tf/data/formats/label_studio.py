@@ -1,4 +1,4 @@
-"""Reads Label Studio's JSON and JSON-MIN exports: a list of tasks with boxes in per cent of the image."""
+"""Reads Label Studio's JSON and JSON-MIN exports: a list of tasks with boxes in percent of the image."""
 
 import math
 import os
@@ -24,7 +24,7 @@ _PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return any(map(_is_one, files_below(place, ".json")))
 
 
@@ -108,7 +108,7 @@ def _results(collector: Collector, task: dict[str, Any]) -> list[dict[str, Any]]
     if isinstance(annotations, list):
         given = [each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")]
         if len(given) > 1:
-            collector.notes["tasks with several annotations; the first of each is taken"] += 1
+            collector.notes["tasks with several annotations; only the first of each is used"] += 1
         regions = given[0].get("result") if given else []
     else:  # In JSON-MIN the regions are stored under the name of the labelling tag.
         regions = next((value for value in task.values() if isinstance(value, list)), [])
@@ -129,10 +129,10 @@ def _add(
         return
     bbox = _box(collector, value, size)
     if bbox is None:
-        collector.fault(where[0], where[1], "should have x, y, width and height, or points, in per cent")
+        collector.fault(where[0], where[1], "should have x, y, width and height, or points, in percent")
         return
     if len(labels) > 1:
-        collector.notes["regions with several classes; a box for each is made"] += 1
+        collector.notes["regions with several classes; each class gets a box"] += 1
     for label in labels:
         collector.box(TRAIN, image_id, label, bbox, where)
 
@@ -141,7 +141,7 @@ def _box(collector: Collector, value: dict[str, Any], size: tuple[Any, Any]) -> 
     try:
         across, down = (float(side) / 100 for side in size)
         if isinstance(value.get("points"), list):
-            collector.notes["polygons; the box around each is taken"] += 1
+            collector.notes["polygons; replaced by the boxes around them"] += 1
             return enclosing((x * across, y * down) for x, y in value["points"])
         x, y, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
         turn = math.radians(float(value.get("rotation") or 0))
@@ -150,7 +150,7 @@ def _box(collector: Collector, value: dict[str, Any], size: tuple[Any, Any]) -> 
     x, y, width, height = x * across, y * down, width * across, height * down
     if not turn or not math.isfinite(turn):
         return [x, y, width, height]
-    collector.notes["rotated boxes; the upright box around each is taken"] += 1
+    collector.notes["rotated boxes; replaced by the upright boxes around them"] += 1
     # Label Studio rotates boxes about their upper left corner.
     cosine, sine = math.cos(turn), math.sin(turn)
     sides = ((0, 0), (width, 0), (0, height), (width, height))

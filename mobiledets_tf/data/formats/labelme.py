@@ -20,7 +20,7 @@ NAME, LOOKS_LIKE = "labelme", "JSON files with shapes and imagePath"
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return any(map(_is_one, files_below(place, ".json")))
 
 
@@ -46,7 +46,7 @@ def read(folder: Path, place: Path) -> list[coco.Split]:
 def _read_file(collector: Collector, split: str, path: Path, value: dict[str, Any]) -> None:
     shapes, given = value.get("shapes"), value.get("imagePath")
     if not isinstance(shapes, list) or not isinstance(given, str):
-        raise Damaged("should have 'shapes', a list, and 'imagePath', a text")
+        raise Damaged("should have a list 'shapes' and a text 'imagePath'")
     found = collector.images.find(given, path) or collector.images.of_stem(path.stem, path) or given
     size = (value.get("imageWidth"), value.get("imageHeight"))
     image_id = collector.image(split, found, size, (str(path), "image"))
@@ -64,7 +64,7 @@ def _read_file(collector: Collector, split: str, path: Path, value: dict[str, An
             collector.fault(path, where[1], "'points' should be pairs of numbers", split)
             continue
         if kind != "rectangle":
-            collector.notes[f"shapes of type {kind!r}; the box around each is taken"] += 1
+            collector.notes[f"shapes of type {kind!r}; replaced by the boxes around them"] += 1
         collector.box(split, image_id, shape["label"], bbox, where)
 
 

@@ -14,7 +14,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return bool(_files(place))
 
 

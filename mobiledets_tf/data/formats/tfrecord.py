@@ -25,7 +25,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return bool(_files(place))
 
 
@@ -39,7 +39,7 @@ class Pictures:
     def read(self, file_name: str) -> bytes:
         """Returns the encoded image of a record; raises PictureError if it is missing or damaged."""
         if file_name not in self.numbers:
-            raise image_files.PictureError(f"no record has an image {show(file_name)}")
+            raise image_files.PictureError(f"no record contains image {show(file_name)}")
         number = self.numbers[file_name]
         try:
             return records.parse_example(self.index.read(number), f"record {number + 1}").encoded
@@ -65,7 +65,7 @@ def _label_map(folder: Path, place: Path) -> Path:
     found += [path for path in files_below(beside, ".pbtxt") if path not in found]
     named = [path for path in found if path.name == records.LABEL_MAP] or found
     if len(named) != 1:
-        raise InputError(f"{str(folder)!r} holds {len(named)} label maps (.pbtxt); one is needed")
+        raise InputError(f"{str(folder)!r} contains {len(named)} label maps (.pbtxt); exactly one is needed")
     return named[0]
 
 

@@ -27,7 +27,7 @@ _LISTS = ("train", "val", "test")
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     return any(xml_files.root_tag(path) == "annotation" for path in files_below(place, ".xml"))
 
 
@@ -40,7 +40,7 @@ def read(folder: Path, place: Path) -> list[coco.Split]:
             continue
         split = _listed(path, lists) if lists else split_of(path, place if place.is_dir() else None) or TRAIN
         if split is None:
-            collector.notes["images in no list of ImageSets/Main, not used"] += 1
+            collector.notes["images that no list in ImageSets/Main names, not used"] += 1
             continue
         try:
             _read_file(collector, split, path, xml_files.root_of(path))
@@ -60,7 +60,7 @@ def _read_file(collector: Collector, split: str, path: Path, root: Element) -> N
             collector.fault(path, where[1], "has no 'bndbox'", split)
             continue
         if xml_files.text_of(item, "difficult") == "1":
-            collector.notes["boxes marked difficult, kept as any other"] += 1
+            collector.notes["boxes marked as difficult, used like all others"] += 1
         values = [xml_files.text_of(box, side) for side in _SIDES]
         collector.box(split, image_id, xml_files.text_of(item, "name") or "", corners(values), where)
 
@@ -73,13 +73,13 @@ def _image_name(collector: Collector, path: Path, root: Element) -> str:
         return found
     by_stem = collector.images.of_stem(path.stem, path)
     if by_stem is not None:
-        collector.notes["XML files that name no image there is; the one of their own name is taken"] += 1
+        collector.notes["XML files that name a missing image; the image named like the XML is used"] += 1
         return by_stem
     return given or f"{path.stem}.jpg"
 
 
 def _lists(place: Path) -> dict[tuple[Path, str], str]:
-    """Maps (folder in a VOCdevkit, name without suffix) to splits, for folders that list several splits."""
+    """Maps (folder in a VOCdevkit, name without suffix) to splits; only for folders with several splits."""
     found: dict[tuple[Path, str], str] = {}
     by_folder: dict[Path, set[str]] = defaultdict(set)
     for path in files_below(place, ".txt"):

@@ -21,7 +21,7 @@ def root_of(path: Path) -> Element:
         raise Damaged(f"cannot be read: {error.strerror}") from error
     except DefusedXmlException as error:
         what = type(error).__name__
-        raise Damaged(f"declares entities or fetches files, which is refused ({what})") from error
+        raise Damaged(f"declares entities or external files, which are not allowed ({what})") from error
     except ParseError as error:
         raise Damaged(f"is not valid XML: {error}") from error
     except (ValueError, LookupError, RecursionError) as error:  # e.g. an unknown or wrong encoding

@@ -33,14 +33,14 @@ _ROUNDING = 1e-4
 
 
 def recognises(place: Path) -> bool:
-    """Returns whether a file or folder holds annotations of this format."""
+    """Returns whether a file or folder contains annotations of this format."""
     if not place.is_dir():
         return False
     return _yaml(place) is not None or bool(_name_files(place)) and _has_label_files(place)
 
 
 def _has_label_files(place: Path) -> bool:
-    """Whether a text file is named after an image; a list of names alone occurs in many other folders."""
+    """Returns whether a text file is named after an image; many other folders contain a list of names."""
     stems = {os.path.splitext(os.path.basename(name))[0] for name in Images(place).names}
     return any(path.stem in stems for path in files_below(place, ".txt"))
 
@@ -68,14 +68,14 @@ def read(folder: Path, place: Path) -> list[coco.Split]:
         size = images.size(name)
         image_id = collector.image(split, name, size or (1, 1), (name, "image"))
         if path is None:
-            collector.notes["images without a label file, taken as images without objects"] += 1
+            collector.notes["images without a label file, used as images without objects"] += 1
             continue
         used.add(path)
         if size is not None:
             _read_file(collector, split, image_id, path, size, names)
     strange = sorted(set(labels.values()) - used)
     for path in strange:
-        collector.fault(path, "file", "there is no image of this name")
+        collector.fault(path, "file", "there is no image with this name")
     return collector.splits(list(names.values()))
 
 
@@ -98,12 +98,14 @@ def _read_file(
             class_id, bbox, is_polygon = _parse(line.split(), size)
             if class_id not in names:
                 first = min(names, default=0)
-                raise Damaged(f"class {class_id} has no name; there are {len(names)}, from {first} on")
+                raise Damaged(
+                    f"class {class_id} has no name; {len(names)} names are given, starting at {first}"
+                )
         except Damaged as damaged:
             collector.fault(path, f"line {index}", str(damaged), split)
             continue
         if is_polygon:
-            collector.notes["polygons; the box around each is taken"] += 1
+            collector.notes["polygons; replaced by the boxes around them"] += 1
         collector.box(split, image_id, names[class_id], bbox, (str(path), f"line {index}"))
 
 
@@ -116,14 +118,14 @@ def _parse(parts: list[str], size: tuple[int, int]) -> tuple[int, list[float], b
     try:
         values = [float(part) for part in parts]
     except ValueError:
-        raise Damaged(f"should hold numbers only, not {show(' '.join(parts))}") from None
+        raise Damaged(f"should contain only numbers, not {show(' '.join(parts))}") from None
     if not all(map(math.isfinite, values)):
-        raise Damaged(f"holds a number that is not finite: {show(' '.join(parts))}")
+        raise Damaged(f"contains a number that is not finite: {show(' '.join(parts))}")
     class_id, *rest = values
     if not class_id.is_integer() or class_id < 0:
         raise Damaged(f"class should be a whole number, not {parts[0][:40]}")
     if any(not -_ROUNDING <= value <= 1 + _ROUNDING for value in rest):
-        raise Damaged(f"numbers should be parts of the image, from 0 to 1, not {show(' '.join(parts[1:]))}")
+        raise Damaged(f"numbers should be fractions of the image (0 to 1), not {show(' '.join(parts[1:]))}")
     width, height = size
     if len(rest) == 4:
         x, y, across, down = rest
@@ -173,7 +175,7 @@ def _names(place: Path) -> tuple[dict[int, str], dict[str, Any]]:
         names = {_number(path, number): str(name) for number, name in items}
         count = settings.get("nc", len(names))
         if count != len(names):
-            raise InputError(f"{str(path)!r} has nc {show(count)} and {len(names)} names")
+            raise InputError(f"{str(path)!r} sets nc to {show(count)} but lists {len(names)} names")
         return names, settings
     lists = {}
     for path in _name_files(place):
@@ -185,7 +187,7 @@ def _names(place: Path) -> tuple[dict[int, str], dict[str, Any]]:
             lines.pop()
         lists[path] = {number: line.strip() for number, line in enumerate(lines)}
     if not lists:
-        raise InputError(f"{str(place)!r} holds no names of classes: data.yaml, classes.txt or a .names file")
+        raise InputError(f"{str(place)!r} contains no class names: data.yaml, classes.txt or a .names file")
     first, *others = lists
     for other in others:
         if lists[other] != lists[first]:
@@ -198,7 +200,7 @@ def _number(path: Path, value: Any) -> int:
         return value
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
-    raise InputError(f"{str(path)!r}: a class should have a whole number, not {show(value)}")
+    raise InputError(f"{str(path)!r}: class keys should be whole numbers, not {show(value)}")
 
 
 # --- label files and splits of images ----------------------------------------------------------

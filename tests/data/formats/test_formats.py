@@ -119,7 +119,7 @@ def test_records_of_others_as_tensorflow_counts_them(shared, tmp_path, capsys):
         == 0
     )
     text = capsys.readouterr().out
-    assert "format tfrecord, splits" in text and "called test in the data; it is taken as val" in text
+    assert "format tfrecord, splits" in text and "called test in the data; it is used as val" in text
     for source, split in (("train.record", "train"), ("test.record", "val")):
         counts, encoded = {}, []
         for raw in tf.data.TFRecordDataset(str(folder / source)).as_numpy_iterator():
@@ -147,7 +147,9 @@ def test_a_devkit_has_its_own_division(writers, tmp_path):
     found, checked = _read(tmp_path)
     assert found == "voc" and [each.split.name for each in checked] == ["train", "val"]
     assert [len(each.dataset.images) for each in checked] == [2, 1]
-    assert any("in no list of ImageSets/Main, not used: 2" in line for line in checked[0].warnings)
+    assert any(
+        "images that no list in ImageSets/Main names, not used: 2" in line for line in checked[0].warnings
+    )
 
 
 def test_train_and_test_folders_become_train_and_val(writers, tmp_path):
@@ -190,11 +192,11 @@ def test_yolo_as_roboflow_and_labelimg_write_it(writers, tmp_path):
 # What is done to a folder, and the fault that must be named.
 YOLO_FAULTS = {
     "0 0.5 0.5 0.2": "should be 'class x y width height', not 4 numbers",
-    "0 0.5 0.5 0.2 x": "should hold numbers only",
+    "0 0.5 0.5 0.2 x": "should contain only numbers",
     "0 0.5 0.5 0.2 nan": "not finite",
-    "9 0.5 0.5 0.2 0.2": "class 9 has no name; there are 4, from 0 on",
+    "9 0.5 0.5 0.2 0.2": "class 9 has no name; 4 names are given, starting at 0",
     "-1 0.5 0.5 0.2 0.2": "class should be a whole number, not -1",
-    "0 50 50 20 20": "should be parts of the image, from 0 to 1",
+    "0 50 50 20 20": "should be fractions of the image (0 to 1)",
     "0 0.5 0.5 0.2 0.2 0.9": "not 6 numbers",
 }
 
@@ -218,7 +220,9 @@ def test_entities_of_xml_are_refused(writers, tmp_path):
         path.write_text(head + path.read_text().replace("<folder>images", "<folder>&a;"))
     _, (checked,) = _read(tmp_path)
     assert [fault.file for fault in checked.faults] == [str(path) for path in paths[:2]]
-    assert all("declares entities or fetches files, which is refused" in f.reason for f in checked.faults)
+    assert all(
+        "declares entities or external files, which are not allowed" in f.reason for f in checked.faults
+    )
 
 
 def test_nothing_leads_out_of_the_folder(writers, tmp_path):
@@ -257,7 +261,7 @@ def test_shapes_that_are_no_boxes_are_counted(tmp_path):
     assert [box.bbox for box in checked.dataset.annotations] == [(10, 10, 20, 40), (40, 30, 20, 20)]
     assert {
         "shapes of type 'line', not used: 1",
-        "shapes of type 'polygon'; the box around each is taken: 1",
+        "shapes of type 'polygon'; replaced by the boxes around them: 1",
     } <= set(checked.warnings)
 
 
@@ -288,13 +292,13 @@ def test_a_rotated_box_of_label_studio_turns_about_its_corner(tmp_path):
     _, (checked,) = _read(tmp_path)
     # 40x10 pixels with the corner at (100, 20), a quarter turn to the right: left of it and below.
     assert checked.dataset.annotations[0].bbox == pytest.approx((90, 20, 10, 40))
-    assert "rotated boxes; the upright box around each is taken: 1" in checked.warnings
+    assert "rotated boxes; replaced by the upright boxes around them: 1" in checked.warnings
 
 
 def test_a_wrong_format_says_what_is_wanted(tmp_path):
-    with pytest.raises(InputError, match="--format=voc: .* wanted: XML files with <annotation>"):
+    with pytest.raises(InputError, match="--format=voc: .* expected: XML files with <annotation>"):
         formats.read(str(tmp_path), None, "voc")
-    with pytest.raises(InputError, match="no annotations of another known format.*yolo .data.yaml") as error:
+    with pytest.raises(InputError, match="no annotations in another known format.*yolo .data.yaml") as error:
         formats.read(str(tmp_path))
     assert str(error.value).count("coco (") == 1
 

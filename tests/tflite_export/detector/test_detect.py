@@ -161,7 +161,7 @@ def test_categories_are_known_by_name(model, photos, tmp_path, capsys):
     labels.write_text("circles\nsquare\nstar\n")
     flags = {"model": model, "images": photos / "val", "annotations": photos / "instances_val.json"}
     assert run(**flags, labels=labels, output_dir=tmp_path / "out") == 2
-    assert "category 'circle' of the annotations is no class of the model (did you mean 'circles'?)" in (
+    assert "category 'circle' of the annotations is not a class of the model (did you mean 'circles'?)" in (
         capsys.readouterr().err
     )
 
@@ -220,26 +220,26 @@ def test_a_video_that_is_cut_is_said_and_its_results_stay(model, video, tmp_path
     video.write_bytes(data[: len(data) // 2])
     assert run(model=model, images=video, output_dir=tmp_path / "out", draw=False) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "ends after" in error and "it is cut" in error
+    assert "ends after" in error and "it is truncated" in error
     assert json.loads((tmp_path / "out" / "images.json").read_text())["images"]
     video.write_bytes(data[:100])
     assert run(model=model, images=video, output_dir=tmp_path / "two") == 2
-    assert "cannot be opened; it is cut short" in capsys.readouterr().err
+    assert "cannot be opened; it is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ({"images": "camera:77"}, "camera 77 cannot be opened"),
-        ({"images": "camera:x"}, "a camera is camera:0"),
+        ({"images": "camera:x"}, "allowed for a camera: camera:0"),
         ({"images": "/nowhere"}, "--images=/nowhere does not exist"),
-        ({"images": "EMPTY"}, "holds no images"),
-        ({"images": "TEXT"}, "is no image, video, folder or camera"),
+        ({"images": "EMPTY"}, "contains no images"),
+        ({"images": "TEXT"}, "is not an image, video, folder or camera"),
         ({"model": "RAW"}, "no post-processing"),
         ({"model": "TEXT"}, "not a .tflite file"),
         ({"model": "/nowhere.tflite"}, "cannot read model"),
-        ({"labels": "LABELS"}, "2 names; the model has 3 classes"),
-        ({"annotations": "/nowhere.json"}, "is no file"),
+        ({"labels": "LABELS"}, "2 names, but the model has 3 classes"),
+        ({"annotations": "/nowhere.json"}, "is not a file"),
         ({"annotations": "TEXT"}, "not valid JSON"),
         ({"device": "corla"}, "did you mean 'coral'?"),
         ({"output_dir": "TEXT"}, "is a file"),
@@ -272,10 +272,10 @@ def test_damaged_images_are_named(model, tmp_path, capsys):
     assert "a.jpg' cannot be decoded" in capsys.readouterr().err
     (tmp_path / "in" / "b.png").write_bytes(b"")
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "out") == 2
-    assert "; the 1 others cannot be read either" in capsys.readouterr().err
+    assert "; 1 other images cannot be read either" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert run(model=model, images=tmp_path / "in", output_dir=tmp_path / "in") == 2
-    assert "is in the folder of the images" in capsys.readouterr().err
+    assert "is inside the folder of the images" in capsys.readouterr().err
     with pytest.raises(InputError, match="uint8"):
         Detector(model)(np.zeros((5, 5, 3), np.float32))
 

@@ -87,7 +87,7 @@ def test_a_phone_measures_and_is_left_clean(tflite, tmp_path, monkeypatch, capsy
         ({"state": "echo 'error: no devices/emulators found' >&2; exit 1"}, 2, "no devices/emulators found"),
         ({"state": "echo unauthorized"}, 2, "'unauthorized'"),
         ({"tool": "exit 1"}, 2, "no executable /data/local/tmp/benchmark_model"),
-        ({"run": "echo 'Aborted'; exit 134"}, 1, "ended with code 134: Aborted"),
+        ({"run": "echo 'Aborted'; exit 134"}, 1, "exited with code 134: Aborted"),
     ],
 )
 def test_each_fault_is_one_line(script, code, words, tflite, tmp_path, monkeypatch, capsys):

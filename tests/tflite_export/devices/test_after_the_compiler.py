@@ -117,15 +117,15 @@ def test_what_the_compiler_leaves_out_is_shown_with_its_reason(compiler, made, t
     assert run(compile, model=made, output_dir=tmp_path / "out") == 1
     text = capsys.readouterr().out
     assert "NOT ready" in text
-    assert "20 on the CPU, says the compiler: More than one subgraph is not supported" in text
-    assert "4 on the CPU, says the compiler" in text
+    assert "the compiler left 20 on the CPU: More than one subgraph is not supported" in text
+    assert "the compiler left 4 on the CPU" in text
 
 
 @pytest.mark.parametrize("line", ["Model not quantized", "terminate called: std::bad_alloc"])
 def test_the_line_with_the_reason_is_shown(compiler, made, tmp_path, capsys, line):
     compiler([line], code=1)
     assert run(compile, model=made, output_dir=tmp_path / "out") == 1
-    assert f"edgetpu_compiler ended with code 1: {line}" in capsys.readouterr().out
+    assert f"edgetpu_compiler exited with code 1: {line}" in capsys.readouterr().out
 
 
 def test_labels_go_into_any_detector(tflite, shared, tmp_path, capsys, monkeypatch):
@@ -142,7 +142,7 @@ def test_labels_go_into_any_detector(tflite, shared, tmp_path, capsys, monkeypat
     assert model_file.read(output).histogram() == model_file.read(path).histogram()
     assert run(compile, model=path, labels=tmp_path / "none.txt") == 2
     assert run(compile, model=tflite("int8", "int8", "none"), labels=labels) == 2
-    assert "has no TFLite_Detection_PostProcess" in capsys.readouterr().err
+    assert "--labels requires TFLite_Detection_PostProcess" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -175,4 +175,4 @@ def test_a_compiled_file_is_called_so(compiled, tmp_path, capsys):
     for command, flags in calls:
         assert run(command, **flags) == 2
         error = capsys.readouterr().err
-        assert "is compiled already, for the Edge TPU" in error and error.count("\n") == 1
+        assert "is already compiled for the Edge TPU" in error and error.count("\n") == 1

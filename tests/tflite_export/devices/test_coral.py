@@ -99,7 +99,7 @@ def test_what_is_missing_is_named(attach, tflite, monkeypatch, tmp_path, capsys)
     assert "variant of coral 'usb'; allowed: none" in capsys.readouterr().err
     attach(0)
     assert coral.attached() == 0
-    with pytest.raises(InputError, match="sees no Edge TPU"):
+    with pytest.raises(InputError, match="finds no Edge TPU"):
         coral.measure(model)
     attach(1)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -112,7 +112,7 @@ def test_what_the_compiler_refuses_is_exit_1(attach, compiler, tflite, capsys):
     compiler.write_text("#!/bin/sh\necho 'ERROR: Model not quantized'; exit 1\n")
     model = tflite("int8", "uint8")
     assert benchmark.run(["mobiledets-benchmark", f"--model={model}", "--device=coral"]) == 1
-    assert "edgetpu_compiler ended with code 1" in capsys.readouterr().err
+    assert "edgetpu_compiler exited with code 1" in capsys.readouterr().err
 
 
 def test_a_detector_on_it(attach, compiler, tflite, pictures, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_a_detector_on_it(attach, compiler, tflite, pictures, tmp_path, capsys):
     assert (compiler.parent / "calls").read_text() == "called\n"
     compiler.write_text("#!/bin/sh\necho 'ERROR: Model not quantized'; exit 1\n")
     assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 1
-    assert "is not compiled for the Edge TPU" in capsys.readouterr().err
+    assert "cannot be compiled for the Edge TPU" in capsys.readouterr().err
     attach(0)
     assert detect.run(["mobiledets-detect", *given, f"--output_dir={tmp_path / 'two'}"]) == 2
-    assert "sees no Edge TPU" in capsys.readouterr().err
+    assert "finds no Edge TPU" in capsys.readouterr().err

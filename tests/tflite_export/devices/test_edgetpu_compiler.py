@@ -149,10 +149,10 @@ def test_a_compiler_that_works(model, tmp_path, monkeypatch):
     [
         ("exit 0", "wrote no file"),
         ('cp "$4" "$3/my model_edgetpu.tflite"; echo "Compilation failed!"', "failed"),
-        ('head -c 5000 "$4" > "$3/my model_edgetpu.tflite"', "no .tflite file"),
+        ('head -c 5000 "$4" > "$3/my model_edgetpu.tflite"', "not a .tflite file"),
         ('echo partial > "$3/x"; exit 3', "code 3"),
         ('echo "Model not quantized"; exit 1', "code 1: Model not quantized"),
-        ("sleep 60 & wait", "did not end within 1 s"),
+        ("sleep 60 & wait", "did not finish within 1 s"),
         ("kill -SEGV $$", "signal 11"),
     ],
 )

@@ -34,9 +34,9 @@ def test_nothing_on_the_npu_is_no_time(tflite):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "was ended by signal 11"),
-        ("import sys; print('no such chip'); sys.exit(3)", "ended with code 3: no such chip"),
-        ("import time; time.sleep(60)", "did not end within 1 s"),
+        ("import os; os.kill(os.getpid(), 11)", "was killed by signal 11"),
+        ("import sys; print('no such chip'); sys.exit(3)", "exited with code 3: no such chip"),
+        ("import time; time.sleep(60)", "did not finish within 1 s"),
         ("pass", "wrote no file"),
     ],
 )

@@ -31,11 +31,11 @@ def test_the_network_is_offloaded_and_only_post_processing_stays(model, tmp_path
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "was ended by signal 11"),
-        ("import sys; print('no such SoC'); sys.exit(3)", "ended with code 3: no such SoC"),
-        ("import time; time.sleep(60)", "did not end within 1 s"),
+        ("import os; os.kill(os.getpid(), 11)", "was killed by signal 11"),
+        ("import sys; print('no such SoC'); sys.exit(3)", "exited with code 3: no such SoC"),
+        ("import time; time.sleep(60)", "did not finish within 1 s"),
         ("pass", "wrote no file"),
-        ("import sys; open(sys.argv[2] + '/x.tflite', 'w').write('x')", "no .tflite file"),
+        ("import sys; open(sys.argv[2] + '/x.tflite', 'w').write('x')", "not a .tflite file"),
     ],
 )
 def test_a_compiler_that_fails_leaves_nothing(script, words, model, tmp_path, monkeypatch):

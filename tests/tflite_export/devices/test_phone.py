@@ -76,9 +76,9 @@ def test_a_part_of_the_results_is_enough(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("network_00001,1\n", "first line must be network,ms"),
+        ("network_00001,1\n", "first line should be network,ms"),
         ("network,ms\nnetwork_00009,1\n", "line 2: network 'network_00009' is not in the manifest"),
-        ("network,ms\nnetwork_00001,1\nnetwork_00001,1\n", "line 3: network 'network_00001' is there"),
+        ("network,ms\nnetwork_00001,1\nnetwork_00001,1\n", "line 3: network 'network_00001' occurs twice"),
         ("network,ms\nnetwork_00001,-1\n", "line 2: time is '-1'"),
         ("network,ms\nnetwork_00001,0\n", "line 2: time is '0'"),
         ("network,ms\nnetwork_00001,nan\n", "line 2: time is 'nan'"),
@@ -125,7 +125,7 @@ def test_a_log_that_is_not_understood_is_named(folder, tmp_path, capsys):
     for name in (phone.MANIFEST, phone.COMMANDS):
         (tmp_path / name).write_text((folder / name).read_text())
     (tmp_path / "network_00002.log").write_text("Segmentation fault\n")
-    with pytest.raises(InputError, match="network_00002.log.*log not understood"):
+    with pytest.raises(InputError, match="network_00002.log.*no timing that can be parsed"):
         phone.read_results(tmp_path, None)
     (tmp_path / "network_00001.log").write_text(next(iter(LOGS)))
     assert phone.read_results(tmp_path, None) == {"network_00001": 2.5}

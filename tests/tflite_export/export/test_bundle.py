@@ -56,14 +56,14 @@ def test_a_compiled_uint8_file_serves_all(write):
     for path in folder.glob("*.py"):
         compile(path.read_text(), path.name, "exec")
     assert "$" not in "".join(path.read_text() for path in folder.glob("*.py"))
-    assert "Not compiled" not in (folder / "README.md").read_text()
+    assert "not compiled" not in (folder / "README.md").read_text()
 
 
 def test_what_cannot_read_a_file_is_left_out_and_said(write):
     folder, names = write("int8", "int8")
     assert names == ALWAYS
     text = (folder / "README.md").read_text()
-    assert "refuse int8 input" in text and "edgetpu_compiler is not installed" in text
+    assert "reject int8 input" in text and "edgetpu_compiler is not installed" in text
 
 
 def test_a_float_file_has_no_coral_program(write):
@@ -96,4 +96,4 @@ def test_the_litert_program_finds_what_we_find(write, kind, pictures, tmp_path):
 def test_a_bundle_needs_the_post_processing(training, tmp_path, capsys):
     flags = ["--bundle", "--postprocess=none", "--quantization=float", f"--output_dir={tmp_path / 'out'}"]
     assert export.run(["test", f"--checkpoint_dir={training}", *flags]) == 2
-    assert "--bundle with --postprocess=none" in capsys.readouterr().err
+    assert "--bundle requires --postprocess=tflite" in capsys.readouterr().err

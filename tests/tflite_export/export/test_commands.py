@@ -107,7 +107,13 @@ def test_the_page_is_one_file_with_everything_in_it(exported):
     text = " ".join(" ".join(parser.text).split())
     for name in ("float", "float_tflite", "int8"):
         assert f"{report[name]['AP']:.4f}" in text
-    for words in ("split val", "hexagon : ready", "edgetpu : ready", "predictor0_class", "Gate: passed"):
+    for words in (
+        "split val",
+        "hexagon : ready",
+        "edgetpu : ready",
+        "predictor0_class",
+        "Quality gate: passed",
+    ):
         assert words in text
     operations = re.search(r"All (\d+) operations", text)
     assert int(operations[1]) == report["file"]["operators"]
@@ -204,7 +210,7 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
     architectures.save(architectures.load("dsp"), tmp_path / "t" / "architecture.json")
     code = run(export, checkpoint_dir=tmp_path / "t", calibration_data=folder, output_dir=tmp_path / "out")
     assert code == 2
-    assert "is of another network" in capsys.readouterr().err
+    assert "belongs to another network" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -213,15 +219,15 @@ def test_a_checkpoint_of_another_network_is_refused(training, folder, tmp_path, 
     [
         ({"architecture": "edgetup"}, "did you mean 'edgetpu'?"),
         ({"architecture": "cpu", "quantization": "qta"}, "allowed: float, int8, qat"),
-        ({"architecture": "cpu", "quantization": "qat"}, "needs --checkpoint_dir"),
+        ({"architecture": "cpu", "quantization": "qat"}, "requires --checkpoint_dir"),
         ({"architecture": "cpu", "quantization": "float", "input_type": "uint8"}, "allowed: float"),
-        ({"architecture": "cpu", "quantization": "float", "per_tensor": True}, "about int8"),
+        ({"architecture": "cpu", "quantization": "float", "per_tensor": True}, "apply to int8"),
         ({"architecture": "cpu", "image_size": 32}, "six feature maps"),
         ({"architecture": "cpu", "num_classes": 0}, "num_classes"),
-        ({"architecture": "cpu", "max_ap_drop": 0.1}, "--max_ap_drop needs --eval_data"),
+        ({"architecture": "cpu", "max_ap_drop": 0.1}, "--max_ap_drop requires --eval_data"),
         ({"architecture": "cpu", "eval_data": "/nowhere/*"}, "no TFRecord files match"),
-        ({"checkpoint_dir": "/nowhere"}, "no such folder or checkpoint"),
-        ({}, "--architecture is needed"),
+        ({"checkpoint_dir": "/nowhere"}, "this folder or checkpoint does not exist"),
+        ({}, "--architecture is required"),
     ],
 )
 def test_wrong_flags_get_one_line_and_2(flags, words, tmp_path, capsys):
@@ -234,7 +240,7 @@ def test_wrong_flags_get_one_line_and_2(flags, words, tmp_path, capsys):
 
 def test_int8_of_a_checkpoint_needs_images(training, tmp_path, capsys):
     assert run(export, checkpoint_dir=training, output_dir=tmp_path / "out") == 2
-    assert "--calibration_data is needed" in capsys.readouterr().err
+    assert "--calibration_data is required" in capsys.readouterr().err
 
 
 def test_output_that_is_a_file_is_refused(tmp_path, capsys):
@@ -319,7 +325,7 @@ def test_compile_of_a_float_file_is_not_ready_even_where_it_compiles(tflite, tmp
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"target": "edgetpu", "variant": "x"}, "--variant=x with --target=edgetpu, which has none"),
+        ({"target": "edgetpu", "variant": "x"}, "--variant=x with --target=edgetpu, which has no variants"),
         ({"target": "hexagon", "variant": "SM855"}, "did you mean 'SM8550'?"),
         ({"target": "ethos_u", "eval_data": "x"}, "allowed: hexagon"),
     ],

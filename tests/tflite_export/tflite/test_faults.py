@@ -92,7 +92,7 @@ def test_two_inputs(files, capfd):
     pytest.importorskip(EXTRAS["hexagon"])
     assert run(benchmark, model=files["two_inputs"], device="hexagon") == 2
     error = capfd.readouterr().err
-    assert "has 2 int8 inputs; allowed: 1" in error
+    assert "has 2 int8 inputs; expected: 1" in error
     assert error.count("\n") == 1
 
 

@@ -50,9 +50,9 @@ def test_coral_s_own_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no names in it"),
-        (b"cat\ndog\n", "2 names; the model has 3 classes"),
-        (b"a\nb\nc\nd\n", "4 names; the model has 3 classes"),
+        (b"", "the file contains no names"),
+        (b"cat\ndog\n", "2 names, but the model has 3 classes"),
+        (b"a\nb\nc\nd\n", "4 names, but the model has 3 classes"),
         (b"cat\ndog\ncat\n", "classes 1, 3 are all named 'cat'"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"0 a\n999999 b\n", "class id 999999"),
