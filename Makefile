@@ -1,7 +1,7 @@
 # make setup       .venv with everything installed (again when setup.py or constraints.txt change)
 # make quickstart  the whole path on the built-in sample; SEED=1 DATA=folder DEVICE=host_cpu WORK_DIR=folder
-# make test        lint, then every test
-# make lint        ruff's rules and format
+# make test        lint, then every test; COVERAGE=1 also measures coverage, with a report in htmlcov/
+# make lint        ruff's rules and format, then mypy
 # make docs        API reference from the docstrings, in site/
 
 PYTHON ?= python3
@@ -16,6 +16,7 @@ JOBS ?= 2
 
 QUICKSTART = --work_dir='$(WORK_DIR)' $(if $(SEED),--seed=$(SEED)) $(if $(DATA),--data='$(DATA)') \
   $(if $(DEVICE),--device=$(DEVICE))
+COVERED = $(if $(COVERAGE),--cov --cov-report=term:skip-covered --cov-report=html)
 
 .PHONY: setup quickstart test lint docs
 
@@ -31,11 +32,12 @@ quickstart: setup
 	$(BIN)/mobiledets-quickstart $(QUICKSTART)
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(COVERED)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: setup
 	$(BIN)/python docs/api_reference.py site

@@ -32,7 +32,17 @@ EXTRAS = {
     "hexagon": ["onnxruntime==1.32.0", "onnxruntime-qnn==2.7.0", "onnx==1.23.2", "tf2onnx==1.17.0"],
     "ethos_u": ["ethos-u-vela==5.2.0"],
     "benchmark": ["torch==2.13.0"],
-    "dev": ["pytest", "pytest-xdist", "ruff", "nbclient", "ipykernel", "pdoc", "globox"],
+    "dev": [
+        "pytest",
+        "pytest-cov",
+        "pytest-xdist",
+        "ruff",
+        "mypy",
+        "nbclient",
+        "ipykernel",
+        "pdoc",
+        "globox",
+    ],
 }
 # The tests cover every device whose tools run without its hardware. Those of Hexagon need Python 3.11.
 EXTRAS["dev"] += [f"{requirement}; python_version >= '3.11'" for requirement in EXTRAS["hexagon"]]
@@ -76,6 +86,11 @@ setup(
     long_description_content_type="text/markdown",
     author="MobileDets-TF maintainers",
     license="Apache-2.0",
+    # No `url`: the index would show it as the home page, and the project has none yet.
+    project_urls={
+        "Paper (MobileDets)": "https://arxiv.org/abs/2004.14525",
+        "Paper (TuNAS)": "https://arxiv.org/abs/2008.06120",
+    },
     keywords=[
         "object detection",
         "neural architecture search",
@@ -92,6 +107,7 @@ setup(
         "Environment :: Console",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

@@ -30,7 +30,7 @@ detector on single images.
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import latency
@@ -364,7 +364,7 @@ def rank(options: RankOptions) -> dict[str, Any]:
 
     code, report = rank_run.run(options)
     _raise_for(code, "a training run of the comparison")
-    return report
+    return cast(dict[str, Any], report)
 
 
 def train(options: TrainOptions) -> "Result":
@@ -615,7 +615,7 @@ def quickstart(options: QuickstartOptions) -> dict[str, Any]:
 
     code, summary = pipeline.run(options)
     _raise_for(code, "a stage of the quickstart")
-    return summary
+    return cast(dict[str, Any], summary)
 
 
 def examine() -> "Report":

@@ -20,9 +20,10 @@ import platform
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 # Level 2 keeps TensorFlow's error messages and hides its notices about CPU features. On a machine
@@ -53,7 +54,7 @@ if tf.keras.Model is not keras.Model:
 _plain_add_n = gen_math_ops.add_n
 
 
-def _add_in_order(inputs, name=None):
+def _add_in_order(inputs: list[Any], name: str | None = None) -> Any:
     if inputs[0].dtype == tf.variant:
         return _plain_add_n(inputs, name=name)
     return functools.reduce(lambda total, term: tf.raw_ops.AddV2(x=total, y=term), inputs)
@@ -189,7 +190,9 @@ def _install_proto_finder() -> None:
 class _ProtoFinder(importlib.abc.MetaPathFinder):
     """Finds `object_detection.protos.*_pb2` modules and assigns `_ProtoLoader` to them."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if not (fullname.startswith(f"{_PROTO_PACKAGE}.") and fullname.endswith("_pb2")):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
@@ -208,7 +211,7 @@ class _ProtoLoader(importlib.abc.Loader):
     def __init__(self, path: Path):
         self._path = path
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
@@ -219,7 +222,7 @@ class _ProtoLoader(importlib.abc.Loader):
         for dependency in descriptor_pb2.FileDescriptorProto.FromString(serialized).dependency:
             importlib.import_module(dependency.removesuffix(".proto").replace("/", ".") + "_pb2")
         descriptor = descriptor_pool.Default().AddSerializedFile(serialized)
-        module.DESCRIPTOR = descriptor
+        module.__dict__["DESCRIPTOR"] = descriptor
         builder.BuildMessageAndEnumDescriptors(descriptor, module.__dict__)
         builder.BuildTopDescriptorsAndMessages(descriptor, module.__name__, module.__dict__)
 
@@ -239,7 +242,7 @@ def _serialized_descriptor(path: Path) -> bytes:
 class _Absent(types.ModuleType):
     """A placeholder module: importing it works, using any attribute raises a clear error."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         raise AttributeError(f"{self.__name__}.{name} is not available: {self.__doc__}")
@@ -298,12 +301,13 @@ def _fonts_lack_getsize() -> bool:
 def _add_font_getsize() -> None:
     from PIL import ImageFont
 
-    def getsize(font, text: str) -> tuple[int, int]:
+    def getsize(font: Any, text: str) -> tuple[int, int]:
         """Returns width and height of `text` in pixels, measured from the origin as in Pillow 9."""
         _, _, right, bottom = font.getbbox(text)
         return int(right), int(bottom)
 
-    for font in (ImageFont.FreeTypeFont, ImageFont.ImageFont):
+    fonts: tuple[Any, ...] = (ImageFont.FreeTypeFont, ImageFont.ImageFont)
+    for font in fonts:
         if not hasattr(font, "getsize"):
             font.getsize = getsize
 

@@ -1,7 +1,7 @@
 """Creates tf.distribute strategies by name with Model Garden's utilities."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.options import Options, option
@@ -60,7 +60,9 @@ def check_flags(name: str, tpu: str | None, worker_hosts: str | None, task_index
         raise InputError(f"--task_index={task_index}; allowed: 0 to {len(hosts) - 1}, one for each host")
 
 
-def get_strategy(name: str, tpu: str | None = None, worker_hosts: str | None = None, task_index: int = -1):
+def get_strategy(
+    name: str, tpu: str | None = None, worker_hosts: str | None = None, task_index: int = -1
+) -> Any:
     """Returns a strategy; for `one_device` it is TensorFlow's default strategy.
 
     Args:

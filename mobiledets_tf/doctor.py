@@ -8,8 +8,12 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobiledets_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTION = "mobiledets-tf"
 _IN_CHECKOUT = (Path(__file__).parents[1] / "Makefile").exists()
@@ -181,7 +185,7 @@ def _versions() -> list[Version]:
     return [_version(requirement) for requirement in requirements if requirement.marker is None]
 
 
-def _version(requirement) -> Version:
+def _version(requirement: "Requirement") -> Version:
     pin, installed = str(requirement.specifier), _installed(requirement.name)
     ok = installed is not None and requirement.specifier.contains(installed, prereleases=True)
     fix = None if ok else f'{sys.executable} -m pip install "{requirement.name}{pin}"'

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import reprlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,54 @@ def write_artefact(path: str | os.PathLike, value: dict[str, Any]) -> None:
     This is meant for files that another stage, or a user, reads.
     """
     write_json(path, {"written_by": WRITTEN_BY} | value)
+
+
+def read_artefact(
+    path: str | os.PathLike, what: str, newest: int, oldest: int = 1, absent: int | None = None
+) -> dict[str, Any]:
+    """Reads a JSON object with a schema version, such as `write_artefact` writes.
+
+    Args:
+      path: path of the file.
+      what: kind of file, for error messages.
+      newest, oldest, absent: as in `check_version`.
+
+    Raises:
+      InputError: the file is missing, unreadable, not a JSON object or of a version that is not read.
+    """
+    content = read_json(path, what)
+    try:
+        check_version(content, newest, oldest, absent)
+    except InputError as error:
+        raise InputError(f"{what} {str(path)!r}: {error}") from error
+    return content
+
+
+def check_version(content: Any, newest: int, oldest: int = 1, absent: int | None = None) -> None:
+    """Checks that this version of the project reads the schema version of an artefact.
+
+    Args:
+      content: the parsed JSON.
+      newest: the schema version that is written now.
+      oldest: the oldest one that is read.
+      absent: version of files without an entry `schema_version`; None if every file has one.
+
+    Raises:
+      InputError: `content` is not an object, or its version is not an integer from `oldest` to `newest`.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{reprlib.repr(content)} is not a JSON object")
+    version = content.get("schema_version", absent)
+    if type(version) is int and oldest <= version <= newest:
+        return
+    allowed = str(newest) if oldest == newest else f"{oldest} to {newest}"
+    hint = ""
+    if type(version) is int and version > newest:
+        writer = content.get("written_by")
+        hint = f" by {WRITTEN_BY}; the file is from a newer version" + (
+            f", {reprlib.repr(writer)}" if writer else ""
+        )
+    raise InputError(f"schema_version is {reprlib.repr(version)}; allowed: {allowed}{hint}")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopRequest:
@@ -16,14 +17,16 @@ class StopRequest:
       requested: whether a stop was requested.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                # None stands for a handler of a native library, which Python could not put back.
+                if signal.getsignal(number) is not None:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -32,7 +35,7 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True

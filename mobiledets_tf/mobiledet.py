@@ -124,7 +124,7 @@ def _read(
     if depth_multiplier is not None and not 0 < depth_multiplier <= 100:
         raise InputError(f"depth multiplier is {depth_multiplier}; allowed: above 0, at most 100")
     wanted = Wanted(network, num_classes, size, 1.0 if depth_multiplier is None else depth_multiplier)
-    account, target = importing.read(zoo.local(path, cache and os.fspath(cache)), wanted)
+    account, target = importing.read(zoo.local(path, None if cache is None else os.fspath(cache)), wanted)
     if depth_multiplier is not None:
         target = dataclasses.replace(target, depth_multiplier=float(depth_multiplier))
     return account, target

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import IO, TextIO
 
 from mobiledets_tf.errors import CheckFailed, InputError
 
@@ -52,7 +52,7 @@ def held_back() -> Iterator[TextIO]:
             os.dup2(output.fileno(), 1)
 
 
-def _tail(chatter) -> str:
+def _tail(chatter: IO[bytes]) -> str:
     size = chatter.seek(0, os.SEEK_END)
     chatter.seek(max(0, size - _SHOWN))
     return chatter.read().decode("utf-8", "replace")

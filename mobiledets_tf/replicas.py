@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Replicas:
                 f"batch_size is {batch_size} for {count} replicas; allowed: multiples of {count}"
             )
 
-    def spread(self, values: Sequence):
+    def spread(self, values: Sequence) -> Any:
         """Returns host values, one for each local replica, as tf.distribute per-replica values."""
         if len(values) == 1:
             return values[0]
@@ -49,7 +50,7 @@ class Replicas:
             lambda context: values[context.replica_id_in_sync_group - self.local.start]
         )
 
-    def share(self, values: Sequence[float | np.ndarray]) -> np.ndarray:
+    def share(self, values: Sequence[float | np.ndarray] | np.ndarray) -> np.ndarray:
         """Exchanges the values of the local replicas for those of all replicas.
 
         Every worker has to call this method.
@@ -81,8 +82,8 @@ class Replicas:
         return value if self.alone else bool(self.share([float(value)] * len(self.local)).any())
 
     @tf.function(autograph=False)
-    def _sum(self, values):
-        def total(value):
+    def _sum(self, values: Any) -> Any:
+        def total(value: tf.Tensor) -> tf.Tensor:
             # tf.identity creates an operation inside the replica, which has a device; the argument has none.
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))

@@ -24,7 +24,7 @@ def mobilenet_v2(multiplier: float = 1.0) -> Architecture:
 
     C4 is the last feature map with stride 16 and C5 is the one with 320 channels (before scaling).
     """
-    blocks = [(InvertedBottleneckNoExpansionSpec(16),)]
+    blocks: list[tuple[LayerSpec, ...]] = [(InvertedBottleneckNoExpansionSpec(16),)]
     for filters, layers, strides in _MOBILENET_V2:
         first = InvertedBottleneckSpec(filters, 3, strides, False, 6)
         blocks.append((first, *[InvertedBottleneckSpec(filters, 3, 1, True, 6)] * (layers - 1)))
@@ -62,5 +62,5 @@ def _widened(network: Architecture, multiplier: float) -> Architecture:
     return dataclasses.replace(network.scaled(multiplier), extra_filters=network.extra_filters)
 
 
-def _madds(network: Architecture, image_size) -> int:
+def _madds(network: Architecture, image_size: int | tuple[int, int]) -> int:
     return madds(detector_ops(network, 90, image_hw(image_size)))

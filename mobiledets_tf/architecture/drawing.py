@@ -7,6 +7,7 @@ colour-blind readers can distinguish.
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from mobiledets_tf.architecture import specs
 from mobiledets_tf.architecture.summary import describe
@@ -45,7 +46,9 @@ def draw(
         FigureCanvasAgg(drawn).print_png(temporary)
 
 
-def figure(networks: Sequence[specs.Architecture], image_size: int | tuple[int, int], num_classes: int):
+def figure(
+    networks: Sequence[specs.Architecture], image_size: int | tuple[int, int], num_classes: int
+) -> Any:
     """Returns the matplotlib figure that `draw` writes: one axes per network, one rectangle per layer."""
     # Unlike pyplot, a bare Figure needs no window system and does not touch global state.
     from matplotlib.figure import Figure
@@ -91,7 +94,7 @@ def layer_text(layer: dict) -> str:
     return " ".join(parts)
 
 
-def _column(axis, network: dict, rows: int, widest: int) -> None:
+def _column(axis: Any, network: dict, rows: int, widest: int) -> None:
     height, width = network["image_size"]
     counts = f"{network['params'] / 1e6:.2f} M parameters, {network['madds'] / 1e9:.2f} G multiply-adds"
     title = f"{network['name']}\n{counts}\n{network['num_classes']} classes, {height}x{width}"
@@ -110,7 +113,7 @@ def _column(axis, network: dict, rows: int, widest: int) -> None:
     axis.set_axis_off()
 
 
-def _patch(corner: tuple[float, float], width: float, height: float, op: str):
+def _patch(corner: tuple[float, float], width: float, height: float, op: str) -> Any:
     from matplotlib.patches import Rectangle
 
     _, color, hatch = STYLES[op]

@@ -87,10 +87,10 @@ def feature_maps(
     maps = []
     for name, stride in specs.ENDPOINT_STRIDES.items():
         channels = architecture.blocks[specs.ENDPOINTS[name]][-1].filters
-        maps.append(FeatureMap(name, tuple(-(-side // stride) for side in size), channels))
+        maps.append(FeatureMap(name, specs.strided(size, stride), channels))
     size = maps[-1].size
     for index, filters in enumerate(architecture.extra_filters, 1):
-        size = tuple(-(-side // 2) for side in size)
+        size = specs.strided(size, 2)
         maps.append(FeatureMap(f"extra{index}", size, filters))
     return tuple(maps)
 

@@ -7,6 +7,7 @@ detector and the shared weights of the search are all derived from it.
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 from mobiledets_tf.architecture import specs
 from mobiledets_tf.errors import InputError
@@ -75,6 +76,16 @@ class SqueezeExciteOp:
     strides = 1
 
     @property
+    def in_channels(self) -> int:
+        """Width of the input map."""
+        return self.channels
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the output map."""
+        return self.channels
+
+    @property
     def trainable_params(self) -> int:
         """Number of trainable parameters."""
         return 2 * self.channels * self.hidden + self.hidden + self.channels
@@ -108,12 +119,14 @@ def lower(
 
 
 @lower.register
-def _(layer: specs.ConvSpec, in_channels, activation, se_ratio):
+def _(layer: specs.ConvSpec, in_channels: int, activation: str, se_ratio: float | None) -> tuple[Op, ...]:
     return (ConvOp("conv", layer.kernel_size, layer.strides, in_channels, layer.filters, False, activation),)
 
 
 @lower.register
-def _(layer: specs.InvertedBottleneckNoExpansionSpec, in_channels, activation, se_ratio):
+def _(
+    layer: specs.InvertedBottleneckNoExpansionSpec, in_channels: int, activation: str, se_ratio: float | None
+) -> tuple[Op, ...]:
     return (
         *_depthwise(layer, in_channels, activation, se_ratio, se_base=in_channels),
         ConvOp("project", 1, 1, in_channels, layer.filters),
@@ -121,7 +134,9 @@ def _(layer: specs.InvertedBottleneckNoExpansionSpec, in_channels, activation, s
 
 
 @lower.register
-def _(layer: specs.InvertedBottleneckSpec, in_channels, activation, se_ratio):
+def _(
+    layer: specs.InvertedBottleneckSpec, in_channels: int, activation: str, se_ratio: float | None
+) -> tuple[Op, ...]:
     expanded = layer.expansion * in_channels
     return (
         ConvOp("expand", 1, 1, in_channels, expanded, False, activation),
@@ -131,7 +146,9 @@ def _(layer: specs.InvertedBottleneckSpec, in_channels, activation, se_ratio):
 
 
 @lower.register
-def _(layer: specs.FusedInvertedBottleneckSpec, in_channels, activation, se_ratio):
+def _(
+    layer: specs.FusedInvertedBottleneckSpec, in_channels: int, activation: str, se_ratio: float | None
+) -> tuple[Op, ...]:
     expanded = layer.expansion * in_channels
     return (
         ConvOp("expand", layer.kernel_size, layer.strides, in_channels, expanded, False, activation),
@@ -140,7 +157,7 @@ def _(layer: specs.FusedInvertedBottleneckSpec, in_channels, activation, se_rati
 
 
 @lower.register
-def _(layer: specs.TuckerSpec, in_channels, activation, se_ratio):
+def _(layer: specs.TuckerSpec, in_channels: int, activation: str, se_ratio: float | None) -> tuple[Op, ...]:
     in_rank, out_rank = tucker_ranks(layer, in_channels)
     return (
         ConvOp("compress", 1, 1, in_channels, in_rank, False, activation),
@@ -160,7 +177,9 @@ def tucker_ranks(layer: specs.TuckerSpec, in_channels: int) -> tuple[int, int]:
     )
 
 
-def _depthwise(layer, channels, activation, se_ratio, se_base) -> tuple[Op, ...]:
+def _depthwise(
+    layer: Any, channels: int, activation: str, se_ratio: float | None, se_base: int
+) -> tuple[Op, ...]:
     depthwise = ConvOp("depthwise", layer.kernel_size, layer.strides, channels, channels, True, activation)
     if se_ratio is None:
         return (depthwise,)
@@ -224,7 +243,7 @@ def place(
     """
     placed = []
     for op in ops:
-        out = tuple(-(-side // op.strides) for side in size)
+        out = specs.strided(size, op.strides)
         placed.append(PlacedOp(layer_name, op, size, out))
         size = out
     return placed, size

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, cast
 
 from mobiledets_tf.architecture import specs
 from mobiledets_tf.architecture.published import PUBLISHED
 from mobiledets_tf.errors import InputError, nearest, unknown_name
-from mobiledets_tf.files import read_json, write_artefact
+from mobiledets_tf.files import check_version, read_json, write_artefact
 
 SCHEMA_VERSION = 1
 # Far above the number of options of any decision.
@@ -43,17 +43,17 @@ def from_dict(data: Any, where: str = "architecture") -> specs.Architecture:
         message begins with `where`.
     """
     try:
+        if (
+            isinstance(data, dict) and "schema_version" in data
+        ):  # Checked first: a newer file may have other keys.
+            check_version(data, SCHEMA_VERSION)
         if isinstance(data, dict) and "written_by" in data:  # This entry describes the file, not the network.
             _name(data["written_by"], "written_by")
             data = {key: value for key, value in data.items() if key != "written_by"}
         _check_keys(data, specs.Architecture, {"schema_version"})
-        if not specs.is_integer(data["schema_version"]) or data["schema_version"] != SCHEMA_VERSION:
-            raise InputError(
-                f"schema_version is {specs.shown(data['schema_version'])}; allowed: {SCHEMA_VERSION}"
-            )
         return specs.Architecture(
             name=_name(data["name"], "name"),
-            stem=_layer_from_dict(data["stem"], "stem", (specs.ConvSpec.op,)),
+            stem=cast(specs.ConvSpec, _layer_from_dict(data["stem"], "stem", (specs.ConvSpec.op,))),
             blocks=_blocks(data["blocks"]),
             activation=data["activation"],
             se_ratio=data["se_ratio"],
@@ -136,8 +136,8 @@ def _origin(data: Any) -> specs.Origin | None:
         if not all(specs.is_integer(d) and 0 <= d <= MAX_OPTION for d in decisions):
             allowed = f"integers from 0 to {MAX_OPTION}"
             raise InputError(f"decisions is {specs.shown(decisions)}; allowed: {allowed}")
-        names = [_name(data[key], key) for key in ("search_space", "space_hash")]
-        return specs.Origin(*names, tuple(decisions))
+        space, space_hash = (_name(data[key], key) for key in ("search_space", "space_hash"))
+        return specs.Origin(space, space_hash, tuple(decisions))
     except InputError as error:
         raise InputError(f"origin: {error}") from error
 

@@ -7,7 +7,7 @@ outputs of block 5 (C4, stride 16) and block 7 (C5, stride 32). Sources: MobileD
 
 import dataclasses
 import reprlib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from mobiledets_tf.errors import InputError, unknown_name
 
@@ -27,6 +27,12 @@ def scale_filters(filters: int, multiplier: float, base: int = 8) -> int:
     Source: `_scale_filters` of the TF1 extractor and `scale_filters` of TuNAS.
     """
     return max(base, int(filters * multiplier / base + 0.5) * base)
+
+
+def strided(size: tuple[int, int], strides: int) -> tuple[int, int]:
+    """Returns the (height, width) of a map after an operation with padding `same` and these strides."""
+    height, width = size
+    return -(-height // strides), -(-width // strides)
 
 
 def shown(value: Any) -> str:
@@ -67,6 +73,9 @@ def _require_ratio(spec: Any, field: str) -> None:
     _require(is_number and 0 < value <= 1, spec, field, "a number above 0 and at most 1")
 
 
+_Spec = TypeVar("_Spec", bound="LayerSpec")
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerSpec:
     """Fields common to all layers; only the subclasses are instantiated.
@@ -85,7 +94,7 @@ class LayerSpec:
 
     op: ClassVar[str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require_integer(self, "filters", 1, MAX_FILTERS)
         _require_one_of(self, "kernel_size", 1, 3, 5, 7)
         _require_one_of(self, "strides", 1, 2)
@@ -95,7 +104,7 @@ class LayerSpec:
                 f"{type(self).__name__}: a residual layer needs strides 1; given: {self.strides}"
             )
 
-    def scaled(self, multiplier: float) -> "LayerSpec":
+    def scaled(self: _Spec, multiplier: float) -> _Spec:
         """Returns the same layer with its output width scaled."""
         return dataclasses.replace(self, filters=scale_filters(self.filters, multiplier))
 
@@ -126,7 +135,7 @@ class InvertedBottleneckSpec(LayerSpec):
 
     op: ClassVar[str] = "ibn"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _require_integer(self, "expansion", 2, 64)
 
@@ -143,7 +152,7 @@ class FusedInvertedBottleneckSpec(LayerSpec):
 
     op: ClassVar[str] = "fused"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _require_integer(self, "expansion", 2, 64)
 
@@ -164,7 +173,7 @@ class TuckerSpec(LayerSpec):
 
     op: ClassVar[str] = "tucker"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _require_ratio(self, "in_ratio")
         _require_ratio(self, "out_ratio")
@@ -219,7 +228,7 @@ class Architecture:
     extra_filters: tuple[int, ...] = (512, 256, 256, 128)
     origin: Origin | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             given = self.activation[:60] if isinstance(self.activation, str) else shown(self.activation)
             raise unknown_name("activation", given, ACTIVATIONS)
@@ -248,7 +257,7 @@ class Architecture:
 
         The names are `stem` and `block<b>_layer<l>`, where b and l count from 1.
         """
-        named = [("stem", self.stem)]
+        named: list[tuple[str, LayerSpec]] = [("stem", self.stem)]
         for b, block in enumerate(self.blocks, 1):
             named += [(f"block{b}_layer{i}", layer) for i, layer in enumerate(block, 1)]
         return tuple(named)

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from absl import flags, logging
 
@@ -95,7 +95,7 @@ def options(flag_values: flags.FlagValues, kind: type[Kind], **given: Any) -> Ki
       kind: class of the options, a dataclass.
       **given: values of fields that differ from a flag or have none.
     """
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name not in given]
     return kind(**{name: flag_values[name].value for name in names}, **given)
 
 

@@ -1,11 +1,20 @@
 """`mobiledets-data`: writes the built-in sample set, checks data folders, converts them to TFRecords."""
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mobiledets_tf.data.check import Checked
+    from mobiledets_tf.data.options import DataOptions
+    from mobiledets_tf.data.statistics import Statistics
 
 FLAGS = flags.FlagValues()
 
@@ -149,14 +158,14 @@ def _report(checked: list) -> None:
     from mobiledets_tf.data import check_page
 
     size = FLAGS.image_size or 320
-    augmented = {}
+    augmented: dict[str, Sequence[np.ndarray]] = {}
     if FLAGS.augmentation and not any(each.faults for each in checked):
         augmented[f"After {', '.join(FLAGS.augmentation)}"] = _augmented(checked[0], size)
     check_page.write(FLAGS.report, checked, size, augmented)
     print(f"report: {FLAGS.report}")
 
 
-def _augmented(checked, side: int) -> list:
+def _augmented(checked: "Checked", side: int) -> "list[np.ndarray]":
     """Returns samples of one split, augmented by the steps of --augmentation."""
     import numpy as np
 
@@ -193,14 +202,14 @@ def _convert() -> None:
     print(f"{output_dir}: {shards} shards, splits {', '.join(dataset['splits'])}")
 
 
-def _warn(parts: list, measured=None) -> None:
+def _warn(parts: list, measured: "Statistics | None" = None) -> None:
     """Prints one line for each warning about a split; a warning is not a fault."""
     for each in parts:
         for warning in (*each.warnings, *(measured.warnings() if measured else ())):
             print(f"{each.split.name}: warning: {warning}")
 
 
-def _checked(options) -> list:
+def _checked(options: "DataOptions") -> list:
     """Reads and checks the splits that the options name; prints faults and counts.
 
     Raises:

@@ -2,11 +2,16 @@
 
 import json
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from mobiledets_tf.cli import app
 from mobiledets_tf.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from tflite_export.detector.detect import Summary
 
 FLAGS = flags.FlagValues()
 _DEVICES = ("host_cpu", "coral")
@@ -102,7 +107,7 @@ def main() -> None:
         raise CheckFailed(_unread(summary, scored=FLAGS.annotations is not None))
 
 
-def _unread(summary, scored: bool) -> str:
+def _unread(summary: "Summary", scored: bool) -> str:
     """Describes the images that could not be read, in one line."""
     reasons = list(summary.unread.values())
     count, more = len(reasons), ", ..." if len(reasons) > _NAMED else ""
@@ -128,7 +133,7 @@ def as_text(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _progress(items, total):
+def _progress(items: Iterable, total: int | None) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(items, total=total, desc="detect", unit="image", file=sys.stderr)

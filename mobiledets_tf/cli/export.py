@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterable
+from typing import TextIO
 
 from absl import flags
 
@@ -231,7 +233,7 @@ def summary_lines(report: dict, output_dir: str) -> list[str]:
     ]
 
 
-def _progress(iterable, total, what, stream=None):
+def _progress(iterable: Iterable, total: int | None, what: str, stream: TextIO | None = None) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(iterable, total=total, desc=what, file=stream or sys.stderr)

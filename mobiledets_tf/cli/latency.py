@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -12,6 +14,9 @@ from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import encode
 from tflite_export.devices import ELSEWHERE, TIMING
+
+if TYPE_CHECKING:
+    from tflite_export.devices.options import MeasureOptions
 
 FLAGS = flags.FlagValues()
 
@@ -191,7 +196,7 @@ def _measure() -> None:
 
     options = _measure_options()
 
-    def progress(items, **kwargs):
+    def progress(items: range, **kwargs: Any) -> Iterable:
         return tqdm(items, **kwargs, dynamic_ncols=True, total=options.networks, initial=items.start)
 
     done = api.measure_latency(options, progress)
@@ -203,7 +208,7 @@ def _measure() -> None:
     )
 
 
-def _measure_options():
+def _measure_options() -> "MeasureOptions":
     from tflite_export.devices.options import MeasureOptions
 
     if FLAGS.sampling == "band":

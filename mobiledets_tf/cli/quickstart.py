@@ -49,7 +49,7 @@ def main() -> int:
     return code
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     if isinstance(value, str):

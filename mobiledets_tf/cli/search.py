@@ -274,8 +274,9 @@ def main() -> None:
         print(f"preset {FLAGS.preset}, changes from tunas: {presets.changes(FLAGS.preset)}", flush=True)
     found = api.search(options)
     print(f"searched to step {options.with_preset().steps}: {FLAGS.model_dir}")
-    for model, target in zip(models, options.latency_target, strict=True):
-        cost = model.predict_one(found.origin.decisions)
+    decisions = found.origin.decisions if found.origin else ()
+    for model, target in zip(models, options.targets, strict=True):
+        cost = model.predict_one(decisions)
         print(f"{model.device}: cost {cost:,.6g} {model.unit} ({model.kind}), target {target:,.6g}")
 
 

@@ -1,11 +1,15 @@
 """`mobiledets-train`: trains and evaluates a detector with the Object Detection API."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from mobiledets_tf.cli import app, strategy_flags, weight_flags
 from mobiledets_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from mobiledets_tf.detection.options import TrainOptions
 
 FLAGS = flags.FlagValues()
 
@@ -158,7 +162,7 @@ def _evaluate() -> None:
     print("\n".join(evaluations[-1].table()))
 
 
-def _train(options) -> None:
+def _train(options: "TrainOptions") -> None:
     from mobiledets_tf import api
 
     result = api.train(options)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -62,21 +63,18 @@ def check(splits: Sequence[coco.Split], exif_turn: str = "auto") -> list[Checked
     Raises:
       InputError: an annotation file is not a JSON object, or is empty (see `coco.load`).
     """
-    found = [_check_split(split, exif_turn) for split in splits]
-    found = _without_root(found)
+    pairs = [_check_split(split, exif_turn) for split in splits]
+    found = _without_root([each for each, _ in pairs])
     first = found[0]
     found = [
-        dataclasses.replace(
-            each,
-            faults=(*each.faults[0], *_category_faults(each, first), *each.faults[1]),
-        )
-        for each in found
+        dataclasses.replace(each, faults=(*each.faults, *_category_faults(each, first), *image_faults))
+        for each, (_, image_faults) in zip(found, pairs, strict=True)
     ]
     return _compared(found)
 
 
-def _check_split(split: coco.Split, exif_turn: str) -> Checked:
-    """Checks one split by itself; `faults` of the result is two lists: file faults and image faults."""
+def _check_split(split: coco.Split, exif_turn: str) -> tuple[Checked, list[coco.Fault]]:
+    """Checks one split by itself; returns it with the faults of its file, and the faults of its images."""
     data, faults = coco.load(split)
     if exif_turn == "stored":
         data = _as_stored(data, {image.id for image in data.images})
@@ -87,7 +85,7 @@ def _check_split(split: coco.Split, exif_turn: str) -> Checked:
         for image in data.images
         if image.id in reasons
     ]
-    sound = {image_id: value for image_id, value in seen.items() if image_id not in reasons}
+    sound = {image_id: value for image_id, value in seen.items() if not isinstance(value, str)}
     looks = {image_id: each for image_id, (each, _) in sound.items()}
     data, faults, notes = _turned(split, data, faults, exif_turn, looks)
     notes = [*split.notes, *notes]
@@ -98,20 +96,21 @@ def _check_split(split: coco.Split, exif_turn: str) -> Checked:
             "converted instead"
         )
     notes += _unused(split, data) + suspicious.warnings(data)
-    return Checked(
+    checked = Checked(
         split,
         data,
-        (faults + suspicious.faults(str(split.annotations), data), image_faults),
+        (*faults, *suspicious.faults(str(split.annotations), data)),
         tuple(notes),
         {image_id: each for image_id, (_, each) in sound.items()},
         repaired,
     )
+    return checked, image_faults
 
 
 # --- images ------------------------------------------------------------------------------------
 
 
-def _each(split: coco.Split, images: Sequence[coco.Image], do: Callable) -> Iterator[tuple[int, object]]:
+def _each(split: coco.Split, images: Sequence[coco.Image], do: Callable) -> Iterator[tuple[int, Any]]:
     """Calls `do` with every image, several in parallel, and yields (image id, result)."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:

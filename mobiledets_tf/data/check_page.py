@@ -206,7 +206,8 @@ def chosen(each: Checked) -> list[coco.Image]:
 
 def _drawn(picture: Image.Image, boxes: Sequence[coco.Annotation]) -> Image.Image:
     scale = _SIDE / max(picture.size)
-    small = picture.resize(tuple(max(1, round(side * scale)) for side in picture.size))
+    right, bottom = (max(1, round(side * scale)) for side in picture.size)
+    small = picture.resize((right, bottom))
     pen = ImageDraw.Draw(small)
     for box in boxes:
         x, y, width, height = (value * scale for value in box.bbox)

@@ -153,7 +153,7 @@ def find_splits(images: str | os.PathLike, annotations: str | os.PathLike | None
             f"{str(images)!r} contains no instances_*.json; give a data folder, or the folder of images "
             "with --annotations=FILE.json"
         )
-    return [_split(path, images / _SPLIT_FILE.fullmatch(path.name)[1]) for path in found]
+    return [_split(path, images / split_name(path)) for path in found]
 
 
 def load(split: Split, sizes: Mapping[int, tuple[int, int]] | None = None) -> tuple[Dataset, list[Fault]]:
@@ -187,7 +187,7 @@ def is_split_file(path: Path) -> bool:
 
 def split_name(path: Path) -> str:
     """Returns SPLIT of a file named instances_SPLIT.json."""
-    return _SPLIT_FILE.fullmatch(path.name)[1]
+    return path.stem.removeprefix("instances_")
 
 
 def _split(annotations: Path, images: Path) -> Split:
@@ -249,7 +249,8 @@ class _Reader:
                     found.setdefault(entry_id, None)
                 name = f"{key}[{index}]" if entry_id is None else f"{noun} {entry_id}"
                 where = entry.get(WHERE) if isinstance(entry, dict) else None
-                self.faults.append(Fault(*(where or (self._file, name)), str(wrong)))
+                file, place = where or (self._file, name)
+                self.faults.append(Fault(file, place, str(wrong)))
         return found
 
     def _list(self, value: dict[str, Any], key: str) -> Iterator[Any]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -23,7 +25,9 @@ class Scores:
     per_class: dict[str, dict[str, float]]
 
 
-def coco_results(image_id: int, boxes: Any, category_ids: Sequence[int], scores: Any) -> list[dict[str, Any]]:
+def coco_results(
+    image_id: int, boxes: Any, category_ids: Sequence[int] | np.ndarray, scores: Any
+) -> list[dict[str, Any]]:
     """Returns the detections of one image as COCO results.
 
     Args:

@@ -18,7 +18,6 @@ from mobiledets_tf.data import coco, folders, image_files, records
 from mobiledets_tf.data.check import Checked
 from mobiledets_tf.errors import CheckFailed, InputError
 
-SCHEMA_VERSION = 1
 DATASET = records.DATASET
 # A few hundred images per shard let readers and replicas work in parallel; COCO gets 100 shards.
 _IMAGES_PER_SHARD = 250
@@ -55,7 +54,7 @@ def convert(
     with folders.staging_folder(output_dir) as staging:
         written = {each.split.name: _write_split(each, staging, categories, num_shards) for each in checked}
         dataset = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": records.DATASET_VERSION,
             "categories": categories,
             "splits": dict(sorted({**kept, **written}.items())),
         }
@@ -89,8 +88,7 @@ def _kept_splits(output_dir: Path, categories: list[dict[str, Any]], written: se
             f"the label map in {str(output_dir)!r} (of {', '.join(sorted(others))}) differs from the data: "
             f"only the label map has {sorted(theirs - ours)}, only the data has {sorted(ours - theirs)}"
         )
-    dataset = files.read_json(output_dir / DATASET, "data set record")
-    splits = dataset.get("splits") if isinstance(dataset, dict) else None
+    splits = records.read_dataset(output_dir / DATASET).get("splits")
     if not isinstance(splits, dict) or not others <= set(splits):
         path = str(output_dir / DATASET)
         raise InputError(f"{path!r} does not list the shards beside it; write to a new folder")

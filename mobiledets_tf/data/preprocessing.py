@@ -67,7 +67,8 @@ def batches(
     Raises:
       InputError: no shard contains an image, or an image cannot be decoded.
     """
-    index, found = RecordIndex(files), []
+    index = RecordIndex(files)
+    found: list[np.ndarray] = []
     for number in np.random.default_rng(seed).permutation(len(index)):
         if len(found) == count:
             break

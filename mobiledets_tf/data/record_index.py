@@ -4,6 +4,7 @@ import os
 import struct
 import threading
 from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 from mobiledets_tf.errors import InputError
 
@@ -35,7 +36,7 @@ class RecordIndex:
     def __init__(self, files: Sequence[str]):
         self.files = list(files)
         self._places = [(number, offset) for number, file in enumerate(files) for offset in _offsets(file)]
-        self._readers: dict[int, object] = {}
+        self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -57,7 +58,7 @@ class RecordIndex:
                 reason = getattr(error, "message", "") or "the record ends early"
                 raise DamagedRecord(self.files[file], offset, reason) from error
 
-    def _reader(self, file: int):
+    def _reader(self, file: int) -> Any:
         from tensorflow.python.lib.io import tf_record
 
         if file not in self._readers:
@@ -82,7 +83,7 @@ def _offsets(file: str) -> list[int]:
     return offsets
 
 
-def _open(file: str):
+def _open(file: str) -> tuple[int, BinaryIO]:
     """Opens a file and returns (size in bytes, binary stream)."""
     if "://" not in file:
         try:

@@ -17,7 +17,7 @@ from mobiledets_tf import files as text_files
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
 from mobiledets_tf.errors import CheckFailed, InputError
 
-LABEL_MAP, DATASET = "label_map.pbtxt", "dataset.json"
+LABEL_MAP, DATASET, DATASET_VERSION = "label_map.pbtxt", "dataset.json", 1
 # Key in the counts of each split in `dataset.json`.
 MOST_BOXES = "most_boxes_in_an_image"
 _BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
@@ -221,8 +221,7 @@ def _written_counts(files: Sequence[str]) -> int | None:
     path = os.path.join(next(iter(folders)), DATASET)
     if len(folders) != 1 or not _exists(path) or _is_remote(path):
         return None
-    dataset = text_files.read_json(path, "data set record")
-    splits = dataset.get("splits") if isinstance(dataset, dict) else None
+    splits = read_dataset(path).get("splits")
     counts = {
         shard: split[MOST_BOXES]
         for split in (splits.values() if isinstance(splits, dict) else ())
@@ -231,6 +230,22 @@ def _written_counts(files: Sequence[str]) -> int | None:
     }
     names = [os.path.basename(file) for file in files]
     return max(counts[name] for name in names) if names and all(name in counts for name in names) else None
+
+
+def read_dataset(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the `dataset.json` of a folder of records; empty if another program wrote a file of that name.
+
+    Raises:
+      InputError: the file is missing, is not JSON, or has a schema version that is not read.
+    """
+    content = text_files.read_json(path, "data set record")
+    if not isinstance(content, dict):
+        return {}
+    try:
+        text_files.check_version(content, DATASET_VERSION, absent=1)
+    except InputError as error:
+        raise InputError(f"data set record {str(path)!r}: {error}") from error
+    return content
 
 
 def require_decodable(files: Sequence[str]) -> None:
@@ -262,11 +277,10 @@ def coco_category_ids(files: Sequence[str], names: dict[int, str]) -> dict[int, 
     ids = {class_id: class_id for class_id in names}
     if not path.is_file():
         return ids
-    content = text_files.read_json(path, "data set file")
-    categories = content.get("categories") if isinstance(content, dict) else None
+    categories = read_dataset(path).get("categories")
     for category in categories if isinstance(categories, list) else []:
-        if isinstance(category, dict) and type(category.get("coco_id")) is int:
-            known = names.get(category.get("id"))
+        if isinstance(category, dict) and all(type(category.get(key)) is int for key in ("id", "coco_id")):
+            known = names.get(category["id"])
             if known is not None and known.split() == str(category.get("name")).split():
                 ids[category["id"]] = category["coco_id"]
     return ids

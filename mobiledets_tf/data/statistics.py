@@ -74,7 +74,9 @@ def measure(dataset: Dataset, input_size: int) -> Statistics:
     """
     sizes = {image.id: image.width * image.height for image in dataset.images}
     names = {category.id: category.name for category in dataset.categories}
-    boxes, small, images, sides = Counter(), Counter(), set(), []
+    boxes: Counter[str] = Counter()
+    small: Counter[str] = Counter()
+    images, sides = set(), []
     for box in dataset.annotations:
         if box.is_crowd:
             continue
@@ -86,8 +88,13 @@ def measure(dataset: Dataset, input_size: int) -> Statistics:
         images.add((name, box.image_id))
         sides.append(side)
     of_class = Counter(name for name, _ in images)
+    in_boxes, in_images, in_small = (
+        {name: counts[name] for name in names.values()} for counts in (boxes, of_class, small)
+    )
     return Statistics(
         input_size,
-        *({name: counts[name] for name in names.values()} for counts in (boxes, of_class, small)),
+        in_boxes,
+        in_images,
+        in_small,
         tuple(float(value) for value in np.percentile(sides, _PERCENTILES)) if sides else (),
     )

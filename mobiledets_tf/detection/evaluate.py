@@ -102,7 +102,7 @@ class Evaluator:
         self._step = tf.function(self._one_batch)
         self._writer = tf.summary.create_file_writer(str(Path(folder) / "eval"))
 
-    def _build(self, config: pipeline_config.PipelineConfig, reader) -> None:
+    def _build(self, config: pipeline_config.PipelineConfig, reader: Any) -> None:
         self._quantized = pipeline_config.is_quantization_aware(config)
         self._model = meta_architecture.build_detection_model(
             config.model, is_training=False, quantization_aware=self._quantized
@@ -156,7 +156,9 @@ class Evaluator:
             for found in detections
         ]
 
-    def _one_batch(self, features, labels):
+    def _one_batch(
+        self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=False)
         losses, predictions = model_lib_v2._compute_losses_and_predictions_dicts(
             self._model, features, labels, training_step=0
@@ -166,7 +168,7 @@ class Evaluator:
         keys = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
         return losses, {key: found[key] for key in keys}
 
-    def _run(self, title: str):
+    def _run(self, title: str) -> tuple[dict[str, float], list[dict[str, Any]], list[np.ndarray]]:
         """Runs the model on all images; returns (mean losses by name, COCO detections, drawn images)."""
         sums: dict[str, float] = dict.fromkeys(_LOSSES.values(), 0.0)
         detections: list[dict[str, Any]] = []
@@ -192,7 +194,9 @@ class Evaluator:
         known = [found for found in detections if found["category_id"] in self._names]
         return {name: value / done for name, value in sums.items()}, known, pictures
 
-    def _picture(self, image: np.ndarray, found: dict[str, np.ndarray], row: int, image_id: int):
+    def _picture(
+        self, image: np.ndarray, found: dict[str, np.ndarray], row: int, image_id: int
+    ) -> np.ndarray:
         entry = self._truth["images"][image_id - 1]
         size = np.array([entry["width"], entry["height"]] * 2, np.float64)
         truth = []
@@ -203,7 +207,9 @@ class Evaluator:
         shown = found["detection_scores"][row] >= _SHOWN_SCORE
         return draw_boxes(image, truth, found["detection_boxes"][row][shown])
 
-    def _summarise(self, metrics, per_class, pictures) -> None:
+    def _summarise(
+        self, metrics: dict[str, float], per_class: dict[str, dict[str, float]], pictures: list[np.ndarray]
+    ) -> None:
         with self._writer.as_default(step=metrics["step"]):
             for name, value in metrics.items():
                 if name != "step":
@@ -235,7 +241,8 @@ def _ground_truth(examples: Records, names: dict[int, str]) -> tuple[dict[str, A
 
     If any image's own id is not a number or occurs twice, the numbers are returned as ids instead.
     """
-    images, annotations, own = [], [], []
+    images, own = [], []
+    annotations: list[dict[str, Any]] = []
     for number in range(len(examples)):
         example = records.parse_example(examples.read(number), f"evaluation record {number + 1}")
         images.append({"id": number + 1, "width": example.width, "height": example.height})

@@ -9,7 +9,7 @@ box coder and post-processing are the API's; the network is one callable made of
 import copy
 import types
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -39,11 +39,11 @@ Network = Callable[..., Any]
 class MobileDetFeatureExtractor(ssd_meta_arch.SSDKerasFeatureExtractor):
     """Feature extractor that only scales images; the network belongs to `MobileDetMetaArch`."""
 
-    def preprocess(self, resized_inputs):
+    def preprocess(self, resized_inputs: tf.Tensor) -> tf.Tensor:
         """Maps pixels from [0, 255] to [-1, 1]; input and output are float32 [batch, height, width, 3]."""
         return to_network_range(resized_inputs)
 
-    def _extract_features(self, preprocessed_inputs):
+    def _extract_features(self, preprocessed_inputs: tf.Tensor) -> NoReturn:
         raise NotImplementedError("features and predictions come from MobileDetMetaArch.network")
 
 
@@ -72,7 +72,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
           ranges: observed ranges of a quantised network (`models.quantized`).
         """
         if named_weights is None:
-            named_weights = {weight.name: weight for weight in network.weights}
+            named_weights = {weight.name: weight for weight in cast(keras.Model, network).weights}
         # Bypass Keras' attribute tracking: a checkpoint has to contain each weight once, under its
         # canonical name.
         object.__setattr__(self, "_network", network)
@@ -97,7 +97,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         """The settings that the network was built from."""
         return self._settings
 
-    def predict(self, preprocessed_inputs, true_image_shapes):
+    def predict(self, preprocessed_inputs: tf.Tensor, true_image_shapes: tf.Tensor) -> dict[str, Any]:
         """Runs the network.
 
         Args:
@@ -120,7 +120,9 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
             "anchors": self.anchors.get(),
         }
 
-    def _assign_targets(self, boxes, classes, keypoints=None, weights=None, confidences=None):
+    def _assign_targets(
+        self, boxes: Any, classes: Any, keypoints: Any = None, weights: Any = None, confidences: Any = None
+    ) -> tuple:
         """Returns the API's targets, with anchors in crowds excluded from the class loss (`crowds`)."""
         targets = super()._assign_targets(boxes, classes, keypoints, weights, confidences)
         if weights is None:
@@ -129,7 +131,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         class_weights = crowds.class_weights(class_weights, match, self.anchors.get(), boxes, weights)
         return class_targets, class_weights, box_targets, box_weights, match
 
-    def regularization_losses(self):
+    def regularization_losses(self) -> list[tf.Tensor]:
         """Computes the L2 loss (half the sum of squares) of all convolution kernels, depthwise included.
 
         It is computed from the variables, because layer regularisers get lost in quantisation wrappers.
@@ -142,7 +144,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
                 losses.append(weight * tf.nn.l2_loss(variable))
         return losses
 
-    def restore_from_objects(self, fine_tune_checkpoint_type="full"):
+    def restore_from_objects(self, fine_tune_checkpoint_type: str = "full") -> dict[str, Any]:
         """Returns the objects to restore from a fine-tuning checkpoint.
 
         Args:
@@ -153,7 +155,7 @@ class MobileDetMetaArch(ssd_meta_arch.SSDMetaArch):
         # The API accepts only this class here; its error message for any other class is misleading.
         return {"model": tf.compat.v1.train.Checkpoint(named_weights=dict(chosen))}
 
-    def updates(self):
+    def updates(self) -> list:
         """Returns no update ops, because batch normalisation updates its averages in place."""
         return []
 
@@ -230,14 +232,20 @@ def build_detection_model(
     )
 
 
-def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool):
+def _build_ssd(ssd: ssd_pb2.Ssd, is_training: bool, add_summaries: bool) -> Any:
     if network_settings.architecture_name(ssd.feature_extractor.type) is None:
         return _stock_builder(ssd, is_training, add_summaries)
     return _build_mobiledet(ssd, is_training, add_summaries)
 
 
 def _build_mobiledet(
-    ssd, is_training, add_summaries, network=None, named_weights=None, ranges=None, settings=None
+    ssd: ssd_pb2.Ssd,
+    is_training: bool,
+    add_summaries: bool,
+    network: Network | None = None,
+    named_weights: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, Any] | None = None,
+    settings: NetworkSettings | None = None,
 ) -> MobileDetMetaArch:
     settings = settings or network_settings.read(ssd)
     ssd = copy.deepcopy(ssd)

@@ -10,7 +10,7 @@ eval_metrics.json   COCO metrics of the evaluated checkpoints
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,20 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
 from mobiledets_tf.detection import network_settings, pipeline_config
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.weights import checkpoints
+from mobiledets_tf.weights import checkpoints, trained_folder
 from mobiledets_tf.weights.trained_folder import ARCHITECTURE, LABEL_MAP, SETTINGS
 
 compat.enable_object_detection()
 
 from google.protobuf import json_format  # noqa: E402
 
-SCHEMA_VERSION = 1
 CONFIG = "pipeline.config"
 _SHOWN = 3
 
 
-def start(folder: str | os.PathLike, config: pipeline_config.PipelineConfig, label_map: str, seed: int):
+def start(
+    folder: str | os.PathLike, config: pipeline_config.PipelineConfig, label_map: str, seed: int
+) -> pipeline_config.PipelineConfig:
     """Fills a new model folder, or checks that an existing one was started with the same settings.
 
     Args:
@@ -71,7 +72,7 @@ def load(folder: str | os.PathLike) -> pipeline_config.PipelineConfig:
     return _as_it_runs(path.parent, pipeline_config.load(path))
 
 
-def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
+def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig) -> pipeline_config.PipelineConfig:
     """Points the config to the folder's own copies, so that a moved folder still works."""
     config = pipeline_config.override(config, pipeline_config.Overrides(label_map=str(folder / LABEL_MAP)))
     extractor = config.model.ssd.feature_extractor
@@ -80,7 +81,9 @@ def _as_it_runs(folder: Path, config: pipeline_config.PipelineConfig):
     return config
 
 
-def _settings(config, network: network_settings.NetworkSettings, seed: int) -> dict[str, Any]:
+def _settings(
+    config: pipeline_config.PipelineConfig, network: network_settings.NetworkSettings, seed: int
+) -> dict[str, Any]:
     pipeline = json_format.MessageToDict(config, preserving_proto_field_name=True)
     # These two files are compared by content, so their paths do not matter.
     pipeline["model"]["ssd"]["feature_extractor"].pop("type")
@@ -89,7 +92,7 @@ def _settings(config, network: network_settings.NetworkSettings, seed: int) -> d
     for part in ("eval_config", "eval_input_reader"):
         pipeline.pop(part, None)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": trained_folder.SETTINGS_VERSION,
         "num_classes": network.num_classes,
         "image_size": list(network.image_size),
         "depth_multiplier": network.depth_multiplier,
@@ -107,7 +110,7 @@ def _check_agreement(folder: Path, settings: dict[str, Any]) -> None:
                 f"model_dir {str(folder)!r} has checkpoints but no {SETTINGS}; use another folder"
             )
         return
-    before = _flat(files.read_json(path, "settings file"))
+    before = _flat(files.read_artefact(path, "settings file", trained_folder.SETTINGS_VERSION, absent=1))
     now = _flat(settings)
     free = {f"pipeline.{field}" for field in pipeline_config.schedule_fields()}
     different = [
@@ -128,7 +131,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if value in ({}, []):  # An empty message such as `random_horizontal_flip { }` is a setting, too.
         return {prefix: value}
     if isinstance(value, Mapping):
-        items = value.items()
+        items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list):
         items = enumerate(value)
     else:

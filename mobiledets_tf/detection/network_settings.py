@@ -4,6 +4,7 @@ Values that the networks do not support are rejected: nothing in a config is sil
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mobiledets_tf import architecture as architectures
@@ -87,6 +88,10 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
       InputError: a field is missing, out of range, or requests something the networks don't support.
     """
     _check_fixed_fields(ssd)
+    name = architecture_name(ssd.feature_extractor.type)
+    if name is None:
+        allowed = [PUBLISHED_PREFIX + known for known in architectures.PUBLISHED]
+        raise unknown_name("feature_extractor.type", ssd.feature_extractor.type, allowed)
     extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
     head_norm = _batch_norm(extractor.conv_hyperparams, "feature_extractor.conv_hyperparams")
     predictor_norm = _batch_norm(predictor.conv_hyperparams, "box_predictor.conv_hyperparams")
@@ -98,7 +103,7 @@ def read(ssd: ssd_pb2.Ssd) -> NetworkSettings:
     anchors = anchor_generator_builder.build(ssd.anchor_generator).num_anchors_per_location()
     # Protos store float32 (0.35 comes back as 0.3499999940395355), so numbers are rounded when read.
     return NetworkSettings(
-        architecture=architectures.load(architecture_name(extractor.type)),
+        architecture=architectures.load(name),
         num_classes=ssd.num_classes,
         image_size=architectures.image_hw((resizer.height, resizer.width)),
         depth_multiplier=_rounded([extractor.depth_multiplier])[0],
@@ -159,11 +164,11 @@ def _check_boxes(ssd: ssd_pb2.Ssd) -> None:
         _require_equal(name, given, allowed)
 
 
-def _rounded(values) -> list[float]:
+def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _require_equal(name: str, given, allowed) -> None:
+def _require_equal(name: str, given: object, allowed: object) -> None:
     if isinstance(given, float):
         given = _rounded([given])[0]
     if given != allowed:

@@ -130,6 +130,8 @@ class TrainOptions(StrategyOptions):
 
     def initial_path(self) -> str:
         """Returns the local path of the weights to start from; published ones are downloaded."""
+        if self.init_from is None:
+            raise InputError("--init_from is needed: there are no weights to start from")
         return zoo.local(self.init_from, self.weights_cache)
 
     def _initial_folder(self) -> Path | None:
@@ -141,8 +143,9 @@ class TrainOptions(StrategyOptions):
 
     def _zoo_network(self) -> str | None:
         """Returns the name of the network if `init_from` names published weights, otherwise None."""
-        named = self.init_from is not None and zoo.is_name(self.init_from)
-        return zoo.check_name(self.init_from) if named else None
+        if self.init_from is None or not zoo.is_name(self.init_from):
+            return None
+        return zoo.check_name(self.init_from)
 
     def _network(self) -> dict[str, Any]:
         """Returns the overrides of network settings: those given or, by default, those of `init_from`."""

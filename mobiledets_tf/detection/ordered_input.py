@@ -7,7 +7,8 @@ uninterrupted one with the same augmentation, and the images of any step can be 
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -140,17 +141,23 @@ def file_order(records: Records) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _built(positions, read, whole: bool, seed: int) -> Iterator[None]:
+def _built(positions: Callable, read: Callable, whole: bool, seed: int) -> Iterator[None]:
     """In this context, the API's file reading is replaced; its decoding and transforms are kept."""
 
-    def build(config, batch_size, transform_input_data_fn, input_context=None, reduce_to_frame_fn=None):
+    def build(
+        config: Any,
+        batch_size: int,
+        transform_input_data_fn: Callable,
+        input_context: tf.distribute.InputContext | None = None,
+        reduce_to_frame_fn: Callable | None = None,
+    ) -> tf.data.Dataset:
         workers, worker, size = 1, 0, batch_size
         if input_context is not None:
             workers, worker = input_context.num_input_pipelines, input_context.input_pipeline_id
             size = input_context.get_per_replica_batch_size(batch_size)
         decoder = decoder_builder.build(config)
 
-        def example(position):
+        def example(position: tf.Tensor) -> Any:
             data = tf.numpy_function(read, [position], tf.string)
             data.set_shape(())
             with random_numbers.stateless(seed, position):

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import compat, files
@@ -16,7 +17,7 @@ compat.enable_object_detection()
 from google.protobuf import text_format  # noqa: E402
 from object_detection.protos import pipeline_pb2  # noqa: E402
 
-PipelineConfig = pipeline_pb2.TrainEvalPipelineConfig
+PipelineConfig: TypeAlias = pipeline_pb2.TrainEvalPipelineConfig
 
 # The published schedule warms up for 2,000 of 400,000 steps, starting at a sixth of the base rate.
 # Short training runs need a larger share of warm-up steps to tolerate that rate.
@@ -185,15 +186,16 @@ def generate(overrides: Overrides) -> PipelineConfig:
     Args:
       overrides: settings that replace these defaults; `architecture` and `num_classes` are required.
     """
+    steps, rate = 2000, 0.2
     defaults = Overrides(
-        image_size=(320, 320), depth_multiplier=1.0, batch_size=16, steps=2000, learning_rate=0.2
+        image_size=(320, 320), depth_multiplier=1.0, batch_size=16, steps=steps, learning_rate=rate
     )
     config = parse(_RECIPE)
     schedule = _schedule(config)
-    schedule.learning_rate_base = defaults.learning_rate
-    schedule.warmup_learning_rate = defaults.learning_rate * _WARMUP_FACTOR
-    schedule.total_steps = config.train_config.num_steps = defaults.steps
-    schedule.warmup_steps = int(defaults.steps * _WARMUP_SHARE)
+    schedule.learning_rate_base = rate
+    schedule.warmup_learning_rate = rate * _WARMUP_FACTOR
+    schedule.total_steps = config.train_config.num_steps = steps
+    schedule.warmup_steps = int(steps * _WARMUP_SHARE)
     return override(override(config, defaults), overrides)
 
 
@@ -249,7 +251,7 @@ def schedule_fields() -> tuple[str, ...]:
     return ("train_config.num_steps", f"{rate}.total_steps", f"{rate}.warmup_steps")
 
 
-def _override_model(ssd, overrides: Overrides) -> None:
+def _override_model(ssd: Any, overrides: Overrides) -> None:
     if overrides.architecture is not None:
         ssd.feature_extractor.type = network_settings.extractor_type(overrides.architecture)
     if overrides.num_classes is not None:
@@ -273,7 +275,7 @@ def _override_data(config: PipelineConfig, overrides: Overrides) -> None:
             reader.label_map_path = overrides.label_map
 
 
-def _schedule(config: PipelineConfig):
+def _schedule(config: PipelineConfig) -> Any:
     """Returns the cosine schedule of a config, or None if it has another optimizer or schedule."""
     optimizer = config.train_config.optimizer
     kind = optimizer.WhichOneof("optimizer")

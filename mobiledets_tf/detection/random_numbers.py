@@ -8,6 +8,7 @@ altogether. Inside `stateless`, each of these operations becomes its stateless c
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mobiledets_tf import compat
 from mobiledets_tf.compat import gen_image_ops, gen_random_ops, tf
@@ -39,14 +40,18 @@ def stateless(seed: int, position: tf.Tensor) -> Iterator[None]:
 
 
 def _uniform(key: Callable[[], tf.Tensor]) -> Callable:
-    def random_uniform(shape, dtype, seed=0, seed2=0, name=None):
+    def random_uniform(
+        shape: Any, dtype: Any, seed: int = 0, seed2: int = 0, name: str | None = None
+    ) -> tf.Tensor:
         return tf.random.stateless_uniform(shape, key(), dtype=dtype, name=name)
 
     return random_uniform
 
 
 def _uniform_int(key: Callable[[], tf.Tensor]) -> Callable:
-    def random_uniform_int(shape, minval, maxval, seed=0, seed2=0, name=None):
+    def random_uniform_int(
+        shape: Any, minval: Any, maxval: Any, seed: int = 0, seed2: int = 0, name: str | None = None
+    ) -> tf.Tensor:
         return tf.random.stateless_uniform(
             shape, key(), minval, maxval, dtype=tf.convert_to_tensor(minval).dtype, name=name
         )
@@ -55,21 +60,25 @@ def _uniform_int(key: Callable[[], tf.Tensor]) -> Callable:
 
 
 def _normal(key: Callable[[], tf.Tensor]) -> Callable:
-    def random_standard_normal(shape, dtype, seed=0, seed2=0, name=None):
+    def random_standard_normal(
+        shape: Any, dtype: Any, seed: int = 0, seed2: int = 0, name: str | None = None
+    ) -> tf.Tensor:
         return tf.random.stateless_normal(shape, key(), dtype=dtype, name=name)
 
     return random_standard_normal
 
 
 def _truncated_normal(key: Callable[[], tf.Tensor]) -> Callable:
-    def truncated_normal(shape, dtype, seed=0, seed2=0, name=None):
+    def truncated_normal(
+        shape: Any, dtype: Any, seed: int = 0, seed2: int = 0, name: str | None = None
+    ) -> tf.Tensor:
         return tf.random.stateless_truncated_normal(shape, key(), dtype=dtype, name=name)
 
     return truncated_normal
 
 
 def _shuffle(key: Callable[[], tf.Tensor]) -> Callable:
-    def random_shuffle(value, seed=0, seed2=0, name=None):
+    def random_shuffle(value: tf.Tensor, seed: int = 0, seed2: int = 0, name: str | None = None) -> tf.Tensor:
         return tf.random.experimental.stateless_shuffle(value, key())
 
     return random_shuffle
@@ -77,8 +86,13 @@ def _shuffle(key: Callable[[], tf.Tensor]) -> Callable:
 
 def _bounding_box(key: Callable[[], tf.Tensor]) -> Callable:
     def sample_distorted_bounding_box_v2(
-        image_size, bounding_boxes, min_object_covered, seed=0, seed2=0, **settings
-    ):
+        image_size: tf.Tensor,
+        bounding_boxes: tf.Tensor,
+        min_object_covered: Any,
+        seed: int = 0,
+        seed2: int = 0,
+        **settings: Any,
+    ) -> Any:
         return gen_image_ops.stateless_sample_distorted_bounding_box(
             image_size, bounding_boxes, min_object_covered, key(), **settings
         )

@@ -73,7 +73,12 @@ def checkpoint_interval(steps: int) -> int:
     return interval - interval % _LOG_INTERVAL if interval > _LOG_INTERVAL else interval
 
 
-def train(folder: str | os.PathLike, options: Options, strategy=None, stop: StopRequest | None = None) -> int:
+def train(
+    folder: str | os.PathLike,
+    options: Options,
+    strategy: tf.distribute.Strategy | None = None,
+    stop: StopRequest | None = None,
+) -> int:
     """Trains in a folder that `model_dir.start` has filled, starting from its latest checkpoint.
 
     Args:
@@ -187,8 +192,8 @@ class _Run:
         # int() is not defined for a mirrored variable.
         return int(self._step.read_value())
 
-    def _one_step(self, iterator):
-        def replica(features, labels):
+    def _one_step(self, iterator: Any) -> dict[str, tf.Tensor]:
+        def replica(features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             losses = model_lib_v2.eager_train_step(
                 self._model,
                 features,
@@ -212,7 +217,7 @@ class _Run:
     def _batches(self) -> Iterator:
         """Returns an iterator over batches that starts at the current step."""
 
-        def dataset(context):
+        def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             return inputs.train_input(
                 self._train,
                 self._config.train_input_reader,

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mobiledets_tf.data import classes, records
 from mobiledets_tf.data.record_index import DamagedRecord, RecordIndex
@@ -183,7 +184,7 @@ def _base(job: Job) -> PipelineConfig | None:
     return None
 
 
-def _files(data: str | None, split: str, reader) -> list[str]:
+def _files(data: str | None, split: str, reader: Any) -> list[str]:
     if data is not None:
         return _absolute(records.resolve(data, split))
     patterns = reader.tf_record_input_reader.input_path if reader else []

@@ -14,7 +14,7 @@ import functools
 
 import numpy as np
 
-from mobiledets_tf.architecture.ops import ConvOp, PlacedOp
+from mobiledets_tf.architecture.ops import ConvOp, Op, PlacedOp
 from mobiledets_tf.architecture.specs import ENDPOINT_STRIDES, ENDPOINTS
 from mobiledets_tf.latency.tables import layer_tables
 from mobiledets_tf.search_space import SearchSpace, op_positions
@@ -176,7 +176,7 @@ def _sums(ops: list[PlacedOp], residual: bool) -> dict[str, float]:
     return sums
 
 
-def _types(op) -> tuple[str, ...]:
+def _types(op: Op) -> tuple[str, ...]:
     if not isinstance(op, ConvOp):
         return ("squeeze_excite",)
     if op.depthwise:

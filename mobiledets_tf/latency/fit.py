@@ -88,7 +88,7 @@ def fit(
     methods = METHODS | {"ridge_without_counts": _without_counts(_ridge, features.names)}
     held_out = {name: cross_validated(method, matrix, measured) for name, method in methods.items()}
     compared = {name: figures(p, measured).mean_abs_pct_error for name, p in held_out.items()}
-    best = min(compared, key=compared.get)
+    best = min(compared, key=lambda name: compared[name])
     intercept, coefficients = methods[best](matrix, measured)
     model = LatencyModel(
         device=header["device"],
@@ -206,7 +206,7 @@ def _scaled(fitted: Callable) -> Method:
 
 
 @_scaled
-def _ridge(matrix, costs, weights):
+def _ridge(matrix: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     from sklearn.linear_model import RidgeCV
 
     centre = matrix.mean(axis=0)
@@ -215,7 +215,7 @@ def _ridge(matrix, costs, weights):
 
 
 @_scaled
-def _non_negative(matrix, costs, weights):
+def _non_negative(matrix: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     from scipy.optimize import nnls
 
     count = matrix.shape[1]

@@ -159,7 +159,7 @@ def draw_parts(title: str, unit: str, columns: dict[str, dict[str, float]], path
     _save(figure, path)
 
 
-def _figure(count: int, width: float = 10.0):
+def _figure(count: int, width: float = 10.0) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -169,7 +169,7 @@ def _figure(count: int, width: float = 10.0):
     return figure, axes[0]
 
 
-def _save(figure, path: str | os.PathLike) -> None:
+def _save(figure: Any, path: str | os.PathLike) -> None:
     from matplotlib import pyplot
 
     with atomic_path(path) as temporary:

@@ -8,12 +8,13 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
-from mobiledets_tf.files import read_json, write_artefact
+from mobiledets_tf.files import check_version, read_json, write_artefact
 from mobiledets_tf.latency import shipped
 from mobiledets_tf.latency.features import FEATURES, LayerOneHot, OpSums, op_sums
 from mobiledets_tf.latency.kinds import KINDS
@@ -55,7 +56,10 @@ class LatencyModel:
     head: str = "ssdlite"
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    _one_hot: LayerOneHot = dataclasses.field(init=False, repr=False)
+    _table: np.ndarray = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
         one_hot = LayerOneHot(self.space)
         extractor = self._op_sums() if self.features == OpSums.name else None
         count = len(extractor.names) if extractor else one_hot.count
@@ -86,7 +90,7 @@ class LatencyModel:
         """
         return self.intercept + self._one_hot.sum(self._table, np.asarray(decisions))
 
-    def predict_one(self, decisions: np.ndarray) -> float:
+    def predict_one(self, decisions: Sequence[int] | np.ndarray) -> float:
         """Checks one decision vector and predicts its cost in `unit`.
 
         Raises:
@@ -221,9 +225,7 @@ _KEYS = frozenset(
 
 
 def _parse(data: Any) -> LatencyModel:
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        given = data.get("schema_version") if isinstance(data, dict) else data
-        raise InputError(f"schema_version is {str(given)[:40]!r}; allowed: {SCHEMA_VERSION}")
+    check_version(data, SCHEMA_VERSION, oldest=2)
     for key, allowed in (("kind", KINDS), ("features", FEATURES), ("head", HEADS)):
         if data[key] not in allowed:
             raise InputError(

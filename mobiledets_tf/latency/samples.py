@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json, read_text
-from mobiledets_tf.search_space import SKIP, SearchSpace, check_decisions, sample, stored_space
+from mobiledets_tf.files import check_version, read_json, read_text
+from mobiledets_tf.search_space import SKIP, OneOf, SearchSpace, check_decisions, sample, stored_space
 
 SCHEMA_VERSION = 1
 # Ways to draw networks. "uniform" draws every decision uniformly, "spread" makes half of the networks
@@ -126,7 +126,7 @@ def _decisions_in(value: Any) -> Iterator[Any]:
             yield from _decisions_in(inner)
 
 
-def _lean(node, lean: float, draw: float, uniform: int) -> int:
+def _lean(node: OneOf, lean: float, draw: float, uniform: int) -> int:
     """Draws one decision with odds that lean towards narrow or wide networks.
 
     Args:
@@ -145,7 +145,7 @@ def _lean(node, lean: float, draw: float, uniform: int) -> int:
         odds[node.choices.index(SKIP)] = len(node.choices) * 0.5 * math.exp(-2 * lean)
     else:
         return uniform
-    return int(min(np.searchsorted(np.cumsum(odds / odds.sum()), draw), len(odds) - 1))
+    return min(int(np.searchsorted(np.cumsum(odds / odds.sum()), draw)), len(odds) - 1)
 
 
 def collect(
@@ -154,7 +154,7 @@ def collect(
     networks: Iterator[np.ndarray],
     count: int,
     measure: Callable[[np.ndarray], float],
-    progress=lambda items, **kwargs: items,
+    progress: Callable = lambda items, **kwargs: items,
 ) -> dict[str, Any]:
     """Measures networks until a file of samples has `count` of them.
 
@@ -229,8 +229,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]
     where = f"samples {os.fspath(path)!r}"
     lines = read_text(path, "samples").split("\n")[:-1]
     parsed = [_object(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
-    if not parsed or parsed[0].get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{where}: the first line has no schema_version {SCHEMA_VERSION}")
+    try:
+        check_version(parsed[0] if parsed else {}, SCHEMA_VERSION)
+    except InputError as error:
+        raise InputError(f"{where}, line 1: {error}") from error
     for number, row in enumerate(parsed[1:], 2):
         if not isinstance(row.get("decisions"), list) or ("ms" in row) == ("error" in row):
             raise InputError(f"{where}, line {number}: 'decisions' and either 'ms' or 'error' are needed")

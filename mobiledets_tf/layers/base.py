@@ -10,7 +10,7 @@ from typing import Any
 
 from mobiledets_tf.architecture.ops import ConvOp, Op, SqueezeExciteOp, lower
 from mobiledets_tf.architecture.specs import LayerSpec
-from mobiledets_tf.compat import keras
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.layers.activations import activation_layer
 from mobiledets_tf.layers.initializers import DepthwiseHeNormal
 
@@ -88,7 +88,7 @@ class SqueezeExciteChain:
         ]
         self._multiply = keras.layers.Multiply(name=f"{name}_scale", dtype=dtype)
 
-    def __call__(self, x, **kwargs):
+    def __call__(self, x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
         gate = x
         for layer in self.layers:
             gate = layer(gate)
@@ -115,8 +115,8 @@ class TDBLayer(keras.layers.Layer):
         se_ratio: float | None = None,
         bn_momentum: float = BACKBONE_NORM.momentum,
         bn_epsilon: float = BACKBONE_NORM.epsilon,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.spec = spec
         self.activation = activation
@@ -125,15 +125,15 @@ class TDBLayer(keras.layers.Layer):
         self._chain: list[Any] = []
         self._add = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if not self._chain:
             self._make_chain(int(input_shape[-1]))
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self._run(inputs, training=training)
 
-    def flat(self, inputs):
+    def flat(self, inputs: tf.Tensor) -> tf.Tensor:
         """Applies the layer's plain Keras layers to a symbolic tensor of a functional model.
 
         Their names are `<name>_<role>`. The weights belong to the plain layers; use a new
@@ -142,7 +142,7 @@ class TDBLayer(keras.layers.Layer):
         self._make_chain(int(inputs.shape[-1]))
         return self._run(inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config() | dataclasses.asdict(self.spec)
         config |= {"activation": self.activation, "se_ratio": self.se_ratio}
         return config | {"bn_momentum": self.norm.momentum, "bn_epsilon": self.norm.epsilon}
@@ -158,20 +158,20 @@ class TDBLayer(keras.layers.Layer):
         for layer in self._sublayers:
             layer.trainable = self.trainable
 
-    def _make(self, op: Op):
+    def _make(self, op: Op) -> Any:
         name = f"{self.name}_{op.name}"
         if isinstance(op, SqueezeExciteOp):
             return SqueezeExciteChain(op, name, self.dtype_policy)
         return conv_layers(op, name, self.norm, dtype=self.dtype_policy)
 
-    def _run(self, inputs, **kwargs):
+    def _run(self, inputs: tf.Tensor, **kwargs: Any) -> tf.Tensor:
         x = inputs
         for part in self._chain:
             x = part(x) if isinstance(part, SqueezeExciteChain) else apply_layers(part, x, **kwargs)
         return x if self._add is None else self._add([inputs, x])
 
 
-def apply_layers(layers: list[keras.layers.Layer], x, **kwargs):
+def apply_layers(layers: list[keras.layers.Layer], x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
     """Calls layers one after another; keyword arguments such as `training` are passed only to BN."""
     for layer in layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -179,5 +179,5 @@ def apply_layers(layers: list[keras.layers.Layer], x, **kwargs):
     return x
 
 
-def _layers_of(part) -> list[keras.layers.Layer]:
+def _layers_of(part: Any) -> list[keras.layers.Layer]:
     return [*part.layers, part._multiply] if isinstance(part, SqueezeExciteChain) else part

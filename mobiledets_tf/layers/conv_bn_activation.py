@@ -1,5 +1,7 @@
 """Convolution with BN and activation, as used in the stem."""
 
+from typing import Any
+
 from mobiledets_tf.architecture.specs import ConvSpec
 from mobiledets_tf.compat import keras
 from mobiledets_tf.layers.base import TDBLayer
@@ -17,6 +19,6 @@ class ConvBNActivation(TDBLayer):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs
-    ):
+        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(ConvSpec(filters, kernel_size, strides, residual), **kwargs)

@@ -1,5 +1,7 @@
 """Fused inverted bottleneck layer."""
 
+from typing import Any
+
 from mobiledets_tf.architecture.specs import FusedInvertedBottleneckSpec
 from mobiledets_tf.compat import keras
 from mobiledets_tf.layers.base import TDBLayer
@@ -27,8 +29,8 @@ class FusedInvertedBottleneck(TDBLayer):
         strides: int = 1,
         residual: bool = False,
         expansion: int = 4,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             FusedInvertedBottleneckSpec(filters, kernel_size, strides, residual, expansion), **kwargs
         )

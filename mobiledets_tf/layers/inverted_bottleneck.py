@@ -1,5 +1,7 @@
 """Inverted bottleneck (IBN) layers with and without expansion."""
 
+from typing import Any
+
 from mobiledets_tf.architecture.specs import InvertedBottleneckNoExpansionSpec, InvertedBottleneckSpec
 from mobiledets_tf.compat import keras
 from mobiledets_tf.layers.base import TDBLayer
@@ -27,8 +29,8 @@ class InvertedBottleneck(TDBLayer):
         strides: int = 1,
         residual: bool = False,
         expansion: int = 4,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(InvertedBottleneckSpec(filters, kernel_size, strides, residual, expansion), **kwargs)
 
 
@@ -40,6 +42,6 @@ class InvertedBottleneckNoExpansion(TDBLayer):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs
-    ):
+        self, filters: int, kernel_size: int = 3, strides: int = 1, residual: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(InvertedBottleneckNoExpansionSpec(filters, kernel_size, strides, residual), **kwargs)

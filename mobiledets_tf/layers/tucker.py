@@ -1,5 +1,7 @@
 """Tucker convolution layer, a generalised bottleneck."""
 
+from typing import Any
+
 from mobiledets_tf.architecture.specs import TuckerSpec
 from mobiledets_tf.compat import keras
 from mobiledets_tf.layers.base import TDBLayer
@@ -28,6 +30,6 @@ class Tucker(TDBLayer):
         residual: bool = False,
         in_ratio: float = 0.25,
         out_ratio: float = 0.75,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(TuckerSpec(filters, kernel_size, strides, residual, in_ratio, out_ratio), **kwargs)

@@ -1,12 +1,12 @@
 """Backbones as Keras models."""
 
 from mobiledets_tf.architecture import Architecture, image_hw
-from mobiledets_tf.compat import keras
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.layers import BACKBONE_NORM, BatchNorm, layer_for
 
 
 def backbone_endpoints(
-    architecture: Architecture, image, norm: BatchNorm = BACKBONE_NORM
+    architecture: Architecture, image: tf.Tensor, norm: BatchNorm = BACKBONE_NORM
 ) -> dict[str, object]:
     """Applies the backbone's plain Keras layers to `image` and returns the endpoints C1..C5 by name.
 

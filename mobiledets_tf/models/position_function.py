@@ -53,7 +53,7 @@ def _plain(op: Op, static: bool) -> Op:
     """Returns the operation without the sizes that can be read from its tensors."""
     if isinstance(op, SqueezeExciteOp):
         return dataclasses.replace(op, channels=0, hidden=0)
-    told = {"in_channels": 0, "out_channels": 0} | ({} if static else {"kernel_size": 0})
+    told: dict[str, Any] = {"in_channels": 0, "out_channels": 0} | ({} if static else {"kernel_size": 0})
     return dataclasses.replace(op, **told)
 
 
@@ -118,19 +118,21 @@ class PositionFunction:
         left = iter(flat)
         return {role: tuple(next(left) for _ in ranks) for role, ranks in self._ranks.items()}
 
-    def _run(self, x, option, sizes, *flat):
+    def _run(self, x: tf.Tensor, option: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
         # The mix is a separate graph, so a step without it skips one call instead of all its operations.
         mix = lambda: self._call(self._mix, x, sizes, *flat)  # noqa: E731
         return self._switch(option, lambda chain: self._chain(chain, x, *flat), mix)
 
     @tf.custom_gradient
-    def _run_again_for_gradient(self, x, option, sizes, *flat):
+    def _run_again_for_gradient(
+        self, x: tf.Tensor, option: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable]:
         """Does the same as `_run`; its gradient recomputes the option, as in TuNAS ("rematlib").
 
         XLA rejects the intermediate results that a switch passes to its gradient; here nothing is passed.
         """
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tuple:
             mix = lambda: self._call(self._mix_gradient, upstream, x, sizes, *flat)  # noqa: E731
             of = lambda chain: _gradient(functools.partial(self._chain, chain), upstream, x, *flat)  # noqa: E731
             in_x, *in_flat = self._switch(option, of, mix)
@@ -138,7 +140,7 @@ class PositionFunction:
 
         return self._run(x, option, sizes, *flat), gradient
 
-    def _switch(self, option: tf.Tensor, of: Callable[[Chain], Any], *mix: Callable[[], Any]):
+    def _switch(self, option: tf.Tensor, of: Callable[[Chain], Any], *mix: Callable[[], Any]) -> Any:
         """Returns the result of `of` for the option's chain, or that of `mix` for the mix."""
         chains = [functools.partial(of, chain) for chain in self.structure.chains]
         places = tf.constant([*self.structure.chain_of, *[len(chains)] * len(mix)])
@@ -151,22 +153,22 @@ class PositionFunction:
         return x + y if self.structure.residual and chain else tf.identity(y)
 
     @tf.custom_gradient
-    def _mix(self, x, sizes, *flat):
+    def _mix(self, x: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         """Computes the mean of all options, one after the other.
 
         Its gradient recomputes each option; otherwise the loop would have to keep the intermediate
         results of all options in memory.
         """
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tuple:
             in_x, *in_flat = self._call(self._mix_gradient, upstream, x, sizes, *flat)
             return in_x, None, *in_flat
 
         (y,) = self._mean(sizes, lambda chain, size: [self._narrow_chain(chain, size, x, *flat)])
         return y, gradient
 
-    def _mix_gradient(self, upstream, x, sizes, *flat):
-        def of(chain, size):
+    def _mix_gradient(self, upstream: tf.Tensor, x: tf.Tensor, sizes: tf.Tensor, *flat: tf.Tensor) -> Any:
+        def of(chain: Chain, size: Any) -> Any:
             return _gradient(functools.partial(self._narrow_chain, chain, size), upstream, x, *flat)
 
         return self._mean(sizes, of)
@@ -175,7 +177,7 @@ class PositionFunction:
         """Averages the results of `of(chain, shapes of its tensors)` over all options."""
         structure = self.structure
 
-        def add(option, total):
+        def add(option: tf.Tensor, total: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             size = tf.gather(sizes, option)
             more = self._switch(option, lambda chain: of(chain, size))
             return option + 1, [before + value for before, value in zip(total, more, strict=True)]

@@ -5,6 +5,7 @@ sample configs `ssdlite_mobiledet_*_320x320_coco_sync_4x4.config`.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def to_center_size(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([minimum + size / 2, size], axis=1)
 
 
-def decode(raw_boxes, anchors: np.ndarray):
+def decode(raw_boxes: tf.Tensor, anchors: np.ndarray) -> tf.Tensor:
     """Decodes the network's box codes in the same way as the API's faster_rcnn_box_coder.
 
     Args:
@@ -83,14 +84,14 @@ def decode(raw_boxes, anchors: np.ndarray):
 
 
 def detections(
-    raw_boxes,
-    class_logits,
+    raw_boxes: tf.Tensor,
+    class_logits: tf.Tensor,
     anchors: np.ndarray,
     max_detections: int = MAX_DETECTIONS,
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
     nms: str = "regular",
-):
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes detections: decodes boxes, applies the sigmoid, then `suppress` or `suppress_fast`.
 
     Args:
@@ -109,13 +110,13 @@ def detections(
 
 
 def decode_detections(
-    outputs,
+    outputs: Any,
     image_size: int | tuple[int, int],
     max_detections: int = MAX_DETECTIONS,
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
     nms: str = "regular",
-):
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes detections from the outputs of a detector of any architecture.
 
     Example:
@@ -158,12 +159,12 @@ def decode_detections(
 
 
 def suppress(
-    boxes,
-    scores,
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
     max_detections: int = MAX_DETECTIONS,
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
-):
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Applies non-maximum suppression separately to each class.
 
     `tf.image.combined_non_max_suppression` traces and runs in milliseconds, whereas the API's own
@@ -195,12 +196,12 @@ def suppress(
 
 
 def suppress_fast(
-    boxes,
-    scores,
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
     max_detections: int = MAX_DETECTIONS,
     iou_threshold: float = IOU_THRESHOLD,
     score_threshold: float = SCORE_THRESHOLD,
-):
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Applies one non-maximum suppression across classes to the best class of each anchor.
 
     The `TFLite_Detection_PostProcess` op does the same if `use_regular_nms` is false and each detection has
@@ -209,7 +210,9 @@ def suppress_fast(
     classes = tf.argmax(scores[..., 1:], axis=-1, output_type=tf.int32) + 1
     best = tf.reduce_max(scores[..., 1:], axis=-1)
 
-    def of_image(given):
+    def of_image(
+        given: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         boxes, best, classes = given
         kept, count = tf.image.non_max_suppression_padded(
             boxes, best, max_detections, iou_threshold, score_threshold, pad_to_max_output_size=True

@@ -27,7 +27,7 @@ from mobiledets_tf.layers.activations import hard_swish
 
 # With tfmot's own decay of 0.999, forgetting the initial range of [-6, 6] takes thousands of steps.
 _RANGE_DECAY = 0.99
-_KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
+_KERNELS: dict[Any, str] = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
 # Layers whose int8 operation stores its output.
 _STORED = (
     keras.layers.Add,
@@ -57,15 +57,15 @@ class QuantizedDetector:
 class ObservedRange(quantizers.MovingAverageQuantizer):
     """Rounds to 8 bits over a moving average of the range; the first training batch initialises it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
 
-    def build(self, tensor_shape, name, layer):
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
         """Makes the two range variables; both are 0 until a range has been observed."""
         start = dict(initializer="zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN)
         return {f"{end}_var": layer.add_weight(f"{name}_{end}", **start) for end in ("min", "max")}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
         """Rounds the inputs; in training it updates the range first."""
         low, high = weights["min_var"], weights["max_var"]
         ends = low, high
@@ -78,18 +78,18 @@ class ObservedRange(quantizers.MovingAverageQuantizer):
             high.assign(ends[1])
         return tf.quantization.fake_quant_with_min_max_vars(inputs, *ends)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
 class KernelRange(quantizers.Quantizer):
     """Rounds a kernel to 8 bits symmetrically over its current range."""
 
-    def build(self, tensor_shape, name, layer):
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
         """Makes no variable, because the range is that of the kernel itself."""
         return {}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
         """Rounds the kernel.
 
         A depthwise kernel [k, k, channels, 1] has a single scale because the converter accepts no others.
@@ -100,7 +100,7 @@ class KernelRange(quantizers.Quantizer):
             inputs, -high, high, narrow_range=True
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
@@ -115,68 +115,68 @@ class Int8(QuantizeConfig):
     def __init__(self, kernel: str | None = None, output: bool = False):
         self.kernel, self.output = kernel, output
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[Any, Any]]:
         if self.kernel is None:
             return []
         return [(getattr(layer, self.kernel), KernelRange())]
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: list) -> None:
         if self.kernel is not None:
             setattr(layer, self.kernel, quantize_weights[0])
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
         return []
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: list) -> None:
         pass
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
         return [ObservedRange()] if self.output else []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"kernel": self.kernel, "output": self.output}
 
 
 class ImageRange(quantizers.Quantizer):
     """Rounds images over exactly [-1, 1], so that the uint8 input of a file accepts raw pixels."""
 
-    def build(self, tensor_shape, name, layer):
+    def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
         """Makes no variable, because the range is fixed."""
         return {}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
         """Rounds the images."""
         return tf.quantization.fake_quant_with_min_max_args(inputs, -1.0, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
 class _RoundImage(default_8bit_transforms.InputLayerQuantize):
     """Inserts a rounding layer after the input."""
 
-    def replacement(self, match_layer):
+    def replacement(self, match_layer: Any) -> Any:
         layer = quantize_layer.QuantizeLayer(ImageRange(), name="quant_image")
         config = keras.layers.serialize(layer, use_legacy_format=True)
         config["name"] = layer.name
         return transforms.LayerNode(config, input_layers=[match_layer])
 
-    def custom_objects(self):
+    def custom_objects(self) -> dict[str, Any]:
         return {"QuantizeLayer": quantize_layer.QuantizeLayer, "ImageRange": ImageRange}
 
 
 class _Scheme(QuantizeScheme):
     """Quantisation scheme in which tfmot transforms only the input; all other layers are annotated."""
 
-    def get_layout_transformer(self):
+    def get_layout_transformer(self) -> Any:
         return self
 
-    def apply(self, model, layer_quantize_map):
+    def apply(self, model: keras.Model, layer_quantize_map: dict[str, Any]) -> Any:
         return model_transformer.ModelTransformer(
             model, [_RoundImage()], set(layer_quantize_map), layer_quantize_map
         ).transform()
 
-    def get_quantize_registry(self):
+    def get_quantize_registry(self) -> Any:
         return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
 
 
@@ -213,7 +213,8 @@ def _ends_an_operation(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.layers.Activation):
         # A sigmoid (LOGISTIC) is not rounded here because its output range is fixed.
         return layer.activation is hard_swish
-    if not isinstance(layer, (*_KERNELS, keras.layers.BatchNormalization)):
+    kinds: tuple[Any, ...] = (*_KERNELS, keras.layers.BatchNormalization)
+    if not isinstance(layer, kinds):
         return False
     followers = [node.layer for node in layer.outbound_nodes]
     fused = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Reshape)

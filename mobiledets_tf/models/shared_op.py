@@ -44,7 +44,14 @@ def run(op: Op, norm: BatchNorm, x: tf.Tensor, tensors: Tensors) -> tf.Tensor:
     return _activate(normalised.y, op.activation)
 
 
-def _squeeze_excite(op: SqueezeExciteOp, x, reduce_kernel, reduce_bias, expand_kernel, expand_bias):
+def _squeeze_excite(
+    op: SqueezeExciteOp,
+    x: tf.Tensor,
+    reduce_kernel: tf.Tensor,
+    reduce_bias: tf.Tensor,
+    expand_kernel: tf.Tensor,
+    expand_bias: tf.Tensor,
+) -> tf.Tensor:
     gate = tf.reduce_mean(x, [1, 2], keepdims=True)
     gate = _activate(tf.nn.conv2d(gate, reduce_kernel, 1, "SAME") + reduce_bias, op.activation)
     return x * tf.sigmoid(tf.nn.conv2d(gate, expand_kernel, 1, "SAME") + expand_bias)

@@ -14,6 +14,7 @@ on this batch; with a separate kernel for each size and the usual initialisation
 """
 
 import math
+from typing import Any
 
 from mobiledets_tf.architecture.ops import ConvOp, Op
 from mobiledets_tf.compat import keras, tf
@@ -32,14 +33,14 @@ class Small(keras.initializers.Initializer):
     def __init__(self, usual: keras.initializers.Initializer):
         self._usual = usual
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
         return _SCALE * self._usual(shape, dtype, **kwargs)
 
 
 class MiddlePixel(keras.initializers.Initializer):
     """Initialises kernels [k, k, in, out]: He normal of a 1x1 convolution in the middle, small around it."""
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
         side, _, inputs, _ = shape
         around = _noise(shape, inputs)
         return around + _in_the_middle(tf.random.normal(shape[2:], stddev=math.sqrt(2.0 / inputs)), side)
@@ -48,14 +49,14 @@ class MiddlePixel(keras.initializers.Initializer):
 class PassOn(keras.initializers.Initializer):
     """Initialises kernels near the identity; [k, k, in, out], or depthwise [k, k, channels, 1]."""
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
         side, _, inputs, outputs = shape
         depthwise = outputs == 1
         same = tf.ones([inputs, 1]) if depthwise else tf.eye(inputs, outputs)
         return _noise(shape, 1 if depthwise else inputs) + _in_the_middle(same, side)
 
 
-def _noise(shape, inputs: int) -> tf.Tensor:
+def _noise(shape: Any, inputs: int) -> tf.Tensor:
     """Returns a scaled-down He normal kernel with `inputs` input channels; zeros for a 1x1 convolution."""
     if shape[0] == 1:
         return tf.zeros(shape)

@@ -10,6 +10,7 @@ defined only once.
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class SharedOp:
         }
 
 
-def _conv_values(op: ConvOp, draw, bias: float, scale: float) -> dict[str, tf.Tensor]:
+def _conv_values(op: ConvOp, draw: Any, bias: float, scale: float) -> dict[str, tf.Tensor]:
     side = op.kernel_size
     kernel = draw((side, side, op.in_channels, 1 if op.depthwise else op.out_channels))
     if not op.batch_norm:
@@ -122,7 +123,11 @@ class LayerPlan:
 
 
 def plan_layer(
-    space: SearchSpace, layer: SearchLayer, position: Position, in_choices: tuple[int, ...], out_choices
+    space: SearchSpace,
+    layer: SearchLayer,
+    position: Position,
+    in_choices: tuple[int, ...],
+    out_choices: tuple[int, ...],
 ) -> LayerPlan:
     """Lowers every option of an op position for every pair of input and output widths."""
     largest: dict[str, Op] = {}
@@ -154,7 +159,7 @@ def _larger(before: Op | None, op: Op) -> Op:
     """Returns the operation with the larger of the two channel counts and kernel sizes."""
     if before is None:
         return op
-    fields = ("channels", "hidden")
+    fields: tuple[str, ...] = ("channels", "hidden")
     if isinstance(op, ConvOp):
         fields = ("in_channels", "out_channels", "kernel_size")
     return dataclasses.replace(op, **{f: max(getattr(before, f), getattr(op, f)) for f in fields})

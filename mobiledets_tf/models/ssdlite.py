@@ -1,11 +1,13 @@
 """The SSDLite detector: one flat functional model from image to raw boxes and logits."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, feature_maps, image_hw
 from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_anchors_per_location, check_num_classes
 from mobiledets_tf.architecture.ops import ConvOp, lower_extra_level, lower_predictor
-from mobiledets_tf.compat import keras
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.layers import HEAD_NORM, BatchNorm
 from mobiledets_tf.layers.base import apply_layers, conv_layers
 from mobiledets_tf.models.backbone import backbone_endpoints
@@ -71,7 +73,12 @@ def build_detector(
     return keras.Model(image, outputs, name="mobiledet_ssdlite")
 
 
-def _six_maps(architecture: Architecture, endpoints, image_size, norm: BatchNorm) -> list:
+def _six_maps(
+    architecture: Architecture,
+    endpoints: dict[str, tf.Tensor],
+    image_size: int | tuple[int, int],
+    norm: BatchNorm,
+) -> list:
     levels = feature_maps(architecture, image_size)
     maps = [endpoints["C4"], endpoints["C5"]]
     for before, level in itertools.pairwise(levels[1:]):
@@ -83,7 +90,15 @@ def _six_maps(architecture: Architecture, endpoints, image_size, norm: BatchNorm
     return maps
 
 
-def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: BatchNorm, bias: float):
+def _predict(
+    maps: Sequence[tf.Tensor],
+    sizes: Sequence[tuple[int, int]],
+    anchors_per_location: Sequence[int],
+    task: str,
+    columns: int,
+    norm: BatchNorm,
+    bias: float,
+) -> tf.Tensor:
     """Applies one task's predictors to all feature maps; returns [batch, anchors, columns]."""
     rows = []
     for index, (x, size, anchors) in enumerate(zip(maps, sizes, anchors_per_location, strict=True)):
@@ -93,7 +108,9 @@ def _predict(maps, sizes, anchors_per_location, task: str, columns: int, norm: B
     return keras.layers.Concatenate(axis=1, name={"box": "raw_boxes", "class": "class_logits"}[task])(rows)
 
 
-def _chain(ops: tuple[ConvOp, ...], name: str, x, norm: BatchNorm, init, bias: float = 0.0):
+def _chain(
+    ops: tuple[ConvOp, ...], name: str, x: tf.Tensor, norm: BatchNorm, init: Any, bias: float = 0.0
+) -> tf.Tensor:
     for op in ops:
         # In TensorFlow 2.20 on CPUs the bfloat16 gradient of this kernel has values of the order of 1e34.
         single = op.depthwise and op.strides > 1 and tuple(x.shape[1:3]) == (1, 1)

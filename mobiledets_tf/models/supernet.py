@@ -7,6 +7,7 @@ the weights of a network are read from the shared ones.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -217,7 +218,7 @@ class Supernet(tf.Module):
           rows: rows of each bank, as returned by `take`.
           extents: extents of the network, as returned by `extents`.
         """
-        tensors = {}
+        tensors: NetworkWeights = {}
         for bank, mine in zip(self.banks, rows, strict=True):
             cut = self.execution.tensors(bank, mine, _of(bank, extents))
             tensors |= {shared.label: tensor for shared, tensor in zip(bank.tensors, cut, strict=True)}
@@ -249,10 +250,12 @@ class Supernet(tf.Module):
             maps.append(self._run_head(f"extra{level}", maps[-1], weights))
         return [self._predict(maps, task, columns, weights) for task, columns in self._tasks()]
 
-    def _tasks(self):
+    def _tasks(self) -> tuple[tuple[str, int], ...]:
         return (("box", head.BOX_CODE_SIZE), ("class", self.num_classes + 1))
 
-    def _predict(self, maps, task: str, columns: int, weights: NetworkWeights) -> tf.Tensor:
+    def _predict(
+        self, maps: Sequence[tf.Tensor], task: str, columns: int, weights: NetworkWeights
+    ) -> tf.Tensor:
         rows = []
         for index, x in enumerate(maps):
             y = self._run_head(f"predictor{index}_{task}", x, weights)
@@ -280,7 +283,7 @@ class Supernet(tf.Module):
 
         BN statistics are missing because the search has none.
         """
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for names, part in self._parts(decisions, [bank.rows.read_value().numpy() for bank in self.banks]):
             # The scale and offset of a BN are stored in one tensor.
             found |= {names[0]: part} if len(names) == 1 else dict(zip(names, part, strict=True))
@@ -345,12 +348,14 @@ def _tables(op: ConvOp, **widths: tuple[int, ...]) -> list[np.ndarray]:
     """Returns the shapes of an operation's tensors for each choice of its input or output width."""
     ((side, choices),) = widths.items()
     both = {"in_channels", "out_channels"} if op.depthwise else {side}
-    at_width = [tensor_sizes(dataclasses.replace(op, **dict.fromkeys(both, c))) for c in choices]
+    changes: list[dict[str, Any]] = [dict.fromkeys(both, choice) for choice in choices]
+    at_width = [tensor_sizes(dataclasses.replace(op, **change)) for change in changes]
     return [np.array(table, np.int32) for table in zip(*at_width, strict=True)]
 
 
 def _stem_op(space: SearchSpace) -> ConvOp:
-    return lower(specs.ConvSpec(max(space.stem_filters.choices), strides=2), 3, space.activation, None)[0]
+    stem = specs.ConvSpec(max(space.stem_filters.choices), strides=2)
+    return cast(ConvOp, lower(stem, 3, space.activation, None)[0])
 
 
 def _head_chains(space: SearchSpace, num_classes: int) -> dict[str, tuple[ConvOp, ...]]:
@@ -385,4 +390,5 @@ def _canonical_names(name: str, op: SharedOp, label: str) -> tuple[str, ...]:
     if "_" in suffix:  # A tensor of a squeeze-excite, for instance reduce_kernel.
         part, _, kind = suffix.partition("_")
         return (f"{name}_{part}/{kind}",)
-    return (f"{name}/{'depthwise_kernel' if suffix == 'kernel' and op.op.depthwise else suffix}",)
+    is_depthwise = isinstance(op.op, ConvOp) and op.op.depthwise
+    return (f"{name}/{'depthwise_kernel' if suffix == 'kernel' and is_depthwise else suffix}",)

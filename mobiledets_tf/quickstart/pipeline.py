@@ -5,8 +5,9 @@ from typing import Any
 
 from mobiledets_tf import architecture, latency, search_space
 from mobiledets_tf.architecture import drawing
+from mobiledets_tf.data.records import read_dataset
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json, write_artefact
+from mobiledets_tf.files import read_artefact, write_artefact
 from mobiledets_tf.quickstart import quickstart_page, runner
 from mobiledets_tf.quickstart.options import QuickstartOptions
 from mobiledets_tf.quickstart.runner import Stage
@@ -69,7 +70,7 @@ def _prepare(work: Path, data: Path, options: QuickstartOptions) -> list[Stage]:
 
 def _counts(records: Path) -> tuple[int, int]:
     """Returns the numbers of classes and of training images of the converted folder."""
-    dataset = read_json(records / "dataset.json", "data set record")
+    dataset = read_dataset(records / "dataset.json")
     return len(dataset["categories"]), dataset["splits"]["train"]["images"]
 
 
@@ -160,7 +161,10 @@ def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
 def summarise(work: Path, classes: int) -> dict[str, Any]:
     """Returns the table of results; writes `summary.json`, a drawing of the network and `index.html`."""
     detector = work / "export" / "detector.tflite"
-    report = read_json(work / "export" / "report.json", "export report")
+    # Imported here because it loads the .tflite readers.
+    from tflite_export.export import report_page
+
+    report = read_artefact(work / "export" / "report.json", "export report", report_page.SCHEMA_VERSION)
     network = architecture.load(str(work / "search" / "architecture.json"))
     figures = architecture.describe(network, classes, IMAGE_SIZE)
     pictures = (
@@ -179,7 +183,7 @@ def summarise(work: Path, classes: int) -> dict[str, Any]:
         "host_ms": report["latency"]["median_ms"],
         "pictures": [str(path) for path in pictures if path.exists()],
     }
-    write_artefact(work / "summary.json", summary)
+    write_artefact(work / "summary.json", {"schema_version": quickstart_page.SUMMARY_VERSION} | summary)
     drawing.draw([network], work / "architecture.png", IMAGE_SIZE, classes)
     summary["page"] = str(quickstart_page.write(work))
     return summary

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mobiledets_tf import architecture
-from mobiledets_tf.files import read_json, write_text
+from mobiledets_tf.files import read_artefact, write_text
 from mobiledets_tf.html_parts import document, picture, section, table, text
+from mobiledets_tf.search.settings import REPORT_VERSION
 
 NAME = "index.html"
+# Schema version of summary.json.
+SUMMARY_VERSION = 1
 
 
 def write(work_dir: str | os.PathLike) -> Path:
@@ -32,9 +35,10 @@ def write(work_dir: str | os.PathLike) -> Path:
     from tflite_export.export import report_page as parts
 
     work = Path(work_dir)
-    summary = read_json(work / "summary.json", "summary")
-    report = read_json(work / "export" / "report.json", "export report")
-    search = read_json(work / "search" / "search_report.json", "search report")
+    summary = read_artefact(work / "summary.json", "summary", SUMMARY_VERSION, absent=1)
+    report = read_artefact(work / "export" / "report.json", "export report", parts.SCHEMA_VERSION)
+    path = work / "search" / "search_report.json"
+    search = read_artefact(path, "search report", REPORT_VERSION, oldest=3)
     network = architecture.load(work / "search" / "architecture.json")
     body = "\n".join(
         [

@@ -106,7 +106,9 @@ class TunasAgent(Agent):
     def measures_at(self, step: int) -> bool:
         return step >= self._search.schedule.first_paid_step
 
-    def learn(self, step, trained, costs, measure, rng):
+    def learn(
+        self, step: int, trained: np.ndarray, costs: np.ndarray, measure: Measure, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         qualities = measure(trained)
         worth = np.array([self.objective.worth(q, c) for q, c in zip(qualities, costs, strict=True)])
         # A batch without boxes yields no reward: its quality is NaN.
@@ -120,7 +122,7 @@ class TunasAgent(Agent):
             self.controller.update(trained[paid], rewards - self.baseline.value, rate, expected)
         return trained, qualities
 
-    def best(self, rng, networks):
+    def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
         """Returns the policy's most probable network in the band, its most probable options, and samples."""
         found = [(self.controller.best(), "argmax")]
         if self._search.extraction == "target":
@@ -183,7 +185,9 @@ class EvolutionAgent(Agent):
         turns = len(self._search.steering)
         return step >= first and any(end - turns < step <= end for end in ends)
 
-    def learn(self, step, trained, costs, measure, rng):
+    def learn(
+        self, step: int, trained: np.ndarray, costs: np.ndarray, measure: Measure, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         wanted = self._search.population + self._search.children
         pool = {tuple(member): None for member in self.members}
         for centre in self.centres:
@@ -206,7 +210,7 @@ class EvolutionAgent(Agent):
         pair = [self.members[i] for i in rng.choice(len(self.members), 2, replace=False)]
         return self._draw(proposals.mixed([proposals.around(space, m, rate / 2) for m in pair]), rng, 1)[0]
 
-    def best(self, rng, networks):
+    def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
         """Returns the members of the population, best first."""
         return [(np.array(member, np.int32), "population") for member in self.members[:networks]]
 
@@ -232,10 +236,12 @@ class RandomAgent(Agent):
     def measures_at(self, step: int) -> bool:
         return step >= self._search.schedule.first_paid_step
 
-    def learn(self, step, trained, costs, measure, rng):
+    def learn(
+        self, step: int, trained: np.ndarray, costs: np.ndarray, measure: Measure, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         return trained, measure(trained)
 
-    def best(self, rng, networks):
+    def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
         """Returns new samples, because nothing was learnt."""
         return [(network, "random") for network in self.propose(rng, networks)]
 

@@ -9,7 +9,7 @@ this, costs are rounded to a fraction of the band; every returned network is che
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class Band:
         if not values[0][0, 0] > 0:
             # The policy's networks may lie inside by their exact costs and outside by the rounded ones.
             values = self._completions(probabilities, _MARGIN)
-        reached = np.zeros((1, self._high + 2))
+        reached: np.ndarray = np.zeros((1, self._high + 2))
         reached[0, 0] = 1.0 / values[0][0, 0]
         found = [np.zeros(len(row)) for row in probabilities]
         for stage, places, value in zip(self._stages, self._places, values[1:], strict=True):
@@ -188,7 +188,7 @@ class Band:
         low, high = max(0, self._low + _MARGIN - margin), self._high - _MARGIN + margin
         end = np.full((int(self._stages[-1].after.max()) + 1, self._high + 2), -np.inf if best else 0.0)
         end[:, low : high + 1] = 0.0 if best else 1.0
-        values = [end]
+        values: list[np.ndarray] = [end]
         for stage, places in zip(reversed(self._stages), reversed(self._places), strict=True):
             ends = values[0].ravel()[places]
             if best:
@@ -198,7 +198,13 @@ class Band:
             values.insert(0, np.pad(now, ((0, 0), (0, 1)), constant_values=-np.inf if best else 0.0))
         return values
 
-    def _draw(self, of_decision, values: list[np.ndarray], rng, networks: int) -> np.ndarray:
+    def _draw(
+        self,
+        of_decision: Sequence[np.ndarray],
+        values: list[np.ndarray],
+        rng: np.random.Generator | None,
+        networks: int,
+    ) -> np.ndarray:
         """Walks the chain and samples a choice at each stage; without `rng` takes the best choice."""
         width, cost = np.zeros(networks, np.int64), np.zeros(networks, np.int64)
         found = np.zeros((networks, len(of_decision)), np.int32)
@@ -253,7 +259,7 @@ def _stages(latency: LatencyModel) -> tuple[list[_Stage], float]:
     return moved, latency.intercept + sum(lowest)
 
 
-def _extreme(stages: Sequence[_Stage], of) -> float:
+def _extreme(stages: Sequence[_Stage], of: Callable) -> float:
     """Returns the cost of the cheapest or most expensive path; `of` is np.min or np.max."""
     rest = np.zeros(int(stages[-1].after.max()) + 1)
     for stage in reversed(stages):

@@ -122,7 +122,8 @@ class Halving:
           All finalists, best first: those of the last rung by their score, then those eliminated in the
           rung before, and so on.
         """
-        running, beaten = list(finalists), []
+        running = list(finalists)
+        beaten: list[Finalist] = []
         last = len(rungs(len(finalists))) - 1
         for rung in range(last + 1):
             running = self._rung(running)

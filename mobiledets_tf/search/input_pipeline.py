@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -165,12 +166,12 @@ class Stream:
         self,
         split: Split,
         label_map: str,
-        model_config,
+        model_config: Any,
         preprocess: Callable,
         batch_size: int,
         side: str,
         seed: int,
-    ):
+    ) -> None:
         self._split = split
         self._decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=label_map)
         self._transform = _transform(model_config, preprocess, split.max_boxes)
@@ -214,7 +215,7 @@ class Stream:
         size = self.batch_size
         first_epoch, skipped = divmod(number * size * replicas, self.images)
 
-        def epoch(index):
+        def epoch(index: tf.Tensor) -> tf.data.Dataset:
             return self._epoch(index).skip(tf.where(index == first_epoch, np.int64(skipped), np.int64(0)))
 
         serialized = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
@@ -241,17 +242,17 @@ class Stream:
     def _epoch(self, index: tf.Tensor) -> tf.data.Dataset:
         return self._split.epoch(self._side, self._seed * _EPOCHS + index)
 
-    def _decode(self, serialized: tf.Tensor):
+    def _decode(self, serialized: tf.Tensor) -> tuple:
         example = crowds.without_weight(self._decoder.decode(serialized))
         return *self._transform(example), example[Labels.source_id]
 
 
-def _transform(model_config, preprocess: Callable, max_boxes: int) -> Callable:
+def _transform(model_config: Any, preprocess: Callable, max_boxes: int) -> Callable:
     resizer = image_resizer_builder.build(model_config.ssd.image_resizer)
     shape = model_config.ssd.image_resizer.fixed_shape_resizer
     num_classes = model_config.ssd.num_classes
 
-    def run(example):
+    def run(example: dict[str, tf.Tensor]) -> tuple:
         example = inputs.transform_input_data(example, preprocess, resizer, num_classes)
         example = inputs.pad_input_data_to_static_shapes(
             example, max_boxes, num_classes, [shape.height, shape.width]

@@ -86,12 +86,12 @@ def fit(band: Band, network: Architecture) -> Known | None:
         if distance > np.log(_REACH) or tuple(scaled) in seen:
             continue
         seen.add(tuple(scaled))
-        decisions = band.likeliest(scores)
-        if decisions is not None:
-            pairs = zip(scores, decisions, strict=True)
+        likeliest = band.likeliest(scores)
+        if likeliest is not None:
+            pairs = zip(scores, likeliest, strict=True)
             losses = [float(row.max() - row[option]) for row, option in pairs]
             changes = sum(loss > 0 for loss in losses)
-            known = Known(network.name, tuple(decisions.tolist()), float(scale), changes)
+            known = Known(network.name, tuple(likeliest.tolist()), float(scale), changes)
             fitted.append(((sum(losses), scale != space.depth_multiplier, distance), known))
     return min(fitted, key=lambda pair: pair[0])[1] if fitted else None
 

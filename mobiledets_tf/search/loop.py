@@ -161,6 +161,16 @@ def build_step(
     return SharedStep(make_supernet, config.model, weight_update, strategy), config.model
 
 
+class _Files:
+    """What the chief worker writes while the search runs."""
+
+    def __init__(self, folder: Path, step: int):
+        self.history = Journal(folder / "history.jsonl", step)
+        self.snapshots = Journal(folder / "policy.jsonl", step)
+        self.faults = Journal(folder / "dropped.jsonl", step)
+        self.summaries = Summaries(folder)
+
+
 class _Run:
     def __init__(
         self,
@@ -200,7 +210,7 @@ class _Run:
         self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
         self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
         if search.initial is not None and state.load(search.model_dir) is None:
-            self._seed()
+            self._seed(search.initial)
         # Agents are made before the state is restored: making them may compare known networks, which resets
         # the optimizer.
         self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
@@ -211,10 +221,7 @@ class _Run:
         folder = Path(search.model_dir)
         self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
         self._resume()
-        self.history = Journal(folder / "history.jsonl", self.step) if self._main else None
-        self.snapshots = Journal(folder / "policy.jsonl", self.step) if self._main else None
-        self._faults = Journal(folder / "dropped.jsonl", self.step) if self._main else None
-        self._summaries = Summaries(folder) if self._main else None
+        self._files = _Files(folder, self.step) if self._main else None
 
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
         # Quality is measured on fixed images, the same for every network and step, or, as in TuNAS, on the
@@ -243,12 +250,10 @@ class _Run:
             ranked = self._halving(after).first_rung(finalists)
         return [named[ranked[0].decisions]]
 
-    def _seed(self) -> None:
-        """Initialises the shared weights from the trained weights in the settings."""
+    def _seed(self, initial: imported_weights.Account) -> None:
+        """Initialises the shared weights from trained weights."""
         known = self._known[self.search.steering[0].device]
-        lines = seeding.seed(
-            self.shared.supernet, self.search.initial, known, self._norm_images(), self.search.seed
-        )
+        lines = seeding.seed(self.shared.supernet, initial, known, self._norm_images(), self.search.seed)
         set_seed(self.search.seed)
         if self._main:
             tqdm.write("\n".join(lines), file=sys.stderr)
@@ -296,7 +301,7 @@ class _Run:
             f"cost/target {row['cost'] / objective.target:.2f}, entropy {row['entropy']:.2f}{dropped}"
         )
 
-    def _objective(self, device: str):
+    def _objective(self, device: str) -> Objective:
         return next(o for o in self.search.objectives if o.device == device)
 
     def _one_step(self) -> dict[str, Any]:
@@ -409,8 +414,8 @@ class _Run:
         """Counts and reports a dropped step, which changed nothing; fails after too many of them."""
         self.dropped += 1
         fault = f"step {self.step} dropped: {fault}"
-        if self._main:
-            self._faults.append(
+        if self._files is not None:
+            self._files.faults.append(
                 {"step": self.step, "fault": fault, "images": ids, "decisions": networks.tolist()}
             )
             tqdm.write(f"{fault}; images {', '.join(ids[:8])}...; see dropped.jsonl", file=sys.stderr)
@@ -422,12 +427,12 @@ class _Run:
                 "dropped.jsonl"
             )
 
-    def _log(self, row: dict[str, Any], agent) -> None:
-        if not self._main:
+    def _log(self, row: dict[str, Any], agent: Agent) -> None:
+        if self._files is None:
             return
-        self.history.append(row)
+        self._files.history.append(row)
         rates = {"learning_rate": self.search.schedule.weight_learning_rate(self.step - 1)}
-        self._summaries.scalars(
+        self._files.summaries.scalars(
             row
             | rates
             | {
@@ -439,12 +444,12 @@ class _Run:
         if self.step % every == 0 or self.step == self.search.schedule.steps:
             for one in self.agents:
                 rounded = [[round(float(p), 4) for p in row] for row in one.probabilities()]
-                self.snapshots.append(
+                self._files.snapshots.append(
                     {"step": self.step, "device": one.objective.device, "probabilities": rounded}
                 )
 
     def _save(self) -> None:
-        if not self._main:
+        if self._files is None:
             return
         values = {
             "step": self.step,
@@ -459,8 +464,8 @@ class _Run:
             self._drawn = tenth
             for agent in self.agents:
                 device = agent.objective.device
-                mine = [s for s in self.snapshots.rows if s["device"] == device]
-                self._summaries.policy(self.step, device, self.search.latency.space, mine)
+                mine = [s for s in self._files.snapshots.rows if s["device"] == device]
+                self._files.summaries.policy(self.step, device, self.search.latency.space, mine)
 
     def _resume(self) -> None:
         values = state.load(self.search.model_dir)
@@ -482,8 +487,9 @@ class _Run:
         first = chosen[search.steering[0].device]
         for objective in search.objectives:
             self._measure_front(objective)
-        if not self._main:
+        if self._files is None:
             return decode(space, first.decisions)
+        history, snapshots = self._files.history.rows, self._files.snapshots.rows
         summary = search_report.summarise(
             search,
             self.agents,
@@ -492,12 +498,10 @@ class _Run:
             finalists,
             self._populations,
             reliable,
-            self.history.rows,
+            history,
             self.dropped,
         )
-        plots.draw(
-            folder / "search_report.png", search, self.history.rows, self.snapshots.rows, self.archives
-        )
+        plots.draw(folder / "search_report.png", search, history, snapshots, self.archives)
         write_artefact(folder / "search_report.json", summary)
         if len(search.objectives) > 1:
             for device, finalist in chosen.items():

@@ -65,7 +65,9 @@ class SharedMomentum(tf.Module):
             return tf.cond(finite, act, lambda: tf.constant(False))
         return self._move_all(gradients, taken, scale, finite, learning_rate)
 
-    def _move_sampled_rows(self, gradients, taken, scale, learning_rate) -> tf.Tensor:
+    def _move_sampled_rows(
+        self, gradients: list[tf.Tensor], taken: list[tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tf.Tensor:
         rate = learning_rate * scale
         for bank, slot, mine, gradient in zip(self.supernet.banks, self.slots, taken, gradients, strict=True):
             # ResourceSparseApplyKerasMomentum computes the same on a single thread and is twice as slow.
@@ -74,7 +76,14 @@ class SharedMomentum(tf.Module):
             bank.rows.scatter_update(tf.IndexedSlices(mine.rows + momentum, mine.where))
         return tf.constant(True)
 
-    def _move_all(self, gradients, taken, scale, finite, learning_rate) -> tf.Tensor:
+    def _move_all(
+        self,
+        gradients: list[tf.Tensor],
+        taken: list[tf.Tensor],
+        scale: tf.Tensor,
+        finite: tf.Tensor,
+        learning_rate: tf.Tensor,
+    ) -> tf.Tensor:
         """Updates whole banks: shapes are static, and gradients of the replicas' networks can be summed."""
         banks, spread = self.supernet.banks, self.supernet.execution.spread
         wholes = [

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf import latency
 from mobiledets_tf.distribution import StrategyOptions
@@ -140,6 +140,12 @@ class SearchOptions(StrategyOptions):
             texts = (os.fspath(item) if isinstance(item, os.PathLike) else item for item in several)
             object.__setattr__(self, name, tuple(texts))
 
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The latency targets, one for each latency model."""
+        given = self.latency_target
+        return (given,) if isinstance(given, (int, float)) else tuple(given)
+
     def check(self) -> None:
         """Checks the options as far as possible without TensorFlow.
 
@@ -147,7 +153,7 @@ class SearchOptions(StrategyOptions):
           InputError: an option is out of range, contradicts another one, or names a file that does not
             exist.
         """
-        models, targets = self.latency_model, self.latency_target
+        models, targets = self.latency_model, self.targets
         if len(models) != len(targets):
             raise InputError(
                 f"--latency_model is given {len(models)} times, --latency_target {len(targets)} times: "
@@ -189,9 +195,8 @@ class SearchOptions(StrategyOptions):
     def with_preset(self) -> "SearchOptions":
         """Returns the same options, with the preset's values in place of those that are None."""
         preset = presets.get_preset(self.preset).items()
-        return dataclasses.replace(
-            self, **{name: value for name, value in preset if getattr(self, name) is None}
-        )
+        chosen: dict[str, Any] = {name: value for name, value in preset if getattr(self, name) is None}
+        return dataclasses.replace(self, **chosen)
 
     def settings(self, models: Sequence[LatencyModel]) -> "Search":
         """Returns the settings of the search; loads TensorFlow, and downloads weights if necessary.
@@ -204,14 +209,15 @@ class SearchOptions(StrategyOptions):
         """
         from mobiledets_tf.search import known, schedule, seeding, settings
 
-        full, initial = self.with_preset(), None
+        full: Any = self.with_preset()  # None of the options that a preset sets is None here.
+        initial = None
         if self.init_from is not None:
             initial = seeding.read(zoo.local(self.init_from, self.weights_cache), models[0])
         return settings.Search(
             **{name: getattr(full, name) for name in _SAME},
             objectives=tuple(
                 settings.Objective(model, target, full.reward, self.beta, self.latency_band)
-                for model, target in zip(models, self.latency_target, strict=True)
+                for model, target in zip(models, self.targets, strict=True)
             ),
             schedule=schedule.Schedule(
                 steps=full.steps,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mobiledets_tf.files import atomic_path
 from mobiledets_tf.search.archive import Archive
-from mobiledets_tf.search.settings import Search
+from mobiledets_tf.search.settings import Objective, Search
 from mobiledets_tf.search_space import SearchSpace
 
 _MARKERS = "os^Dv*Px"
@@ -63,7 +63,7 @@ def draw(
     pyplot.close(figure)
 
 
-def _curve(axis, rows, name: str, number: int, objective) -> None:
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, number: int, objective: Objective) -> None:
     scale = objective.target if name == "cost" else 1.0
     steps, values = [row["step"] for row in rows], [row[name] / scale for row in rows]
     colour = _GREYS[number % len(_GREYS)]
@@ -73,7 +73,7 @@ def _curve(axis, rows, name: str, number: int, objective) -> None:
     axis.plot(steps, _smooth(values), style, color=colour, label=objective.device)
 
 
-def _front(axis, search: Search, archives: dict[str, Archive]) -> None:
+def _front(axis: Any, search: Search, archives: dict[str, Archive]) -> None:
     for number, objective in enumerate(search.objectives):
         front = archives[objective.device].front
         costs = [candidate.cost / objective.target for candidate in front]
@@ -106,7 +106,7 @@ def policy_png(space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> bytes
     return buffer.getvalue()
 
 
-def draw_policy(axis, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> None:
+def draw_policy(axis: Any, space: SearchSpace, snapshots: Sequence[dict[str, Any]]) -> None:
     """Draws the probabilities of all options (rows, by decision) over the steps (columns); dark is likely."""
     decisions = space.decisions
     heights = [len(node.choices) for _, node in decisions]

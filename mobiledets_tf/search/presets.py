@@ -3,7 +3,7 @@
 from mobiledets_tf.errors import unknown_name
 
 # Values of the released code (TuNAS, arXiv 2008.06120), except those that depend on the data set.
-TUNAS = {
+TUNAS: dict[str, float | int | str] = {
     "algorithm": "tunas",
     "region": "space",
     "published": False,
@@ -23,7 +23,7 @@ TUNAS = {
 # networks are inside the latency band. The quality is the loss: on 8 held-out batches it had a split-half
 # tau of 0.82, while that of AP50 was 0.16. Finalists are compared by training each alone. There is no op
 # warm-up because a step with op warm-up takes ten times as long.
-SMALL = {
+SMALL: dict[str, float | int | str] = {
     "algorithm": "evolution",
     "region": "known",
     "published": True,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_artefact, write_json
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.search import proposals
 from mobiledets_tf.search.band import Band
@@ -19,10 +19,11 @@ from mobiledets_tf.search.known import known_networks
 from mobiledets_tf.search.reward import QUALITIES
 from mobiledets_tf.search.settings import ALGORITHMS, REGIONS, Objective, fingerprint
 from mobiledets_tf.search_space import SearchSpace, check_decisions, decode, stored_space
+from mobiledets_tf.weights import trained_folder
 
 DRAWS = ("region", "space")
 ALONE = ("AP", "AP50", "loss")
-SHARED, _SCHEMA_VERSION = "shared_quality.json", 1
+SHARED, SHARED_VERSION = "shared_quality.json", 1
 # Maximum number of rounds of drawing; mutations of a known network repeat, so one round may not suffice.
 _ROUNDS = 50
 
@@ -80,7 +81,9 @@ def read_search(folder: str | os.PathLike) -> tuple[dict[str, Any], SearchSpace]
     from mobiledets_tf.search.loop import SETTINGS
 
     _saved_step(folder)
-    settings = read_json(Path(folder) / SETTINGS, "search settings")
+    settings = read_artefact(
+        Path(folder) / SETTINGS, "search settings", trained_folder.SETTINGS_VERSION, absent=1
+    )
     where = f"settings of the search in {str(folder)!r}"
     try:
         space = stored_space(settings["search_space"])
@@ -256,7 +259,7 @@ def write_start(
         path = network_file(folder, number)
         architectures.save(decode(space, network, path.stem), path)
     values = [[float(value) if np.isfinite(value) else None for value in row] for row in shared]
-    write_json(Path(folder) / SHARED, {"schema_version": _SCHEMA_VERSION, "values": values})
+    write_json(Path(folder) / SHARED, {"schema_version": SHARED_VERSION, "values": values})
 
 
 def read_start(folder: str | os.PathLike, space: SearchSpace, networks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -282,7 +285,7 @@ def read_start(folder: str | os.PathLike, space: SearchSpace, networks: int) -> 
         check_decisions(space, origin.decisions)
         found.append(origin.decisions)
     path = Path(folder) / SHARED
-    content = read_json(path, "shared qualities")
+    content = read_artefact(path, "shared qualities", SHARED_VERSION)
     try:
         values = np.array(content["values"], np.float64)
     except (KeyError, TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def report(
     networks: np.ndarray,
     shared: np.ndarray,
     alone: np.ndarray,
-    controls: dict[str, Sequence[float]],
+    controls: Mapping[str, Sequence[float]],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Computes the rank correlation between shared-weights and stand-alone quality, with its controls.

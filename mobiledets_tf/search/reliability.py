@@ -61,7 +61,7 @@ def split_half(values: np.ndarray) -> Reliability:
     return Reliability(networks, float(np.mean(known)) if known else None, spread, noise)
 
 
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+def kendall_tau(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float | None:
     """Returns Kendall's tau-b; None if all values on one side are equal."""
     from scipy import stats
 

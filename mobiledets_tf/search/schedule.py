@@ -35,7 +35,7 @@ class Schedule:
     controller_rate: float = 4.8e-3
     weight_rate: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("op_warmup", "filter_warmup", "rl_delay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; allowed: from 0 to below 1")

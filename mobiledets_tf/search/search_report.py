@@ -14,10 +14,9 @@ from mobiledets_tf.search.finalists import Finalist, certainty
 from mobiledets_tf.search.known import Known
 from mobiledets_tf.search.proposals import even
 from mobiledets_tf.search.reliability import ENOUGH, Reliability
-from mobiledets_tf.search.settings import Objective, Search
+from mobiledets_tf.search.settings import REPORT_VERSION, Objective, Search
 from mobiledets_tf.search_space import decode
 
-SCHEMA_VERSION = 3
 # Maximum number of history rows in a report; history.jsonl contains all of them.
 _ROWS = 1000
 
@@ -78,7 +77,7 @@ def summarise(
         devices.append(entry)
     main = next(entry for entry in devices if entry["device"] == search.steering[0].device)
     summary = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": REPORT_VERSION,
         "settings": search.settings(),
         **{name: main[name] for name in ("decisions", "cost", "cost_unit", "cost_kind", "target")},
         **{name: main[name] for name in ("params", "madds")},

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.errors import InputError, unknown_name
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_artefact, write_json
 from mobiledets_tf.latency import LatencyModel
 from mobiledets_tf.search.band import Band
 from mobiledets_tf.search.reward import QUALITIES, REWARDS
 from mobiledets_tf.search.schedule import Schedule
+from mobiledets_tf.weights import trained_folder
 
 if TYPE_CHECKING:  # This module imports TensorFlow, which settings do not need.
     from mobiledets_tf.weights.imported_weights import Account
 
+# Schema version of search_report.json.
+REPORT_VERSION = 3
 ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")
 REGIONS = ("known", "space")
@@ -43,7 +46,7 @@ class Objective:
     beta: float = -0.1
     band: float = 0.03
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.reward not in REWARDS:
             raise unknown_name("reward", self.reward, REWARDS)
         if not self.target > 0:
@@ -158,7 +161,7 @@ class Search:
     checkpoint_every: int = 50
     initial: "Account | None" = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         devices = [objective.device for objective in self.objectives]
         if len(set(devices)) < len(devices):
             raise InputError(
@@ -286,9 +289,9 @@ def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:
     """
     path = Path(path)
     if not path.exists():
-        write_json(path, settings)
+        write_json(path, {"schema_version": trained_folder.SETTINGS_VERSION} | settings)
         return
-    before = read_json(path, f"settings of a {what}")
+    before = read_artefact(path, f"settings of a {what}", trained_folder.SETTINGS_VERSION, absent=1)
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         shown = "; ".join(f"{key} was {before.get(key)!r}, is now {settings[key]!r}" for key in changed)

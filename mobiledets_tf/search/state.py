@@ -7,17 +7,21 @@ are functions of the step.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json, write_json
+from mobiledets_tf.files import read_artefact, write_json
+
+if TYPE_CHECKING:
+    from mobiledets_tf.models.supernet import Supernet
+    from mobiledets_tf.search.optimizer import SharedMomentum
 
 STATE, SCHEMA_VERSION = "search_state.json", 5
 _PREFIX = "search-"
 
 
-def checkpoint(supernet, optimizer=None) -> tf.train.Checkpoint:
+def checkpoint(supernet: "Supernet", optimizer: "SharedMomentum | None" = None) -> tf.train.Checkpoint:
     """Returns a checkpoint of the shared weights and their momentum: each bank under its label."""
     names = [bank.label for bank in supernet.banks]
     kept: dict[str, Any] = {
@@ -47,11 +51,8 @@ def load(folder: str | os.PathLike) -> dict[str, Any] | None:
     path = Path(folder) / STATE
     if not path.exists():
         return None
-    state = read_json(path, "search state")
-    version = state.get("schema_version") if isinstance(state, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(f"{str(path)!r} has schema_version {version!r}; allowed: {SCHEMA_VERSION}")
-    return state
+    # A search resumes to the bit, so no other version is read.
+    return read_artefact(path, "search state", SCHEMA_VERSION, oldest=SCHEMA_VERSION)
 
 
 def restore(folder: str | os.PathLike, saved: tf.train.Checkpoint, step: int) -> None:

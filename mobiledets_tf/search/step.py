@@ -1,6 +1,7 @@
 """Traced functions of a search: a training step of the shared weights, and the quality of a network."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,10 @@ class _Bound:
         self.supernet = supernet
         self.weights = ()
 
-    def bind(self, weights, decisions):
+    def bind(self, weights: Any, decisions: tf.Tensor) -> None:
         self._weights, self._decisions = weights, decisions
 
-    def __call__(self, images, training=None):
+    def __call__(self, images: tf.Tensor, training: bool | None = None) -> Any:
         return self.supernet(images, self._weights, self._decisions)
 
 
@@ -51,10 +52,10 @@ class SharedStep:
     def __init__(
         self,
         make_supernet: Callable[[], Supernet],
-        model_config,
+        model_config: Any,
         update: str = "lazy",
         strategy: tf.distribute.Strategy | None = None,
-    ):
+    ) -> None:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.replicas = Replicas(self.strategy)
         with self.strategy.scope():
@@ -66,7 +67,7 @@ class SharedStep:
         self._anchors = postprocess.anchors(load("edgetpu"), self.supernet.image_size)
 
     @staticmethod
-    def preprocess(images):
+    def preprocess(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps pixels from [0, 255] to [-1, 1].
 
         Returns:
@@ -98,10 +99,14 @@ class SharedStep:
         return [{name: float(local[name][i]) for name in local} for i in range(len(batches))]
 
     @tf.function(autograph=False)
-    def _train(self, images, labels, decisions, learning_rate):
+    def _train(
+        self, images: tf.Tensor, labels: dict[str, tf.Tensor], decisions: tf.Tensor, learning_rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self.strategy.run(self._train_replica, args=(images, labels, decisions, learning_rate))
 
-    def _train_replica(self, images, labels, decisions, learning_rate):
+    def _train_replica(
+        self, images: tf.Tensor, labels: dict[str, tf.Tensor], decisions: tf.Tensor, learning_rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         extents = self.supernet.extents(decisions)
         taken = self.supernet.take(extents)
         rows = [mine.rows for mine in taken]
@@ -114,7 +119,9 @@ class SharedStep:
         applied = self.optimizer.apply(gradients, taken, finite, learning_rate)
         return losses | {"total_loss": total, "applied": tf.cast(applied, tf.float32)}
 
-    def _losses(self, images, labels, rows, extents, decisions):
+    def _losses(
+        self, images: tf.Tensor, labels: dict[str, tf.Tensor], rows: Any, extents: Any, decisions: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         self._bound.bind(self.supernet.weights(rows, extents), decisions)
         model_lib.provide_groundtruth(self.model, model_lib.unstack_batch(labels, False))
         predictions = self.model.predict(images, None)
@@ -142,7 +149,9 @@ class SharedStep:
             found.append(self.replicas.share(np.array(values).T))
         return np.concatenate(found)[: len(networks)]
 
-    def quality(self, batches: Sequence[Batch], decisions: Sequence[np.ndarray], metric: str) -> np.ndarray:
+    def quality(
+        self, batches: Sequence[Batch], decisions: Sequence[np.ndarray] | np.ndarray, metric: str
+    ) -> np.ndarray:
         """Measures the quality of each local replica's network on its own batch; higher is better.
 
         Args:
@@ -177,7 +186,7 @@ class SharedStep:
             )
         return np.where(empty, np.nan, found)
 
-    def _local(self, value) -> Sequence:
+    def _local(self, value: Any) -> Sequence:
         return self.strategy.experimental_local_results(value)
 
     def _average_precision(self, batch: Batch, outputs: Sequence[tf.Tensor], metric: str) -> float:
@@ -187,20 +196,22 @@ class SharedStep:
         return max(0.0, coco_metrics(truth, detections)[metric])
 
     @tf.function(autograph=False)
-    def _loss(self, images, labels, decisions):
+    def _loss(self, images: tf.Tensor, labels: dict[str, tf.Tensor], decisions: tf.Tensor) -> tf.Tensor:
         return self.strategy.run(self._loss_of_replica, args=(images, labels, decisions))
 
-    def _loss_of_replica(self, images, labels, decisions):
+    def _loss_of_replica(
+        self, images: tf.Tensor, labels: dict[str, tf.Tensor], decisions: tf.Tensor
+    ) -> tf.Tensor:
         extents = self.supernet.extents(decisions)
         rows = [mine.rows for mine in self.supernet.take(extents)]
         losses = self._losses(images, labels, rows, extents, decisions)
         return losses["classification_loss"] + losses["localization_loss"]
 
     @tf.function(autograph=False)
-    def _detect(self, images, decisions):
+    def _detect(self, images: tf.Tensor, decisions: tf.Tensor) -> Any:
         return self.strategy.run(self._detect_of_replica, args=(images, decisions))
 
-    def _detect_of_replica(self, images, decisions):
+    def _detect_of_replica(self, images: tf.Tensor, decisions: tf.Tensor) -> Any:
         raw_boxes, class_logits = self.supernet(images, self.supernet.weights_of(decisions), decisions)
         return postprocess.detections(raw_boxes, class_logits, self._anchors)
 
@@ -213,6 +224,6 @@ def _as_coco(outputs: Sequence[np.ndarray], image_size: tuple[int, int]) -> list
     pixels = np.stack([left * width, top * height, (right - left) * width, (bottom - top) * height], -1)
     found = []
     for image, count in enumerate(counts):
-        of_image = (values[image, :count] for values in (pixels, classes.astype(int), scores))
-        found += coco_results(image + 1, *of_image)
+        where, ids, worth = (values[image, :count] for values in (pixels, classes.astype(int), scores))
+        found += coco_results(image + 1, where, ids, worth)
     return found

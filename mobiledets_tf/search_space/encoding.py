@@ -1,6 +1,7 @@
 """Conversion between networks and decision vectors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mobiledets_tf.search_space.sampling import check_decisions
 from mobiledets_tf.search_space.spaces import SearchBlock, SearchSpace
 
 
-def decode(space: SearchSpace, decisions: Sequence[int], name: str = "searched") -> Architecture:
+def decode(space: SearchSpace, decisions: Sequence[int] | np.ndarray, name: str = "searched") -> Architecture:
     """Returns the network of a decision vector; its `origin` records the space and the decisions.
 
     Args:
@@ -51,7 +52,7 @@ def encode(space: SearchSpace, architecture: Architecture) -> np.ndarray:
     return np.array(decisions, np.int32)
 
 
-def _decode_block(block: SearchBlock) -> tuple[LayerSpec, ...]:
+def _decode_block(block: Any) -> tuple[LayerSpec, ...]:
     """Returns the layers of a block in which every `OneOf` has been replaced by the chosen alternative."""
     return tuple(
         layer.op.to_spec(block.filters, layer.strides, layer.residual)
@@ -83,7 +84,7 @@ def _check_fixed(space: SearchSpace, architecture: Architecture) -> None:
             raise InputError(f"{architecture.name!r} has {field} {theirs}; space {space.name!r} has {ours}")
 
 
-def _index(choices: tuple, value, where: str) -> int:
+def _index(choices: tuple, value: object, where: str) -> int:
     if value not in choices:
         raise InputError(f"{where}: {value} is not in the space; allowed: {', '.join(map(str, choices))}")
     return choices.index(value)

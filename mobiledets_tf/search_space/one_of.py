@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
@@ -40,7 +42,7 @@ def map_one_ofs(visit: Callable[[str, OneOf], Any], node: Any, path: str = "") -
         return visit(path, node)
     if isinstance(node, tuple):
         return tuple(map_one_ofs(visit, item, _join(path, index)) for index, item in enumerate(node))
-    if dataclasses.is_dataclass(node):
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
         fields = [field.name for field in dataclasses.fields(node)]
         values = {name: map_one_ofs(visit, getattr(node, name), _join(path, name)) for name in fields}
         return dataclasses.replace(node, **values)
@@ -61,7 +63,7 @@ def one_ofs(node: Any) -> tuple[tuple[str, OneOf], ...]:
     return tuple(found)
 
 
-def select(node: Any, decisions: Sequence[int]) -> Any:
+def select(node: Any, decisions: Sequence[int] | np.ndarray) -> Any:
     """Replaces each `OneOf` by the chosen alternative.
 
     Args:
@@ -78,7 +80,7 @@ def select(node: Any, decisions: Sequence[int]) -> Any:
     return map_one_ofs(visit, node)
 
 
-def on_path(node: Any, decisions: Sequence[int]) -> tuple[bool, ...]:
+def on_path(node: Any, decisions: Sequence[int] | np.ndarray) -> tuple[bool, ...]:
     """Returns which decisions are in effect, that is, not inside an alternative that was not chosen.
 
     Args:

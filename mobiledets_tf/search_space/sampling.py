@@ -24,7 +24,7 @@ def sample(space: SearchSpace, rng: np.random.Generator, networks: int | None = 
     return rng.integers(0, counts, shape).astype(np.int32)
 
 
-def check_decisions(space: SearchSpace, decisions: Sequence[int]) -> None:
+def check_decisions(space: SearchSpace, decisions: Sequence[int] | np.ndarray) -> None:
     """Raises InputError unless there is one index per decision and every index is in range."""
     nodes = space.decisions
     if len(decisions) != len(nodes):

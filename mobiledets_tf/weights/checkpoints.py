@@ -95,7 +95,7 @@ def restore_ranges(ranges: Mapping[str, Any], path: str | os.PathLike) -> None:
         ranges[name].assign(value)
 
 
-def _read(reader, keys: Mapping[str, str], prefix: str) -> dict[str, Any]:
+def _read(reader: Any, keys: Mapping[str, str], prefix: str) -> dict[str, Any]:
     try:
         return {name: reader.get_tensor(key) for name, key in keys.items()}
     except READ_ERRORS as error:
@@ -108,7 +108,7 @@ def check(named_weights: Mapping[str, Any], path: str | os.PathLike) -> None:
     _check(named_weights, shapes(prefix), prefix)
 
 
-def restore(keras_model, path: str | os.PathLike, named_weights: Mapping[str, Any] | None = None) -> str:
+def restore(keras_model: Any, path: str | os.PathLike, named_weights: Mapping[str, Any] | None = None) -> str:
     """Restores a detector's weights from a checkpoint by canonical name.
 
     Args:
@@ -151,7 +151,7 @@ def open_reader(prefix: str) -> Any:
         raise InputError(f"checkpoint {prefix!r} cannot be read: {first_line(error)}") from error
 
 
-def _entries(reader, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:
+def _entries(reader: Any, root: str = _ROOT) -> dict[str, tuple[str, list[int]]]:
     """Maps each canonical name to (key in the checkpoint, shape)."""
     found = {}
     for key, shape in reader.get_variable_to_shape_map().items():

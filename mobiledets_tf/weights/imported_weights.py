@@ -70,9 +70,9 @@ class Convolution:
     @property
     def weights(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the convolution's weights by canonical name, including those of its BN."""
-        width = (self.op.out_channels,)
-        norm = {self.norm(part): width for part in BN_WEIGHTS}
-        return {self.kernel: self.kernel_shape} | (norm if self.op.batch_norm else {self.bias: width})
+        shapes: dict[str, tuple[int, ...]] = {self.kernel: self.kernel_shape}
+        names = [self.norm(part) for part in BN_WEIGHTS] if self.op.batch_norm else [self.bias]
+        return shapes | dict.fromkeys(names, (self.op.out_channels,))
 
     @property
     def depends_on_classes(self) -> bool:
@@ -282,7 +282,7 @@ def write(account: Account, output_dir: str | os.PathLike) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     architectures.save(target.architecture, folder / trained_folder.ARCHITECTURE)
     settings = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": trained_folder.SETTINGS_VERSION,
         "num_classes": target.num_classes,
         "image_size": list(target.image_size),
         "depth_multiplier": target.depth_multiplier,

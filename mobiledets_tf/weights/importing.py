@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.data import folders, preprocessing, records
@@ -36,7 +37,8 @@ class Wanted:
             # The widths of a searched network are final.
             "depth_multiplier": 1.0 if network and network.origin else None,
         }
-        return dataclasses.replace(theirs, **{name: value for name, value in asked.items() if value})
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value}
+        return dataclasses.replace(theirs, **given)
 
 
 def import_weights(

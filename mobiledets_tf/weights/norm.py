@@ -55,7 +55,7 @@ class NormStatistics:
 
         # Feature maps are reduced in the same function, so that they are freed as early as possible.
         @tf.function(reduce_retracing=True)
-        def measure(batch, training: bool):
+        def measure(batch: tf.Tensor, training: bool) -> list:
             return [tf.nn.moments(x, [0, 1, 2]) for x in reader(batch, training=training)]
 
         self._measure = measure

@@ -31,9 +31,10 @@ def described(path: str | os.PathLike, image_size: tuple[int, int] | None = None
       InputError: a file of the description is damaged.
     """
     folder = trained_folder.folder_of(path)
-    if not trained_folder.names_network(folder):
+    network = trained_folder.network(folder) if trained_folder.names_network(folder) else None
+    if network is None:
         return None
-    network, given = trained_folder.network(folder), trained_folder.settings(folder)
+    given = trained_folder.settings(folder)
     size = image_size or architectures.image_hw(tuple(given["image_size"]))
     return Target(network, given["num_classes"], size, float(given["depth_multiplier"]))
 
@@ -81,8 +82,7 @@ def read(path: str | os.PathLike, target: Target, names: Mapping[int, str] | Non
 
 def _renamed(folder: str, names: Mapping[int, str] | None) -> str:
     """Explains how the classes of a checkpoint's folder differ from `names`; '' if they don't."""
-    before = {} if names is None else trained_folder.class_names(Path(folder))
-    if not before:
+    if names is None or not (before := trained_folder.class_names(Path(folder))):
         return ""
     different = classes.differences(names, before)
     if not different:

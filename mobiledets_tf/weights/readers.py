@@ -49,8 +49,9 @@ def read_for(path: str, target: Target, names: Mapping[int, str] | None = None) 
     """
     if own_checkpoint.is_own(path):
         theirs = own_checkpoint.described(path, target.image_size)
-        same = theirs is None or same_network(theirs, target)
-        return own_checkpoint.read(path, target if same else theirs, names)
+        if theirs is None or same_network(theirs, target):
+            return own_checkpoint.read(path, target, names)
+        return own_checkpoint.read(path, theirs, names)
     size, multiplier = target.image_size, target.depth_multiplier
     itself = (target.architecture, target.num_classes, multiplier)
     tries = [itself, (None, None, multiplier), (None, None, 1.0)]

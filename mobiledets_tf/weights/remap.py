@@ -98,7 +98,7 @@ class _Remap:
                 for name in residual_scales(self.account.target.architecture):
                     if name.startswith(f"{layer}_"):
                         self.account.weights[name] = np.zeros_like(self._fresh[name])
-        elif wanted is not None and wanted.op != given.op:
+        elif wanted is not None and given is not None and wanted.op != given.op:
             self._convert(layer, wanted, given, mine)
         else:
             for place in mine:
@@ -232,7 +232,7 @@ class _Remap:
         }
         self.account.skipped = dict(self._source.skipped)
         for tensor, names in self._source.taken.items():
-            found = [n for name in names.split(", ") for n in went.get(name) or went.get(kernels[name], ())]
+            found = [n for name in names.split(", ") for n in went.get(name) or went.get(kernels[name]) or ()]
             if found:
                 self.account.taken[tensor] = ", ".join(dict.fromkeys(found))
             else:

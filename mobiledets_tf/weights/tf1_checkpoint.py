@@ -7,6 +7,8 @@ the convolutional box predictor of the TF1 API; the published checkpoints use th
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +55,7 @@ def prefix(path: str | os.PathLike) -> str:
     return checkpoints.find(text)
 
 
-def scope(variables) -> str | None:
+def scope(variables: Iterable[str]) -> str | None:
     """Returns the extractor's scope, such as `MobileDetEdgeTPU`, or None if there is no single MobileDet."""
     found = {match[1] for name in variables if (match := re.match(rf"{_ROOT}(MobileDet\w*)/", name))}
     return found.pop() if len(found) == 1 else None
@@ -132,7 +134,7 @@ def _architecture(given: Architecture | None, found: str, where: str) -> Archite
     return given
 
 
-def _num_classes(shapes, where: str) -> int:
+def _num_classes(shapes: dict[str, tuple[int, ...]], where: str) -> int:
     name = "BoxPredictor_0/ClassPredictor/biases"
     if name not in shapes:
         raise InputError(f"checkpoint {where!r} has no {name}; set --num_classes")
@@ -144,7 +146,9 @@ def _num_classes(shapes, where: str) -> int:
     return slots - 1
 
 
-def _named(target: Target, found: str, shapes):
+def _named(
+    target: Target, found: str, shapes: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[Convolution, dict[str, str]]]:
     """Yields (convolution, {part: TF1 variable name}) for every convolution of the detector."""
     layers = _backbone_scopes(target.architecture)
     used: Counter[str] = Counter()
@@ -182,7 +186,7 @@ def _conv_scope(conv: Convolution, layer_scope: str, used: Counter) -> str:
     return f"{inside}Conv_{number}" if number else f"{inside}Conv"
 
 
-def _extra_scope(conv: Convolution, found: str, shapes) -> str:
+def _extra_scope(conv: Convolution, found: str, shapes: dict[str, tuple[int, ...]]) -> str:
     """Finds a scope by its level alone, because the width in its name depends on the depth multiplier."""
     level = int(conv.layer.removeprefix("extra")) + 1
     tail = {
@@ -196,7 +200,7 @@ def _extra_scope(conv: Convolution, found: str, shapes) -> str:
 
 
 def _predictor_scope(conv: Convolution) -> str:
-    number, task = re.fullmatch(r"predictor(\d+)_(box|class)", conv.layer).groups()
+    number, task = conv.layer.removeprefix("predictor").split("_")
     base = f"BoxPredictor_{number}/{'BoxEncodingPredictor' if task == 'box' else 'ClassPredictor'}"
     return f"{base}_depthwise" if conv.op.depthwise else base
 
@@ -208,7 +212,13 @@ def _variable_names(conv: Convolution, base: str) -> dict[str, str]:
     return names | {"bias": f"{base}/biases"}
 
 
-def _take(account: Account, conv: Convolution, names: dict[str, str], shapes, reader) -> None:
+def _take(
+    account: Account,
+    conv: Convolution,
+    names: dict[str, str],
+    shapes: dict[str, tuple[int, ...]],
+    reader: Any,
+) -> None:
     canonical = {part: _canonical(conv, part) for part in names}
     wanted = {part: _shape(conv, part) for part in names}
     if conv.depends_on_classes and all(names[p] in shapes for p in names):
@@ -229,7 +239,7 @@ def _take(account: Account, conv: Convolution, names: dict[str, str], shapes, re
         account.take(name, _value(reader, name, account.source), canonical[part], wanted[part])
 
 
-def _value(reader, name: str, where: str) -> np.ndarray:
+def _value(reader: Any, name: str, where: str) -> np.ndarray:
     try:
         return reader.get_tensor(name)
     except checkpoints.READ_ERRORS as error:
@@ -246,7 +256,7 @@ def _shape(conv: Convolution, part: str) -> tuple[int, ...]:
     return conv.kernel_shape if part == "kernel" else (conv.op.out_channels,)
 
 
-def _skip_rest(account: Account, shapes) -> None:
+def _skip_rest(account: Account, shapes: dict[str, tuple[int, ...]]) -> None:
     for name in sorted(shapes):
         if name not in account.taken and name not in account.skipped:
             reasons = (why for pattern, why in _NO_WEIGHTS if pattern.search(name))

@@ -13,7 +13,7 @@ converter (int8, one scale per channel; float32; float16 weights behind DEQUANTI
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,7 +189,9 @@ def _is_predictor(node: Node) -> bool:
     return node.depthwise and len(node.children) == 1 and node.children[0].is_leaf
 
 
-def _match_predictors(ours, number: int, node: Node) -> Iterator[tuple[Convolution, Node]]:
+def _match_predictors(
+    ours: Sequence[Convolution], number: int, node: Node
+) -> Iterator[tuple[Convolution, Node]]:
     found = [child for child in node.children if _is_predictor(child)]
     for task in ("box", "class"):
         pair = [conv for conv in ours if conv.layer == f"predictor{number}_{task}"]
@@ -213,7 +215,7 @@ def _all_nodes(node: Node) -> Iterator[Node]:
     yield from itertools.chain.from_iterable(_all_nodes(child) for child in node.children)
 
 
-def _num_classes(stem: Node, path) -> int:
+def _num_classes(stem: Node, path: str | os.PathLike) -> int:
     """Derives the class count from a class predictor: number of scores per anchor minus the background."""
     leaves = [n for n in _all_nodes(stem) if n.is_leaf and n.feeds_scores]
     boxes = [n for n in _all_nodes(stem) if n.is_leaf and not n.feeds_scores]
@@ -257,7 +259,7 @@ class _Graph:
         self._tensors = self._described()
 
     def _described(self) -> dict[int, model_file.Tensor]:
-        found = {}
+        found: dict[int, model_file.Tensor] = {}
         for op, inputs, outputs in zip(self._model.operators, self._inputs, self._outputs, strict=True):
             found |= dict(zip([i for i in inputs if i >= 0], op.inputs, strict=True))
             found |= dict(zip(outputs, op.outputs, strict=True))
@@ -277,6 +279,7 @@ class _Graph:
         roots = []
         for op, inputs, outputs in zip(self._model.operators, self._inputs, self._outputs, strict=True):
             before = [parent[i] for i in inputs if i in parent]
+            after: int | None
             if op.name in _CONVOLUTIONS:
                 node = nodes[op.index] = self._node(op, inputs)
                 if before and before[0] is not None:

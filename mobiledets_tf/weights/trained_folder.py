@@ -12,9 +12,10 @@ from mobiledets_tf import architecture as architectures
 from mobiledets_tf.architecture import Architecture
 from mobiledets_tf.data import records
 from mobiledets_tf.errors import InputError
-from mobiledets_tf.files import read_json
+from mobiledets_tf.files import read_artefact
 
 SETTINGS, ARCHITECTURE, LABEL_MAP = "settings.json", "architecture.json", records.LABEL_MAP
+SETTINGS_VERSION = 1
 
 
 def folder_of(path: str | os.PathLike) -> Path:
@@ -39,8 +40,9 @@ def settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.exists():
         return {}
-    found = read_json(path, "settings file")
-    size = found.get("image_size") if isinstance(found, dict) else None
+    # The settings of a search had no version at first.
+    found = read_artefact(path, "settings file", SETTINGS_VERSION, absent=1)
+    size = found.get("image_size")
     well_formed = (
         isinstance(size, list)
         and len(size) == 2

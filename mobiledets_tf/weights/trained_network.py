@@ -153,7 +153,7 @@ def load_detector(source: Source, seed: int = 0) -> "keras.Model":
     from mobiledets_tf.weights import checkpoints
 
     keras.utils.set_random_seed(seed)
-    bias = {"class_bias": _FRESH_CLASS_BIAS} if source.checkpoint is None else {}
+    bias: dict[str, Any] = {"class_bias": _FRESH_CLASS_BIAS} if source.checkpoint is None else {}
     detector = build_detector(source.scaled(), source.num_classes, source.image_size, **bias)
     if source.checkpoint is not None:
         checkpoints.restore(detector, source.checkpoint)

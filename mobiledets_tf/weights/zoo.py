@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from mobiledets_tf.data.folders import staging_folder
 from mobiledets_tf.errors import InputError, unknown_name
@@ -166,7 +167,9 @@ def _reason(error: Exception) -> str:
 class _StaySecure(urllib.request.HTTPRedirectHandler):
     """Refuses redirects from https to any other scheme."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise urllib.error.URLError(f"it redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -203,7 +206,7 @@ def _download(address: str, part: Path) -> None:
     mark.unlink(missing_ok=True)
 
 
-def _copy(answer, part: Path, there: int, length: int, address: str) -> int:
+def _copy(answer: Any, part: Path, there: int, length: int, address: str) -> int:
     """Appends the response to `part` and returns the size of the file."""
     from tqdm import tqdm
 
@@ -254,7 +257,10 @@ def _take_checkpoint(archive: Path, staging: Path, shown: str) -> None:
         if missing:
             raise InputError(f"archive {shown!r} contains a checkpoint without its .{missing.pop()} file")
         for kind, member in found[floats[0]].items():
-            with tar.extractfile(member) as source, open(staging / f"{_CHECKPOINT}.{kind}", "wb") as target:
+            source = tar.extractfile(member)
+            if source is None:
+                raise InputError(f"archive {shown!r} holds {member.name!r}, which is no plain file")
+            with source, open(staging / f"{_CHECKPOINT}.{kind}", "wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
         # The checksum is at the end of the archive.
         while tar.fileobj.read(_CHUNK):

@@ -58,6 +58,7 @@ def test_results_get_the_ids_of_the_annotation_file(tmp_path):
         {"id": 1, "name": "cat", "coco_id": 17},
         {"id": 2, "name": "big dog", "coco_id": 18},
         {"id": 3, "name": "horse", "coco_id": 19},
+        {"id": [3], "name": "cow", "coco_id": 20},
         "damaged",
     ]
     (tmp_path / "dataset.json").write_text(json.dumps({"categories": categories}))

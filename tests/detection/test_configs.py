@@ -169,6 +169,7 @@ def test_backbone_starts_as_the_config_says():
 
 REFUSED = {
     'feature_extractor { type: "ssd_mobiledet_edgtpu" }': "did you mean 'ssd_mobiledet_edgetpu'",
+    'feature_extractor { type: "ssd_mobilenet_v2_keras" }': "ssd_mobiledet_cpu",
     "feature_extractor { use_depthwise: false }": "use_depthwise is False",
     "feature_extractor { num_layers: 5 }": "num_layers is 5",
     "feature_extractor { conv_hyperparams { batch_norm { epsilon: 0.01 } } }": "epsilon is 0.01",

@@ -82,6 +82,7 @@ def work(tmp_path):
         for source, score in (("population", -0.9), (f"candidate {HOSTILE}", -1.0), ("published cpu", None))
     ]
     search = {
+        "schema_version": 3,
         "cost": 1.2e8,
         "target": 1.0e8,
         "cost_unit": HOSTILE,
@@ -95,6 +96,7 @@ def work(tmp_path):
     _write(
         tmp_path / "export" / "report.json",
         {
+            "schema_version": 1,
             "num_classes": 5,
             "image_size": [160, 160],
             "float": {"AP": 0.51, "AP50": 0.81},

@@ -275,7 +275,7 @@ def test_trains_resumes_and_reports(search_dir, model_file, tmp_path, monkeypatc
     assert command.run(_flags(search_dir, folder, model_file, seed=5, networks=5)) == 2
     assert "networks was 4, is now 5" in capsys.readouterr().err
 
-    (folder / "shared_quality.json").write_text('{"values": [[1], [2, 3]]}')
+    (folder / "shared_quality.json").write_text('{"schema_version": 1, "values": [[1], [2, 3]]}')
     assert command.run(_flags(search_dir, folder, model_file, seed=5)) == 2
     assert "shared_quality.json' are malformed" in capsys.readouterr().err
     architecture.save(architecture.load("cpu"), folder / "network002.json")
@@ -365,9 +365,9 @@ def test_a_search_of_another_version_or_space_is_refused(search_dir, model, mode
     write_json(path, settings)
     assert model.space.hash in _refused(_flags(search_dir, folder, model_file), folder, capsys)
     path.write_text("[]")
-    assert "missing or malformed" in _refused(_flags(search_dir, folder, model_file), folder, capsys)
+    assert "is not a JSON object" in _refused(_flags(search_dir, folder, model_file), folder, capsys)
     version = {"schema_version": state.SCHEMA_VERSION}
-    for saved, message in (({}, "schema_version None"), (version, "step is None")):
+    for saved, message in (({}, "schema_version is None"), (version, "step is None")):
         write_json(search_dir / "search_state.json", saved)
         assert message in _refused(_flags(search_dir, folder, model_file), folder, capsys)
 

@@ -75,7 +75,7 @@ def settings(num_classes=3, image_size=(96, 96), depth_multiplier=1) -> str:
     ("file", "content", "words"),
     [
         ("settings.json", "{", "not valid JSON"),
-        ("settings.json", "[]", "lacks num_classes"),
+        ("settings.json", "[]", "is not a JSON object"),
         ("settings.json", settings(num_classes="3"), "lacks"),
         ("settings.json", settings(image_size=96), "lacks"),
         ("settings.json", settings(image_size=[9, 9]), "six feature maps"),

@@ -27,8 +27,8 @@ def to_coco(
     classes = detections.classes.tolist()
     if category_ids is None:
         return coco_results(image["id"], boxes, classes, detections.scores)
-    of_class = dict(enumerate(category_ids, 1))
-    kept = [row for row, class_id in enumerate(classes) if of_class.get(class_id) is not None]
+    of_class = {number: found for number, found in enumerate(category_ids, 1) if found is not None}
+    kept = [row for row, class_id in enumerate(classes) if class_id in of_class]
     ids = [of_class[classes[row]] for row in kept]
     return coco_results(image["id"], boxes[kept], ids, detections.scores[kept])
 

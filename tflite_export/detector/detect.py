@@ -29,6 +29,8 @@ from tflite_export.tflite.suppression import Suppression
 
 RESULTS, IMAGES, METRICS, ANNOTATED = "detections.json", "images.json", "metrics.json", "annotated"
 JOURNAL = ".detections.jsonl"
+# Schema version of metrics.json.
+METRICS_VERSION = 1
 
 # Wraps the images; called with the iterable and their number, or None if the number is unknown.
 Progress = Callable[[Iterable, "int | None"], Iterable]
@@ -136,11 +138,11 @@ class Run:
         self._detector, self._source, self._truth = detector, source, truth
         self._folder, self._draw = Path(output_dir), draw_threshold
         self._settings = settings
-        if truth is not None and source.is_video:
+        if truth is not None and isinstance(source, Video):
             raise InputError("--annotations requires images, but --images is a video or a camera")
         self._known = truth.images() if truth else {}
         self._ids = truth.category_ids(detector.labels, detector.num_classes) if truth else None
-        if not source.is_video and not source.is_single:
+        if isinstance(source, Folder) and not source.is_single:
             if self._folder.resolve().is_relative_to(Path(source.folder).resolve()):
                 raise InputError(
                     f"--output_dir={output_dir} is inside the folder of the images, so a second run would "
@@ -167,9 +169,10 @@ class Run:
           InputError: no image can be read.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._source.is_video:
-            return self._run_video(max_images, progress, stopped)
-        names, skipped = self._names(max_images)
+        source = self._source
+        if isinstance(source, Video):
+            return self._run_video(source, max_images, progress, stopped)
+        names, skipped = self._names(source, max_images)
         unread: dict[str, str] = {}
         journal = _Journal(self._folder / JOURNAL, self._settings)
         left = [name for name in names if name not in journal.rows]
@@ -180,7 +183,7 @@ class Run:
             start = time.perf_counter()
             known = self._known.get(name)
             try:
-                frame = self._source.read(name, (known.width, known.height) if known else None)
+                frame = source.read(name, (known.width, known.height) if known else None)
             except InputError as error:
                 unread[name] = str(error)
                 continue
@@ -198,15 +201,15 @@ class Run:
         journal.remove()
         return Summary(len(entries), len(results), _rate(count, seconds), metrics, skipped, unread, "", False)
 
-    def _names(self, max_images: int | None) -> tuple[list[str], int]:
+    def _names(self, source: Folder, max_images: int | None) -> tuple[list[str], int]:
         """Returns the names of the images to process, and how many images have no annotation."""
-        names = self._source.names
+        names = source.names
         if self._truth is None:
             return names[:max_images], 0
         missing = [name for name in self._known if name not in set(names)]
         if missing:
             raise InputError(
-                f"{len(missing)} annotated images are not in {str(self._source.folder)!r}, for "
+                f"{len(missing)} annotated images are not in {str(source.folder)!r}, for "
                 f"example {missing[0]!r}; measuring AP requires all of them"
             )
         if max_images is not None:
@@ -215,8 +218,11 @@ class Run:
             )
         return [name for name in names if name in self._known], len(names) - len(self._known)
 
-    def _run_video(self, max_images, progress, stopped) -> Summary:
-        source, entries, seconds, fault = self._source, [], 0.0, ""
+    def _run_video(
+        self, source: Video, max_images: int | None, progress: Progress, stopped: Callable[[], bool]
+    ) -> Summary:
+        seconds, fault = 0.0, ""
+        entries: list[tuple[str, dict[str, Any]]] = []
         total = source.count if max_images is None else min(max_images, source.count or max_images)
         path = self._folder / f"{ANNOTATED}.mp4"
         with files.atomic_path(path) as temporary:
@@ -243,7 +249,7 @@ class Run:
         ended = fault == "" and stopped() and not source.is_camera
         return Summary(len(entries), len(results), _rate(len(entries), seconds), None, 0, {}, fault, ended)
 
-    def _entry(self, frame: Frame, found: Detections, image_id: int) -> dict[str, Any]:
+    def _entry(self, frame: Frame, found: Detections, image_id: int | None) -> dict[str, Any]:
         height, width = frame.pixels.shape[:2]
         image = {"id": image_id, "width": width, "height": height}
         return image | {"results": to_coco(found, image, self._ids)}
@@ -283,7 +289,12 @@ class Run:
         if self._truth is None:
             return None
         scores = self._truth.score(results)
-        content = {"metrics": scores.metrics, "per_class": scores.per_class, "unread": unread}
+        content = {
+            "schema_version": METRICS_VERSION,
+            "metrics": scores.metrics,
+            "per_class": scores.per_class,
+            "unread": unread,
+        }
         files.write_artefact(self._folder / METRICS, content)
         return scores.metrics
 

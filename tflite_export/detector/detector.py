@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from tflite_export.tflite.suppression import Suppression
 
 DEVICES = ("host_cpu", "coral")
 SCORE_THRESHOLD = 0.3
+
+# A detector's function, its input size, its number of classes and its class names.
+_Opened = tuple[Callable[[np.ndarray], Detections], tuple[int, int], int, Sequence[str]]
 
 
 class Detector:
@@ -106,7 +110,7 @@ class Detector:
         return self.labels[class_id - 1] if 0 < class_id <= len(self.labels) else f"class {class_id}"
 
 
-def _file(path: str, device: str, threads: int, threshold: float, count: int | None):
+def _file(path: str, device: str, threads: int, threshold: float, count: int | None) -> _Opened:
     model_file.read(path)
     delegates = []
     if device == "coral":
@@ -116,14 +120,14 @@ def _file(path: str, device: str, threads: int, threshold: float, count: int | N
         delegates = [coral.delegate()]
     data = _on_device(path, device)
     model = flatbuffer.unpack(data)
-    settings = suppression.of_file(model)
+    settings, options = suppression.of_file(model), suppression.options_of(model)
     names = metadata.labels_of(Path(path).read_bytes()) or ()
-    if settings is None:
+    if settings is None or options is None:
         raise InputError(
             f"model {path!r} has no post-processing (TFLite_Detection_PostProcess); export it with "
             "--postprocess=tflite"
         )
-    num_classes = suppression.options_of(model)["num_classes"]
+    num_classes = options["num_classes"]
     suppression.apply(
         model,
         dataclasses.replace(
@@ -170,7 +174,7 @@ def _above(found: Detections, threshold: float) -> Detections:
     return Detections(found.boxes[order], found.scores[order], found.classes[order])
 
 
-def _checkpoint(path: str, device: str, threads: int, threshold: float, count: int | None):
+def _checkpoint(path: str, device: str, threads: int, threshold: float, count: int | None) -> _Opened:
     del device
     from mobiledets_tf.compat import tf
     from mobiledets_tf.models import postprocess

@@ -69,8 +69,6 @@ class Folder:
       InputError: there is no image.
     """
 
-    is_video = False
-
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
         self.is_single = path.is_file()
@@ -104,8 +102,6 @@ class Video:
     Raises:
       InputError: the video or the camera cannot be opened.
     """
-
-    is_video = True
 
     def __init__(self, source: str):
         camera = _CAMERA.fullmatch(source)
@@ -171,7 +167,8 @@ class VideoWriter:
     """Writes an .mp4 file; all frames have the size of the first one."""
 
     def __init__(self, path: str | os.PathLike, frames_per_s: float):
-        self._path, self._rate, self._writer = os.fspath(path), frames_per_s, None
+        self._path, self._rate = os.fspath(path), frames_per_s
+        self._writer: cv2.VideoWriter | None = None
 
     def write(self, pixels: np.ndarray) -> None:
         """Adds a frame [height, width, 3] uint8, RGB."""

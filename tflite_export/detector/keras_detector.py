@@ -1,6 +1,7 @@
 """Runs the float network of a checkpoint with the post-processing of a file."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,9 @@ class KerasDetector:
         settings = dataclasses.astuple(suppression)
 
         @tf.function
-        def run(image):
-            return postprocess.detections(*model(image, training=False), anchors, *settings)
+        def run(image: np.ndarray) -> Any:
+            boxes, logits = model(image, training=False)
+            return postprocess.detections(boxes, logits, anchors, *settings)
 
         self._run = run
 

@@ -2,7 +2,9 @@
 
 import inspect
 import os
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 from mobiledets_tf.errors import InputError
 from tflite_export.graphs.cut import cut
@@ -15,8 +17,8 @@ def measure(
     variant: str,
     threads: int = 1,
     runs: int = 50,
-    progress=lambda items: items,
-    **settings,
+    progress: Callable[[Iterable], Iterable] = lambda items: items,
+    **settings: Any,
 ) -> dict[str, float]:
     """Returns milliseconds by block name, in the network's order.
 

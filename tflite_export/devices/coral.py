@@ -8,10 +8,14 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf.errors import InputError
 from tflite_export.devices import Latency, edgetpu_compiler, edgetpu_log, process, timing
 from tflite_export.tflite import model_file, runtime
+
+if TYPE_CHECKING:
+    from tflite_export.graphs import Graph
 
 KIND = "measured"
 VARIANTS = {"": None}
@@ -57,7 +61,7 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
 
 
 def measure_graph(
-    graph,
+    graph: "Graph",
     variant: str = DEFAULT_VARIANT,
     threads: int = 1,
     runs: int = 50,
@@ -107,7 +111,7 @@ def _compiler() -> str:
     return found
 
 
-def delegate():
+def delegate() -> Any:
     """Loads the delegate of the attached Edge TPU.
 
     Raises:

@@ -9,8 +9,9 @@ compiler logs of versions 2 to 16.
 """
 
 import itertools
+import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobiledets_tf.errors import unknown_name
 from mobiledets_tf.version import __version__
@@ -19,6 +20,9 @@ from tflite_export.devices.edgetpu_compiler import compile_model
 from tflite_export.devices.int8_check import finding, finding_of_file
 from tflite_export.tflite import blocks
 from tflite_export.tflite.model_file import CPU_BY_DESIGN, ModelFile, Operator, Tensor
+
+if TYPE_CHECKING:
+    from tflite_export.graphs import Graph
 
 __all__ = ["SUPPORTED_OPS", "check", "compile_model", "coverage", "measure_graph", "parameters", "versions"]
 
@@ -44,7 +48,9 @@ def versions(variant: str = DEFAULT_VARIANT) -> dict[str, str]:
     return {"mobiledets-tf": __version__}
 
 
-def measure(path, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT) -> Latency:
+def measure(
+    path: str | os.PathLike, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIANT
+) -> Latency:
     """Models the latency of an int8 .tflite file, without the operations that stay on the CPU."""
     from tflite_export.graphs.read_tflite import read_graph
 
@@ -52,7 +58,7 @@ def measure(path, threads: int = 1, runs: int = 1, variant: str = DEFAULT_VARIAN
     return measure_graph(read_graph(path), variant)
 
 
-def measure_graph(graph, variant: str = DEFAULT_VARIANT) -> Latency:
+def measure_graph(graph: "Graph", variant: str = DEFAULT_VARIANT) -> Latency:
     """Models the latency of a graph; see `edgetpu_roofline`."""
     if variant not in VARIANTS:
         raise unknown_name("variant of edgetpu", variant, VARIANTS)

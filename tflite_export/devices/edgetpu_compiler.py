@@ -121,17 +121,12 @@ def left_out(log: CompilerLog, model: ModelFile) -> list[Finding]:
         if not row.is_mapped and row.op not in allowed:
             mapped = sum(other.count for other in log.operators if other.op == row.op and other.is_mapped)
             first = next(iter([op for op in model.operators if _kind(op) == row.op][mapped:]), None)
-            place = (
-                (None, row.op, None, None)
-                if first is None
-                else (
-                    first.index,
-                    first.name,
-                    first.outputs[0].name if first.outputs else None,
-                    blocks.of_operator(first),
-                )
-            )
-            findings.append(Finding(*place, f"the compiler left {row.count} on the CPU: {row.status}"))
+            reason = f"the compiler left {row.count} on the CPU: {row.status}"
+            if first is None:
+                findings.append(Finding(None, row.op, None, None, reason))
+                continue
+            tensor = first.outputs[0].name if first.outputs else None
+            findings.append(Finding(first.index, first.name, tensor, blocks.of_operator(first), reason))
     return sorted(findings, key=lambda found: math.inf if found.op_index is None else found.op_index)
 
 

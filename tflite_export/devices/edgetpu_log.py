@@ -86,7 +86,7 @@ class CompilerLog:
 def parse(text: str) -> CompilerLog:
     """Parses standard output, a .log file, or both concatenated."""
     rows = _rows(text)
-    fields = {name: _find(pattern, text) for name, pattern in _TEXTS.items()}
+    fields: dict[str, Any] = {name: _find(pattern, text) for name, pattern in _TEXTS.items()}
     fields |= {name: _number(pattern, text) for name, pattern in _NUMBERS.items()}
     fields |= {name: _bytes(pattern, text) for name, pattern in _SIZES.items()}
     fields |= _cache_of_version_2(fields, text)

@@ -160,14 +160,14 @@ def _variant(name: str) -> tuple[str, str, str]:
 
 
 @functools.cache
-def _vela():
+def _vela() -> Any:
     try:
         return importlib.import_module("ethosu.vela.vela")
     except ImportError as error:
         raise missing_extra("ethos_u", _PACKAGE) from error
 
 
-def _arguments(path, folder, variant: str) -> list[str]:
+def _arguments(path: str | os.PathLike, folder: str | os.PathLike, variant: str) -> list[str]:
     accelerator, system, memory = _variant(variant)
     return [
         str(path),
@@ -180,7 +180,7 @@ def _arguments(path, folder, variant: str) -> list[str]:
     ]
 
 
-def _compile(path, folder, variant: str) -> str:
+def _compile(path: str | os.PathLike, folder: str | os.PathLike, variant: str) -> str:
     """Runs Vela in this process, because starting another costs a second; returns its output."""
     arguments = _arguments(path, folder, variant)
     vela, printed = _vela(), io.StringIO()
@@ -193,7 +193,7 @@ def _compile(path, folder, variant: str) -> str:
     return printed.getvalue()
 
 
-def _main(vela, arguments: list[str], printed: io.StringIO) -> None:
+def _main(vela: Any, arguments: list[str], printed: io.StringIO) -> None:
     try:
         code = vela.main(arguments)
     except SystemExit as error:

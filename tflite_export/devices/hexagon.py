@@ -108,7 +108,7 @@ def _clock(cycles: int, microseconds: int) -> float:
 
 
 @functools.cache
-def _packages():
+def _packages() -> tuple[Any, Any]:
     try:
         with held_back():
             import onnxruntime
@@ -140,7 +140,7 @@ def _profile(model: bytes, options: dict[str, str]) -> dict[str, int]:
         return _read_profile(path)
 
 
-def _session(model: bytes, options: dict[str, str]):
+def _session(model: bytes, options: dict[str, str]) -> Any:
     """Creates a session that runs entirely on the (emulated) HTP, or raises."""
     ort, qnn = _packages()
     session_options = ort.SessionOptions()

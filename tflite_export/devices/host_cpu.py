@@ -3,9 +3,13 @@
 import importlib.metadata
 import os
 import platform
+from typing import TYPE_CHECKING
 
 from tflite_export.devices import Latency, timing
 from tflite_export.tflite import runtime
+
+if TYPE_CHECKING:
+    from tflite_export.graphs import Graph
 
 KIND = "measured"
 VARIANTS = {"": None}
@@ -28,7 +32,7 @@ def _cpu_name() -> str:
 
 
 def measure_graph(
-    graph,
+    graph: "Graph",
     variant: str = DEFAULT_VARIANT,
     threads: int = 1,
     runs: int = 50,

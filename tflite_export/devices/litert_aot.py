@@ -105,7 +105,7 @@ def compile_model(
         )
         made = next(Path(folder).glob("*.tflite"), None)
         reason, compiled = _judge(code, printed, made, Path(folder))
-        if reason:
+        if reason or compiled is None or made is None:
             return Compilation("failed", command, reason, log=printed)
         result, findings = _coverage(model, compiled, printed, soc)
         target = output_dir / f"{path.stem}_{soc}.tflite"
@@ -125,7 +125,7 @@ def _environment(folders: list[Path], temporary: Path) -> dict[str, str]:
     return os.environ | added
 
 
-def _judge(code, printed: str, made: Path | None, folder: Path) -> tuple[str, ModelFile | None]:
+def _judge(code: int | str, printed: str, made: Path | None, folder: Path) -> tuple[str, ModelFile | None]:
     """Returns why there is no trustworthy compiled file (or ''), and the compiled file."""
     if reason := process.fault(COMPILER, code):
         said = "\n".join([printed, *(file.read_text("utf-8", "replace") for file in folder.glob("*.error"))])

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +134,12 @@ class Process:
     def __init__(self, target: Target, timeout_s: float = TIMEOUT_S):
         self.target, self.timeout_s = target, timeout_s
         self._context = multiprocessing.get_context("spawn")
-        self._process = self._pipe = None
+        self._running: tuple[BaseProcess, Connection] | None = None
 
     def __enter__(self) -> "Process":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def __call__(self, decisions: np.ndarray) -> float:
@@ -147,17 +149,16 @@ class Process:
           InputError: a problem that affects every network, such as a missing optional dependency.
           RuntimeError: the device failed on this network, crashed or did not return in time.
         """
-        starting = self._process is None
-        if starting:
-            self._start()
+        starting = self._running is None
+        process, pipe = self._running = self._running or self._started()
         try:
-            self._pipe.send(np.asarray(decisions))
-            if not self._pipe.poll(self.timeout_s + (START_S if starting else 0)):
+            pipe.send(np.asarray(decisions))
+            if not pipe.poll(self.timeout_s + (START_S if starting else 0)):
                 raise RuntimeError(f"{self.target.device} did not answer within {self.timeout_s:g} s")
-            kind, value = self._pipe.recv()
+            kind, value = pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            self._process.join(5)
-            code = self._process.exitcode
+            process.join(5)
+            code = process.exitcode
             self._stop()
             raise RuntimeError(f"the process of {self.target.device} died (exit code {code})") from error
         except BaseException:
@@ -169,18 +170,20 @@ class Process:
             raise RuntimeError(value)
         return value
 
-    def _start(self) -> None:
-        self._pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(self.target, theirs), daemon=True)
-        self._process.start()
+    def _started(self) -> tuple[BaseProcess, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(self.target, theirs), daemon=True)
+        process.start()
         theirs.close()
+        return process, ours
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._pipe.close()
-            self._process = self._pipe = None
+        if self._running is not None:
+            process, pipe = self._running
+            process.kill()
+            process.join()
+            pipe.close()
+            self._running = None
 
 
 def run(
@@ -213,7 +216,7 @@ def run(
     return done | {"kind": header["kind"], "device": target.device}
 
 
-def _serve(target: Target, pipe) -> None:
+def _serve(target: Target, pipe: Connection) -> None:
     """Runs in the process that `Process` starts: replies to each network with (kind, value)."""
     # Interrupts are handled by the process that writes the file.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

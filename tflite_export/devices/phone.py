@@ -9,20 +9,21 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobiledets_tf.errors import InputError, nearest
-from mobiledets_tf.files import atomic_path, read_json, read_text, write_json, write_text
+from mobiledets_tf.files import atomic_path, read_artefact, read_text, write_json, write_text
 from mobiledets_tf.latency import samples
 from mobiledets_tf.search_space import SearchSpace, decode
 from tflite_export.devices import benchmark_log
 from tflite_export.graphs import Settings, network_graph
 
 MANIFEST, COMMANDS = "manifest.json", "benchmark.sh"
+SCHEMA_VERSION = 1
 _BINARY = "https://ai.google.dev/edge/litert/models/measurement"
 _PHONE_FOLDER = "/data/local/tmp/mobiledets"
 
@@ -47,9 +48,10 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = {f"network_{number:05d}": network for number, network in enumerate(networks)}
-    manifest = {"header": header, "networks": {name: d.tolist() for name, d in listed.items()}}
+    decisions = {name: network.tolist() for name, network in listed.items()}
+    manifest = {"schema_version": SCHEMA_VERSION, "header": header, "networks": decisions}
     path = folder / MANIFEST
-    if path.exists() and read_json(path, "manifest") != manifest:
+    if path.exists() and {"schema_version": SCHEMA_VERSION} | read_manifest(folder) != manifest:
         raise InputError(f"{str(path)!r} belongs to other networks or settings; use another --output")
     write_json(path, manifest)
     for name, decisions in progress(listed.items()):
@@ -117,7 +119,7 @@ def read_results(folder: str | os.PathLike, results: str | os.PathLike | None) -
     return found
 
 
-def _csv_rows(path: str | os.PathLike):
+def _csv_rows(path: str | os.PathLike) -> Iterator[tuple[str, str, str]]:
     rows = list(csv.reader(read_text(path, "results", "utf-8-sig").splitlines()))
     if not rows or [cell.strip().lower() for cell in rows[0]] != ["network", "ms"]:
         raise InputError(f"results {os.fspath(path)!r}: the first line should be network,ms")
@@ -130,7 +132,7 @@ def _csv_rows(path: str | os.PathLike):
         yield where, row[0].strip().removesuffix(".tflite"), row[1]
 
 
-def _log_rows(folder: Path, names: Iterable[str]):
+def _log_rows(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     for name in names:
         path = folder / f"{name}.log"
         if path.is_file():
@@ -166,10 +168,8 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
       InputError: there is no manifest, or it is invalid.
     """
     path = Path(folder) / MANIFEST
-    manifest = read_json(path, "manifest")
-    if not isinstance(manifest, dict) or not all(
-        isinstance(manifest.get(key), dict) for key in ("header", "networks")
-    ):
+    manifest = read_artefact(path, "manifest", SCHEMA_VERSION, absent=1)
+    if not all(isinstance(manifest.get(key), dict) for key in ("header", "networks")):
         raise InputError(f"{str(path)!r} is not a manifest: it should have the objects header and networks")
     return manifest
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ BURST = 10
 
 
 def measure(
-    interpreter,
+    interpreter: Any,
     device: str,
     path: str | os.PathLike,
     threads: int,
@@ -75,11 +77,11 @@ def quietest(times: np.ndarray) -> tuple[float, int]:
     return float(np.median(whole, axis=1).min()), burst
 
 
-def _fill(interpreter, rng: np.random.Generator, path) -> None:
+def _fill(interpreter: Any, rng: np.random.Generator, path: str | os.PathLike) -> None:
     for detail in interpreter.get_input_details():
         dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
         if dtype.kind == "f":
-            value = rng.uniform(-1, 1, shape)
+            value: np.ndarray = rng.uniform(-1, 1, shape)
         elif dtype.kind in "iu":
             # Values that are an index or a length must stay small to be valid.
             value = rng.integers(0, 128 if dtype.itemsize == 1 else 2, shape)
@@ -91,22 +93,23 @@ def _fill(interpreter, rng: np.random.Generator, path) -> None:
         interpreter.set_tensor(detail["index"], value.astype(dtype))
 
 
-def _invoke(interpreter, path) -> None:
+def _invoke(interpreter: Any, path: str | os.PathLike) -> None:
     try:
         interpreter.invoke()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"LiteRT cannot run model {str(path)!r}: {str(error).splitlines()[0]}") from error
 
 
-def _times(invoke, runs: int, seconds: float) -> np.ndarray:
+def _times(invoke: Callable[[], None], runs: int, seconds: float) -> np.ndarray:
     """Times runs in milliseconds until both the count and the duration are reached."""
-    start, times = time.perf_counter(), []
+    start = time.perf_counter()
+    times: list[float] = []
     while len(times) < runs or time.perf_counter() - start < seconds:
         times.append(_timed(invoke))
     return np.array(times)
 
 
-def _timed(invoke) -> float:
+def _timed(invoke: Callable[[], None]) -> float:
     """Returns the milliseconds that one call takes."""
     start = time.perf_counter_ns()
     invoke()

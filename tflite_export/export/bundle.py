@@ -156,7 +156,9 @@ def write(
     return sorted(path.name for path in folder.iterdir())
 
 
-def _values(file, names: Sequence[str], settings: Suppression, compiled: str | None) -> dict[str, object]:
+def _values(
+    file: model_file.ModelFile, names: Sequence[str], settings: Suppression, compiled: str | None
+) -> dict[str, object]:
     _, height, width, _ = file.inputs[0].shape
     known = [name for name in names if name != labels.NO_NAME]
     # Names are quoted as JSON, which is valid YAML, because a class name may contain any character.

@@ -1,7 +1,10 @@
 """Converts a Keras detector to the bytes of a .tflite file."""
 
 import dataclasses
+import functools
 import tempfile
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -33,7 +36,7 @@ class Options:
     suppression: Suppression = Suppression()
     per_tensor: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.quantization == "float" and self.input_type != "float":
             raise InputError(f"--input_type={self.input_type} with --quantization=float; allowed: float")
         if self.quantization == "qat" and self.per_tensor:
@@ -51,7 +54,7 @@ def convert(
     anchors: np.ndarray,
     options: Options,
     calibration: quantize.Calibration | None = None,
-    progress=None,
+    progress: Callable | None = None,
 ) -> bytes:
     """Converts a detector.
 
@@ -68,8 +71,13 @@ def convert(
 
     Raises:
       InputError: a calibration image cannot be decoded.
+      ValueError: `calibration` is missing.
       RuntimeError: the converter failed; its output is in the message.
     """
+    if options.quantization == "int8" and calibration is None:
+        raise ValueError(
+            "int8 without calibration: give the images, or noise, that set the activation ranges"
+        )
     raw_outputs = options.postprocess == "none"
     module = ExportModule(detector, None if raw_outputs else anchors, options.suppression)
     with tempfile.TemporaryDirectory(prefix="mobiledets-") as folder, held_back() as stream:
@@ -78,7 +86,8 @@ def convert(
         converter.allow_custom_ops = not raw_outputs
         if options.quantization == "int8":
             wrap = (lambda images: progress(images, stream)) if progress else (lambda images: images)
-            quantize.configure(converter, options.input_type, raw_outputs, lambda: calibration.samples(wrap))
+            samples = functools.partial(cast(quantize.Calibration, calibration).samples, wrap)
+            quantize.configure(converter, options.input_type, raw_outputs, samples)
             # This option has no public name; the converter's version is pinned.
             converter._experimental_disable_per_channel = options.per_tensor
         elif options.quantization == "qat":

@@ -1,6 +1,7 @@
 """Draws the detections of several detectors side by side."""
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def detections_png(shown: list[Shown], labels: list[str]) -> bytes:
     return stream.getvalue()
 
 
-def _draw(axis, example: Shown, name: str, labels: list[str]) -> None:
+def _draw(axis: Any, example: Shown, name: str, labels: list[str]) -> None:
     found = example.found[name]
     best = found.scores >= SCORE_THRESHOLD
     axis.imshow(example.pixels)
@@ -64,7 +65,9 @@ def _label(labels: list[str], class_id: int) -> str:
     return labels[class_id - 1] if class_id <= len(labels) else str(class_id)
 
 
-def _rectangle(axis, box: np.ndarray, shape: tuple[int, ...], color: str, line: str) -> tuple[float, float]:
+def _rectangle(
+    axis: Any, box: np.ndarray, shape: tuple[int, ...], color: str, line: str
+) -> tuple[float, float]:
     """Draws a box (ymin, xmin, ymax, xmax), given as fractions of the image; returns its top left corner."""
     from matplotlib.patches import Rectangle
 

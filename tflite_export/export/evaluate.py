@@ -8,7 +8,7 @@ image and scored by pycocotools at the image's original size.
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,9 @@ class FileDetector:
 class _RawFile:
     """A file of this project without post-processing; its outputs are read by their signature names."""
 
-    def __init__(self, model, anchors: np.ndarray, suppression: Suppression, threads: int):
+    def __init__(
+        self, model: str | os.PathLike | bytes, anchors: np.ndarray, suppression: Suppression, threads: int
+    ) -> None:
         interpreter = runtime.open_model(model, threads)
         name = "model" if isinstance(model, bytes) else str(model)
         signatures = list(interpreter.get_signature_list().values())
@@ -130,7 +132,7 @@ def evaluate(
     image_size: tuple[int, int],
     max_images: int | None = None,
     show: int = 0,
-    progress=lambda iterable, total: iterable,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
     shown_detectors: Collection[str] | None = None,
 ) -> Evaluation:
     """Runs detectors over the images of TFRecords and scores them with pycocotools.
@@ -154,7 +156,8 @@ def evaluate(
     if not wanted:
         raise InputError(f"evaluation data {files[0]!r} contains no image")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
-    seen, shown = set(), []
+    seen = set()
+    shown: list[Shown] = []
     examples = itertools.islice(records.read_examples(files), max_images)
     # The ground truth lists its images in the order of the records.
     for image, example in zip(wanted, progress(examples, len(wanted)), strict=False):

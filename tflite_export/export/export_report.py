@@ -13,7 +13,6 @@ from tflite_export.devices import block_times, edgetpu, host_cpu, int8_check
 from tflite_export.export.convert import Options
 from tflite_export.tflite.model_file import ModelFile
 
-SCHEMA_VERSION = 1
 # Number of runs to time a single block, which gives a rough figure only.
 _BLOCK_RUNS = 15
 PACKAGES = ("tensorflow", "tf_keras", "ai-edge-litert", "numpy", "pycocotools")

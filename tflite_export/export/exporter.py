@@ -8,13 +8,15 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
+
+import numpy as np
 
 from mobiledets_tf import architecture as architectures
 from mobiledets_tf import files
 from mobiledets_tf.compat import keras
 from mobiledets_tf.data import folders, records
-from mobiledets_tf.errors import CheckFailed
+from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.version import __version__
 from mobiledets_tf.weights import trained_network
@@ -90,7 +92,7 @@ class Settings:
 Progress = Callable[..., Iterable]
 
 
-def _silent(iterable, total, what, stream=None):
+def _silent(iterable: Iterable, total: int, what: str, stream: TextIO | None = None) -> Iterable:
     return iterable
 
 
@@ -142,7 +144,9 @@ def _with_metadata(model: bytes, settings: Settings) -> bytes:
     return metadata.add(model, source.labels, source.architecture.name, threshold, __version__)
 
 
-def _load(settings: Settings, calibration, wrap) -> tuple[keras.Model, keras.Model, str | None]:
+def _load(
+    settings: Settings, calibration: quantize.Calibration | None, wrap: Callable
+) -> tuple[keras.Model, keras.Model, str | None]:
     """Returns the float detector, the network to convert, and the source of int8 activation ranges."""
     if settings.options.quantization != "qat":
         detector = trained_network.load_detector(settings.source, settings.seed)
@@ -151,19 +155,22 @@ def _load(settings: Settings, calibration, wrap) -> tuple[keras.Model, keras.Mod
 
     fresh = dataclasses.replace(settings.source, checkpoint=None)
     detector = trained_network.load_detector(fresh, settings.seed)
+    if settings.source.checkpoint is None:
+        raise InputError("int8 with the ranges of a training needs its checkpoint")
     quantized, has_ranges = quantization_aware.load(detector, settings.source.checkpoint)
     if has_ranges:
         return detector, quantized.network, "training"
-    quantization_aware.observe_ranges(quantized, calibration, lambda images: wrap(images, None))
+    images = cast(quantize.Calibration, calibration)
+    quantization_aware.observe_ranges(quantized, images, lambda items: wrap(items, None))
     return detector, quantized.network, "calibration"
 
 
-def _calibration_progress(calibration: quantize.Calibration | None, progress: Progress):
+def _calibration_progress(calibration: quantize.Calibration | None, progress: Progress) -> Callable:
     total = len(calibration.images) if calibration else 0
     return lambda images, stream: progress(images, total, "calibrate", stream)
 
 
-def _float_folder(beside: Path):
+def _float_folder(beside: Path) -> tempfile.TemporaryDirectory:
     """Creates a folder for the float file that the int8 file is compared with; it is not shipped."""
     return tempfile.TemporaryDirectory(prefix=".float-", dir=beside.parent)
 
@@ -178,7 +185,7 @@ def _calibration(settings: Settings) -> quantize.Calibration | None:
 
 
 def _evaluate(
-    settings: Settings, detector: keras.Model, anchors, made: dict[str, Path], progress: Progress
+    settings: Settings, detector: keras.Model, anchors: np.ndarray, made: dict[str, Path], progress: Progress
 ) -> Evaluation | None:
     if not settings.eval_files:
         return None
@@ -199,12 +206,12 @@ def _evaluate(
     )
 
 
-def _measured(path: Path, anchors, settings: Suppression, threads: int = 1) -> FileDetector:
+def _measured(path: Path, anchors: np.ndarray, settings: Suppression, threads: int = 1) -> FileDetector:
     """Returns a file's detector with different post-processing settings."""
     return FileDetector(suppression.changed(path.read_bytes(), settings), anchors, settings, threads)
 
 
-def _variants(path: Path, anchors, measured: Suppression) -> dict[str, Detector]:
+def _variants(path: Path, anchors: np.ndarray, measured: Suppression) -> dict[str, Detector]:
     """Returns the file as shipped, and with `fast` and `regular` suppression, the latter by thread count."""
     regular = dataclasses.replace(measured, nms="regular")
     return {
@@ -252,7 +259,7 @@ def _report(
     model = model_file.read(path)
     metrics = evaluation.metrics if evaluation else {}
     return {
-        "schema_version": export_report.SCHEMA_VERSION,
+        "schema_version": report_page.SCHEMA_VERSION,
         **export_report.network_section(settings.source),
         "weights": settings.source.checkpoint or FRESH_WEIGHTS,
         "options": export_report.options_section(settings.options),

@@ -4,6 +4,9 @@
 `experimental_implements`, which the converter replaces with the custom op.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from mobiledets_tf.compat import keras, tf
@@ -36,7 +39,7 @@ class ExportModule(tf.Module):
         self._suppression = suppression
         self.detect = _function(detector, self._finish)
 
-    def _finish(self, raw_boxes, class_logits) -> dict:
+    def _finish(self, raw_boxes: tf.Tensor, class_logits: tf.Tensor) -> dict:
         scores = tf.sigmoid(class_logits)
         if self._anchors is None:
             return dict(zip(RAW_OUTPUTS, (raw_boxes, scores), strict=True))
@@ -45,17 +48,17 @@ class ExportModule(tf.Module):
         return dict(zip(DETECTION_OUTPUTS, op(raw_boxes, scores, center_size), strict=True))
 
 
-def _function(detector: keras.Model, finish):
+def _function(detector: keras.Model, finish: Callable) -> Any:
     shape = (1, *detector.input_shape[1:])
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT)])
-    def detect(image):
+    def detect(image: tf.Tensor) -> Any:
         return finish(*detector(image, training=False))
 
     return detect
 
 
-def _custom_op(suppression: Suppression, num_classes: int):
+def _custom_op(suppression: Suppression, num_classes: int) -> Any:
     """Returns the function that the converter replaces with the custom op.
 
     If there is one score column more than `num_classes`, the op treats the first column as the background
@@ -77,7 +80,7 @@ def _custom_op(suppression: Suppression, num_classes: int):
     words = " ".join(f'attr {{ key: "{key}" value {{ {value} }} }}' for key, value in attributes.items())
 
     @tf.function(experimental_implements=f'name: "{CUSTOM_OP}" {words}')
-    def detection_postprocess(raw_boxes, class_scores, anchors):
+    def detection_postprocess(raw_boxes: tf.Tensor, class_scores: tf.Tensor, anchors: tf.Tensor) -> tuple:
         # This body never runs: the converter replaces the function and keeps only the outputs' shapes.
         del raw_boxes, class_scores, anchors
         n = suppression.max_detections

@@ -1,5 +1,7 @@
 """Loads a network trained with simulated quantisation, for conversion to an int8 file."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from mobiledets_tf.compat import keras
@@ -34,7 +36,9 @@ def load(detector: keras.Model, checkpoint: str) -> tuple[QuantizedDetector, boo
 
 
 def observe_ranges(
-    quantized: QuantizedDetector, calibration: Calibration, progress=lambda items: items
+    quantized: QuantizedDetector,
+    calibration: Calibration,
+    progress: Callable[[Iterable], Iterable] = lambda items: items,
 ) -> None:
     """Sets the activation ranges by running images; weights and BN statistics do not change.
 
@@ -46,7 +50,7 @@ def observe_ranges(
         # Keras runs a frozen BN with its moving statistics, even in training mode.
         layer.trainable = False
     try:
-        batch = []
+        batch: list[np.ndarray] = []
         for sample in calibration.samples(progress):
             batch += sample.values()
             if len(batch) == _BATCH:

@@ -8,7 +8,7 @@ layer is at fault.
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class QuantizationError:
 class _Sums:
     """Sums over images, from which the relative error is computed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count, self.total, self.squares, self.differences = 0, 0.0, 0.0, 0.0
 
     def add(self, expected: np.ndarray, found: np.ndarray) -> None:
@@ -122,7 +122,7 @@ def _pairs(float_model: ModelFile, int8_model: ModelFile) -> dict[str, tuple[int
     }
 
 
-def _named(model: ModelFile, wanted) -> dict[str, model_file.Tensor]:
+def _named(model: ModelFile, wanted: Callable[[model_file.Tensor], bool]) -> dict[str, model_file.Tensor]:
     return {tensor.name: tensor for op in model.operators for tensor in op.outputs if wanted(tensor)}
 
 

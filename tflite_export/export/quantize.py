@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,9 @@ class Calibration:
     source: str
     seed: int
 
-    def samples(self, progress=lambda iterable: iterable) -> Iterator[dict[str, np.ndarray]]:
+    def samples(
+        self, progress: Callable[[Iterable], Iterable] = lambda iterable: iterable
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields network inputs [1, height, width, 3] float32 by signature name.
 
         The first two pixels of the first image are set to both ends of the range, so that the input is
@@ -44,7 +47,7 @@ class Calibration:
                 sample[0, 0, 0], sample[0, 0, 1] = -1, 1
             yield {INPUT: sample}
 
-    def _sample(self, image) -> np.ndarray:
+    def _sample(self, image: np.ndarray | tuple[str, bytes]) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image[np.newaxis].copy()
         name, encoded = image
@@ -78,7 +81,7 @@ def from_records(files: list[str], image_size: tuple[int, int], count: int, seed
 
 def _reservoir(items: Iterator, count: int, rng: np.random.Generator) -> list:
     """Returns a uniform sample of `count` items of a stream, which is read once."""
-    kept = []
+    kept: list[Any] = []
     for seen, item in enumerate(items):
         if len(kept) < count:
             kept.append(item)
@@ -94,7 +97,9 @@ def from_noise(image_size: tuple[int, int], count: int, seed: int) -> Calibratio
     return Calibration(tuple(noise), image_size, "noise", seed)
 
 
-def configure(converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: bool, samples) -> None:
+def configure(
+    converter: tf.lite.TFLiteConverter, input_type: str, raw_outputs: bool, samples: Callable
+) -> None:
     """Configures a converter for full int8 with static ranges.
 
     Args:

@@ -79,10 +79,10 @@ def _labelled(path: str, label_file: str, output_dir: str | os.PathLike) -> str:
     """Writes a copy of the detector with labels and metadata, and returns its path."""
     data = Path(path).read_bytes()
     unpacked = flatbuffer.unpack(data)
-    settings = suppression.of_file(unpacked)
-    if settings is None:
+    settings, options = suppression.of_file(unpacked), suppression.options_of(unpacked)
+    if settings is None or options is None:
         raise InputError(f"--labels requires TFLite_Detection_PostProcess, which model {path!r} lacks")
-    names = labels.read(label_file, suppression.options_of(unpacked)["num_classes"])
+    names = labels.read(label_file, options["num_classes"])
     stem = Path(path).stem
     data = metadata.add(data, names, stem, settings.score_threshold, __version__)
     copy = Path(output_dir) / f"{stem}_labels.tflite"

@@ -5,8 +5,10 @@ from typing import Any
 
 from mobiledets_tf.html_parts import document, head, picture, section, table, text, wide
 from tflite_export.tflite import blocks
-from tflite_export.tflite.model_file import ModelFile
+from tflite_export.tflite.model_file import ModelFile, Tensor
 
+# Schema version of report.json.
+SCHEMA_VERSION = 1
 _SHOWN_FINDINGS = 50
 _KINDS = (("float", "float model"), ("float_tflite", "float file"), ("int8", "int8 file"))
 
@@ -183,7 +185,7 @@ def _operations(model: ModelFile) -> str:
     return f"<details><summary>All {len(rows)} operations</summary>{listed}</details>"
 
 
-def _tensor(tensor) -> str:
+def _tensor(tensor: Tensor) -> str:
     return f"{tensor.dtype.lower()} {'x'.join(map(str, tensor.shape)) or 'scalar'}"
 
 

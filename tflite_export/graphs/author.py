@@ -6,12 +6,21 @@ not be zero or constant, because compilers shrink such a network.
 
 import dataclasses
 import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, Architecture, LayerSpec, feature_maps, image_hw
 from mobiledets_tf.architecture.head import BOX_CODE_SIZE, check_num_classes
-from mobiledets_tf.architecture.ops import ConvOp, SqueezeExciteOp, lower, lower_extra_level, lower_predictor
+from mobiledets_tf.architecture.ops import (
+    ConvOp,
+    Op,
+    SqueezeExciteOp,
+    lower,
+    lower_extra_level,
+    lower_predictor,
+)
 from tflite_export.graphs.graph import Graph, Node, QuantizedTensor, Weights
 
 # (scale, zero point) of pixels in [-1, 1], ReLU6, sigmoid, and of typical ranges of all other tensors.
@@ -82,7 +91,9 @@ def _backbone(builder: "_Builder", architecture: Architecture) -> dict[str, str]
     return endpoints
 
 
-def _head(builder: "_Builder", architecture, endpoints, settings: Settings) -> tuple[str, str]:
+def _head(
+    builder: "_Builder", architecture: Architecture, endpoints: dict[str, str], settings: Settings
+) -> tuple[str, str]:
     maps, levels = [endpoints["C4"], endpoints["C5"]], feature_maps(architecture, settings.image_size)
     for before, level in itertools.pairwise(levels[1:]):
         maps.append(builder.chain(lower_extra_level(before.channels, level.channels), level.name, maps[-1]))
@@ -105,7 +116,9 @@ def _predict(builder: "_Builder", maps: list[str], task: str, columns: int, outp
 class _Builder:
     """Collects nodes; methods that add nodes return the name of the resulting tensor."""
 
-    def __init__(self, name: str, input_shape: tuple[int, ...], seed: int, quantization=_IMAGE):
+    def __init__(
+        self, name: str, input_shape: tuple[int, ...], seed: int, quantization: tuple[float, int] = _IMAGE
+    ) -> None:
         self.name, self.input = name, "image"
         self.tensors = {self.input: QuantizedTensor(self.input, input_shape, *quantization)}
         self.nodes: list[Node] = []
@@ -119,12 +132,20 @@ class _Builder:
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self.tensors[tensor].shape
 
-    def add(self, op: str, name: str, inputs: tuple[str, ...], shape, quantization=_LINEAR, **fields) -> str:
+    def add(
+        self,
+        op: str,
+        name: str,
+        inputs: tuple[str, ...],
+        shape: Sequence[int],
+        quantization: tuple[float, int] = _LINEAR,
+        **fields: Any,
+    ) -> str:
         self.tensors[name] = QuantizedTensor(name, tuple(shape), *quantization)
         self.nodes.append(Node(op, inputs, name, **fields))
         return name
 
-    def unary(self, op: str, name: str, x: str, quantization) -> str:
+    def unary(self, op: str, name: str, x: str, quantization: tuple[float, int]) -> str:
         return self.add(op, name, (x,), self.shape(x), quantization)
 
     def layer(self, spec: LayerSpec, name: str, x: str, activation: str, se_ratio: float | None) -> str:
@@ -132,10 +153,13 @@ class _Builder:
         out = self.chain(lower(spec, self.shape(x)[-1], activation, se_ratio), name, x)
         return self.add("ADD", f"{name}_add", (x, out), self.shape(out)) if spec.residual else out
 
-    def chain(self, ops, name: str, x: str) -> str:
+    def chain(self, ops: Iterable[Op], name: str, x: str) -> str:
         for op in ops:
-            make = self._squeeze_excite if isinstance(op, SqueezeExciteOp) else self._conv
-            x = make(op, f"{name}_{op.name}", x)
+            out = f"{name}_{op.name}"
+            if isinstance(op, SqueezeExciteOp):
+                x = self._squeeze_excite(op, out, x)
+            else:
+                x = self._conv(op, out, x)
         return x
 
     def _conv(self, op: ConvOp, name: str, x: str) -> str:

@@ -5,7 +5,9 @@ QUANTIZE that only converts a uint8 image to int8.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -54,7 +56,7 @@ class _Reader:
         outputs = tuple(node.output for node in self.nodes if node.output not in read)
         return Graph(Path(self.path).stem, self.tensors, tuple(self.nodes), inputs[0], outputs)
 
-    def _node(self, op: model_file.Operator, raw) -> None:
+    def _node(self, op: model_file.Operator, raw: Any) -> None:
         if op.name not in OPS:
             raise InputError(
                 f"model {self.path!r}, op {op.index}: {op.name} is not supported; allowed: {', '.join(OPS)}"
@@ -89,7 +91,7 @@ class _Reader:
         )
         return name
 
-    def _weights(self, sources, op: model_file.Operator) -> Weights:
+    def _weights(self, sources: Sequence[int], op: model_file.Operator) -> Weights:
         kernel, scales = self._constant(int(sources[1]), np.int8, op)
         has_bias = len(sources) > 2 and sources[2] >= 0
         bias = self._constant(int(sources[2]), np.int32, op)[0] if has_bias else None
@@ -97,7 +99,7 @@ class _Reader:
         scales = np.broadcast_to(scales, (channels,)).astype(np.float32)
         return Weights(kernel, scales, np.zeros(channels, np.int32) if bias is None else bias)
 
-    def _constant(self, index: int, dtype, op: model_file.Operator) -> tuple[np.ndarray, np.ndarray]:
+    def _constant(self, index: int, dtype: type, op: model_file.Operator) -> tuple[np.ndarray, Any]:
         tensor = self.subgraph.Tensors(index)
         raw = self.root.Buffers(tensor.Buffer()).DataAsNumpy()
         shape = tuple(int(n) for n in tensor.ShapeAsNumpy())

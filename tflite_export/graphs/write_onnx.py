@@ -6,11 +6,13 @@ activations, or with NCHW inputs and outputs, the QNN compiler reports no cost f
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mobiledets_tf.errors import missing_extra
-from tflite_export.graphs.graph import CONVOLUTIONS, Graph, Node
+from tflite_export.graphs.graph import Graph, Node, Weights
 
 OPSET = 17
 _IR_VERSION = 9
@@ -33,9 +35,10 @@ def to_onnx(graph: Graph) -> bytes:
 class _Writer:
     """Writes the model: feature maps are NCHW inside; tensors of another rank are as in the graph."""
 
-    def __init__(self, graph: Graph, onnx):
+    def __init__(self, graph: Graph, onnx: Any) -> None:
         self.graph, self.onnx, self.helper = graph, onnx, onnx.helper
-        self.nodes, self.constants = [], []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
         self._numbers = itertools.count()
         self._quantization: dict[tuple, tuple[str, str]] = {}
 
@@ -54,7 +57,7 @@ class _Writer:
         model = self.helper.make_model(body, opset_imports=opsets, ir_version=_IR_VERSION)
         return model.SerializeToString()
 
-    def _value(self, name: str):
+    def _value(self, name: str) -> Any:
         suffix = "/nhwc" if self._is_map(name) else ""
         shape = self.graph.tensors[name].shape
         return self.helper.make_tensor_value_info(f"{name}{suffix}", self.onnx.TensorProto.UINT8, shape)
@@ -62,7 +65,7 @@ class _Writer:
     def _is_map(self, name: str) -> bool:
         return len(self.graph.tensors[name].shape) == 4
 
-    def _transpose(self, name: str, nhwc: str, order, into: bool) -> None:
+    def _transpose(self, name: str, nhwc: str, order: Sequence[int], into: bool) -> None:
         source, target = (name, nhwc) if into else (nhwc, name)
         x = self._dequantize(source, name)
         self._emit("Transpose", [x], f"{target}/real", perm=order)
@@ -74,8 +77,8 @@ class _Writer:
             self._quantize(inputs[0], node.output, node.output)
             return
         real = f"{node.output}/real"
-        if node.op in CONVOLUTIONS:
-            self._convolution(node, inputs[0], real)
+        if node.weights is not None:
+            self._convolution(node, node.weights, inputs[0], real)
         elif node.op == "RESHAPE":
             self._reshape(node, inputs[0], real)
         else:
@@ -83,8 +86,8 @@ class _Writer:
             self._emit(name, inputs, real, **attributes)
         self._quantize(real, node.output, node.output)
 
-    def _convolution(self, node: Node, x: str, real: str) -> None:
-        weights, depthwise = node.weights, node.op == "DEPTHWISE_CONV_2D"
+    def _convolution(self, node: Node, weights: Weights, x: str, real: str) -> None:
+        depthwise = node.op == "DEPTHWISE_CONV_2D"
         # TFLite stores [out, h, w, in] and [1, h, w, channels]; ONNX requires [out, in / groups, h, w].
         kernel = weights.kernel.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
         height, width = kernel.shape[2:]
@@ -149,12 +152,12 @@ class _Writer:
         self._emit("DequantizeLinear", inputs, name, axis=0)
         return name
 
-    def _constant(self, value: np.ndarray) -> str:
+    def _constant(self, value: np.ndarray | np.generic) -> str:
         name = f"constant{len(self.constants)}"
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _emit(self, op: str, inputs: list[str], output: str, **attributes) -> None:
+    def _emit(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         name = f"{op}_{len(self.nodes)}"
         self.nodes.append(self.helper.make_node(op, inputs, [output], name=name, **attributes))
 

@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -47,7 +48,8 @@ class _Writer:
     def __init__(self, graph: Graph):
         self.graph = graph
         # Buffer 0 is empty by convention.
-        self.buffers, self.tensors = [schema.BufferT()], []
+        self.buffers = [schema.BufferT()]
+        self.tensors: list[schema.TensorT] = []
         self.codes: dict[str, int] = {}
         self.index = {name: self._activation(tensor) for name, tensor in graph.tensors.items()}
         self.operators = [self._operator(node) for node in graph.nodes]
@@ -69,7 +71,14 @@ class _Writer:
         scale = np.array([tensor.scale], np.float32)
         return self._tensor(tensor.name, tensor.shape, "INT8", None, (scale, [tensor.zero_point], 0))
 
-    def _tensor(self, name: str, shape, dtype: str, data: np.ndarray | None, quantization=None) -> int:
+    def _tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        data: np.ndarray | None,
+        quantization: tuple | None = None,
+    ) -> int:
         tensor = schema.TensorT()
         tensor.name, tensor.shape = name.encode(), [int(n) for n in shape]
         tensor.type = getattr(schema.TensorType, dtype)
@@ -86,7 +95,7 @@ class _Writer:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def _operator(self, node: Node):
+    def _operator(self, node: Node) -> schema.OperatorT:
         operator = schema.OperatorT()
         operator.opcodeIndex = self.codes.setdefault(node.op, len(self.codes))
         operator.inputs = [self.index[name] for name in node.inputs] + self._constants(node)
@@ -121,12 +130,12 @@ class _Writer:
         bias = self._tensor(f"{node.output}/bias", weights.bias.shape, "INT32", weights.bias, quantization)
         return [kernel, bias]
 
-    def _options(self, node: Node):
+    def _options(self, node: Node) -> Any:
         make = _OPTIONS.get(node.op)
         return make(node) if make else None
 
 
-def _code(op: str):
+def _code(op: str) -> schema.OperatorCodeT:
     code = schema.OperatorCodeT()
     code.builtinCode = getattr(schema.BuiltinOperator, op)
     # Readers from before 2020 use this field, which is a single byte.
@@ -135,7 +144,7 @@ def _code(op: str):
     return code
 
 
-def _convolution(kind: type, node: Node):
+def _convolution(kind: type, node: Node) -> Any:
     options = kind()
     options.padding = schema.Padding.SAME
     options.strideH = options.strideW = node.strides
@@ -146,19 +155,19 @@ def _convolution(kind: type, node: Node):
     return options
 
 
-def _concatenation(node: Node):
+def _concatenation(node: Node) -> Any:
     options = schema.ConcatenationOptionsT()
     options.axis = 1
     return options
 
 
-def _mean(node: Node):
+def _mean(node: Node) -> Any:
     options = schema.ReducerOptionsT()
     options.keepDims = True
     return options
 
 
-_OPTIONS = {
+_OPTIONS: dict[str, Callable[[Node], Any]] = {
     "CONV_2D": functools.partial(_convolution, schema.Conv2DOptionsT),
     "DEPTHWISE_CONV_2D": functools.partial(_convolution, schema.DepthwiseConv2DOptionsT),
     "CONCATENATION": _concatenation,

@@ -13,7 +13,7 @@ _ALIGNMENT = 16
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    def CreateNumpyVector(self, x):
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
         if x.dtype != np.uint8:
             return super().CreateNumpyVector(x)
         self.StartVector(1, x.size, _ALIGNMENT)

@@ -9,7 +9,7 @@ writers are incompatible with the versions that this project uses, so the few ta
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flatbuffers
 import numpy as np
@@ -121,7 +121,7 @@ def _with_archive(model: bytes, files: dict[str, str]) -> bytes:
 class _Writer:
     """Writes tables of the metadata schema. Fields are identified by their position in the schema."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.builder = flatbuffers.Builder(1024)
 
     def finish(self, name: str, version: str, outputs: list[str], threshold: float) -> bytes:
@@ -200,7 +200,7 @@ class _Writer:
     def _numbers(self, values: Sequence[int]) -> int:
         return self._vector(values, self.builder.PrependUint32)
 
-    def _vector(self, values: Sequence, prepend) -> int:
+    def _vector(self, values: Sequence, prepend: Callable) -> int:
         self.builder.StartVector(4, len(values), 4)
         for value in reversed(values):
             prepend(value)

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -80,7 +81,7 @@ class Operator:
     is_custom: bool
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    options: object = None
+    options: Any = None
 
     @property
     def activations(self) -> tuple[Tensor, ...]:
@@ -137,7 +138,7 @@ class ModelFile:
 
 def describe(tensor: Tensor) -> dict:
     """Returns the description of a tensor in a report."""
-    fields = {"name": tensor.name, "dtype": tensor.dtype.lower(), "shape": list(tensor.shape)}
+    fields: dict[str, Any] = {"name": tensor.name, "dtype": tensor.dtype.lower(), "shape": list(tensor.shape)}
     if len(tensor.scales) == 1:
         fields |= {"scale": tensor.scales[0], "zero_point": tensor.zero_points[0]}
     return fields
@@ -217,12 +218,12 @@ class _Reader:
         inputs, outputs = self._pick(op.InputsAsNumpy()), self._pick(op.OutputsAsNumpy())
         return Operator(index, name, code.Version(), is_custom, inputs, outputs, _options(op))
 
-    def _pick(self, indices) -> tuple[Tensor, ...]:
+    def _pick(self, indices: Any) -> tuple[Tensor, ...]:
         # -1 stands for an omitted optional tensor.
         indices = [int(i) for i in _array(indices) if i >= 0]
         return tuple(self.tensors[i] for i in indices)
 
-    def _tensor(self, tensor, index: int) -> Tensor:
+    def _tensor(self, tensor: Any, index: int) -> Tensor:
         signature = _array(tensor.ShapeSignatureAsNumpy())
         quantization = tensor.Quantization()
         scales = _array(quantization.ScaleAsNumpy()) if quantization else ()
@@ -249,7 +250,7 @@ class _Reader:
             raise ValueError(f"a buffer has {size} bytes, but the file only {len(self.data)}")
         return size
 
-    def _values(self, tensor) -> tuple[int, ...]:
+    def _values(self, tensor: Any) -> tuple[int, ...]:
         if tensor.Type() != schema.TensorType.INT32 or self._buffer_size(tensor.Buffer()) > _SHORT:
             return ()
         data = self.root.Buffers(tensor.Buffer()).DataAsNumpy()
@@ -272,12 +273,12 @@ def _text(value: bytes | None) -> str:
     return "" if value is None else value.decode("utf-8", "replace")
 
 
-def _array(value) -> np.ndarray:
+def _array(value: Any) -> np.ndarray:
     # The generated reader returns 0 for a missing list.
     return np.empty(0) if isinstance(value, int) else np.asarray(value)
 
 
-def _options(op) -> object:
+def _options(op: Any) -> object:
     """Returns the builtin options as an object of the schema, or None."""
     kind = op.BuiltinOptionsType()
     table = op.BuiltinOptions()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def open_model(
     keep_tensors: bool = False,
     delegates: Sequence = (),
     name: str = "",
-):
+) -> Any:
     """Returns an `ai_edge_litert` interpreter with its tensors allocated.
 
     `keep_tensors` runs the builtin kernels without a delegate and keeps every tensor readable after a run.
@@ -26,10 +27,13 @@ def open_model(
     Raises:
       InputError: the file is missing or damaged, or has an operation that the runtime lacks.
     """
-    is_content = isinstance(model, bytes)
-    name = name or ("model" if is_content else str(model))
-    model_file.parse(model, name) if is_content else model_file.read(model)
-    where = {"model_content": model} if is_content else {"model_path": os.fspath(model)}
+    where: dict[str, Any]
+    if isinstance(model, bytes):
+        name, where = name or "model", {"model_content": model}
+        model_file.parse(model, name)
+    else:
+        name, where = name or str(model), {"model_path": os.fspath(model)}
+        model_file.read(model)
     from ai_edge_litert.interpreter import Interpreter
 
     try:

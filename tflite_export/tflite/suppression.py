@@ -79,8 +79,8 @@ def options_of(model: schema.ModelT) -> dict[str, Any] | None:
 
 def apply(model: schema.ModelT, settings: Suppression) -> None:
     """Sets a file's post-process op and the shapes of its outputs; does nothing without such an op."""
-    options = options_of(model)
-    if options is None:
+    op, options = layout.post_process_of(model), options_of(model)
+    if op is None or options is None:
         return
     given = {
         "max_detections": settings.max_detections,
@@ -94,7 +94,6 @@ def apply(model: schema.ModelT, settings: Suppression) -> None:
     # OpenCV only finds the settings if the map has exactly the ten that the converter writes. These do not
     # include `detections_per_class`, which regular suppression then assumes to be 100.
     options |= {name: value for name, value in given.items() if name in options}
-    op = layout.post_process_of(model)
     op.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
     shapes = ((1, settings.max_detections, 4), (1, settings.max_detections), (1, settings.max_detections))
     for index, shape in zip(op.outputs, shapes, strict=False):

@@ -40,7 +40,9 @@ def read_files(folder: Path, place: Path, paths: Sequence[Path]) -> list[coco.Sp
     Raises:
       InputError: a file cannot be read, none can be used, or two belong to the same split.
     """
-    images, used, found = Images(folder), set(), {}
+    images = Images(folder)
+    used: set[str] = set()
+    found: dict[str, coco.Split] = {}
     for path in paths:
         name = split_of(path, place if place.is_dir() else None) or TRAIN
         try:

@@ -181,12 +181,18 @@ class Collector:
             size = self.images.size(file_name) or (1, 1)
             self.notes["images without a size in the annotations; the size of the file is used"] += 1
         self._used.add(os.path.normpath(file_name))
-        entry = {"id": self._next_id, "file_name": file_name, "width": size[0], "height": size[1]}
+        image_id = self._next_id
+        entry: dict[object, Any] = {
+            "id": image_id,
+            "file_name": file_name,
+            "width": size[0],
+            "height": size[1],
+        }
         entry |= {"group": group} if group else {}
         entry[coco.WHERE] = where
         self._entries[split][0].append(entry)
         self._next_id += 1
-        return entry["id"]
+        return image_id
 
     def box(
         self,
@@ -253,7 +259,7 @@ def number(text: Any) -> Any:
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
-def enclosing(points: Iterable[tuple[float, float]]) -> list[float] | None:
+def enclosing(points: Iterable[Sequence[Any]]) -> list[float] | None:
     """Returns the box [x, y, width, height] around points, or None without points or for non-numbers."""
     points = list(points)
     try:

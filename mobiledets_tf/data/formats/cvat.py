@@ -68,9 +68,9 @@ def _add(
         if turn and isinstance(turn, (int, float)) and math.isfinite(turn):
             collector.notes["rotated boxes; replaced by the upright boxes around them"] += 1
             bbox = turned(bbox, turn) or bbox
-    elif shape.tag in ("polygon", "polyline") and shape.get("points"):
+    elif shape.tag in ("polygon", "polyline") and (points := shape.get("points")):
         collector.notes["polygons; replaced by the boxes around them"] += 1
-        bbox = enclosing(_points(shape.get("points"))) or [shape.get("points")]
+        bbox = enclosing(_points(points)) or [points]
     elif shape.tag in ("tag", "attribute"):
         return
     else:

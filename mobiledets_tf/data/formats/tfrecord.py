@@ -71,7 +71,10 @@ def _label_map(folder: Path, place: Path) -> Path:
 
 def _read_split(name: str, paths: list[Path], names: dict[int, tuple[str, ...]]) -> coco.Split:
     index = RecordIndex([str(path) for path in paths])
-    faults, images, boxes, numbers = [], [], [], {}
+    faults: list[coco.Fault] = []
+    images: list[dict[object, Any]] = []
+    boxes: list[dict[object, Any]] = []
+    numbers: dict[str, int] = {}
     for number in range(len(index)):
         where = (str(paths[0]) if len(paths) == 1 else str(paths[0].parent), f"record {number + 1}")
         try:

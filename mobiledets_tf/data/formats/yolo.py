@@ -222,7 +222,8 @@ def _label_path(name: str, folder: Path, place: Path, labels: dict[Path, Path]) 
 def _listed(folder: Path, settings: dict[str, Any], images: Images) -> dict[str, str]:
     """Maps images to the splits whose folders or list files data.yaml names, all within the data folder."""
     found: dict[str, str] = {}
-    root = settings.get("path") if isinstance(settings.get("path"), str) else ""
+    root = settings.get("path")
+    root = root if isinstance(root, str) else ""
     for key in _KEYS:
         given = settings.get(key, settings.get("valid") if key == "val" else None)
         for text in given if isinstance(given, list) else [given]:

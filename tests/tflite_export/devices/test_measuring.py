@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from multiprocessing import process
 
 import numpy as np
 import pytest
@@ -46,10 +47,20 @@ def test_a_process_that_dies_is_a_failure_of_its_network():
     target = measuring.Target("edgetpu", "pixel4", SPACE, SETTINGS)
     with measuring.Process(target) as measure:
         first = measure(NETWORK)
-        measure._process.kill()
+        running, _ = measure._running
+        running.kill()
         with pytest.raises(RuntimeError, match="the process of edgetpu died"):
             measure(NETWORK)
         assert measure(NETWORK) == first == target.measure(NETWORK)
+
+
+def test_a_process_that_cannot_start_says_why(monkeypatch):
+    """As in a script without `if __name__ == "__main__"`, which the process would run again."""
+    with measuring.Process(measuring.Target("edgetpu", "pixel4", SPACE, SETTINGS)) as measure:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="bootstrapping"):
+            patch.setattr(process.current_process(), "_inheriting", True, raising=False)
+            measure(NETWORK)
+        assert measure(NETWORK) > 0
 
 
 def test_what_concerns_every_network_ends_the_run():

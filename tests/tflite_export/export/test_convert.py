@@ -158,6 +158,11 @@ def test_an_image_that_cannot_be_decoded_is_named(detector, anchors, calibration
         convert.convert(detector, anchors, convert.Options(), damaged)
 
 
+def test_int8_needs_calibration(detector, anchors):
+    with pytest.raises(ValueError, match="int8 without calibration"):
+        convert.convert(detector, anchors, convert.Options())
+
+
 def test_resizing_is_the_training_pipelines(pictures):
     enable_object_detection()
     from google.protobuf import text_format
