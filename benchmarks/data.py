@@ -14,11 +14,10 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+import commands
 
 _DRAWN = 200
 
@@ -56,21 +55,7 @@ def make(folder: Path, images: int) -> None:
 
 def run(mode: str, folder: Path, output: Path) -> tuple[float, float, float]:
     """Runs a mode as a command; returns (seconds, seconds of CPU time, peak memory in MiB)."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "mobiledets_tf.cli.data",
-        f"--mode={mode}",
-        f"--images={folder}",
-        f"--output_dir={output}",
-    ]
-    start = time.perf_counter()
-    with open(os.devnull, "w") as nothing:
-        process = subprocess.Popen(arguments, stdout=nothing, stderr=nothing)
-        _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"{' '.join(arguments)} failed")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return commands.usage("data", f"--mode={mode}", f"--images={folder}", f"--output_dir={output}")
 
 
 def main() -> None:

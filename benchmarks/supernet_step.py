@@ -9,13 +9,12 @@ the search does; stand-alone training normally uses it.
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import steps
 from absl import app, flags
 
 flags.DEFINE_integer("networks", 20, "Number of random networks.")
@@ -69,20 +68,7 @@ def _supernet_step(space, execution: str):
 
 
 def _batch():
-    from mobiledets_tf.compat import tf
-    from mobiledets_tf.search.input_pipeline import MAX_BOXES, Batch, Labels
-
-    size, count = FLAGS.image_size, FLAGS.batch_size
-    images = tf.random.stateless_uniform([count, size, size, 3], [0, 1], -1.0, 1.0)
-    one = tf.one_hot([0], MAX_BOXES)
-    boxes = tf.constant([[[0.2, 0.2, 0.6, 0.7]]]) * tf.reshape(one, [1, MAX_BOXES, 1])
-    labels = {
-        Labels.num_groundtruth_boxes: tf.ones([count], tf.int32),
-        Labels.groundtruth_boxes: tf.repeat(boxes, count, axis=0),
-        Labels.groundtruth_classes: tf.repeat(tf.one_hot([[3] * MAX_BOXES], CLASSES), count, axis=0),
-        Labels.groundtruth_weights: tf.repeat(one, count, axis=0),
-    }
-    return Batch(images, labels, tf.constant([str(i) for i in range(count)]))
+    return steps.noise(FLAGS.batch_size, FLAGS.image_size, CLASSES)
 
 
 def _stand_alone_step(space, decisions):
@@ -209,9 +195,7 @@ def _peak_memory() -> float:
         step = lambda: train(decisions)  # noqa: E731
     for _ in range(3):
         step()
-    # resource.getrusage is not used: its peak is inherited from the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    return steps.peak_memory_mib()
 
 
 def _largest(space) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Times a training step of this project's `edgetpu` and of Model Garden's backbone, and the input pipeline.
+"""Times training steps of `edgetpu`, plain and quantisation-aware, of Model Garden's backbone, and the input.
 
-Both networks have the same SSDLite head, losses, optimizer and batch. Their steps alternate in one process
+All networks have the same SSDLite head, losses, optimizer and batch. Their steps alternate in one process
 and run the Object Detection API's `eager_train_step`. The input pipeline is timed separately, in processes
 that may use one and two cores. Prints one JSON object.
 
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import steps
 from absl import app, flags
 
 flags.DEFINE_integer("image_size", 320, "Side of the square images, in pixels.")
@@ -35,46 +36,20 @@ def main(_):
         return
     with tempfile.TemporaryDirectory() as folder:
         if FLAGS.data is None:
-            FLAGS.data = _sample(Path(folder))
+            FLAGS.data = steps.sample(Path(folder), 200, FLAGS.image_size)
         print(json.dumps(_steps() | {"input_images_per_s": _input_in_own_processes()}))
 
 
-def _sample(folder: Path) -> str:
-    images, records = folder / "images", folder / "records"
-    size = f"--image_size={FLAGS.image_size}"
-    for arguments in (
-        ["--mode=sample", f"--output_dir={images}", "--num_train=200", "--num_val=8", size],
-        ["--mode=convert", f"--images={images}", f"--output_dir={records}"],
-    ):
-        command = [sys.executable, "-m", "mobiledets_tf.cli.data", *arguments]
-        subprocess.run(command, check=True, capture_output=True)
-    return str(records)
-
-
-def _config():
-    from mobiledets_tf.detection import pipeline_config, training_config
-
-    overrides = pipeline_config.Overrides(
+def _config(**overrides):
+    size = (FLAGS.image_size, FLAGS.image_size)
+    return steps.config(
+        FLAGS.data,
         architecture="edgetpu",
-        image_size=(FLAGS.image_size, FLAGS.image_size),
-        random_crop=True,
+        image_size=size,
         batch_size=FLAGS.batch_size,
+        random_crop=True,
+        **overrides,
     )
-    # Nothing is written to the folder.
-    job = training_config.Job(model_dir="", train_data=FLAGS.data, needs_eval=False, overrides=overrides)
-    return training_config.train_config(job)[0]
-
-
-def _batches(config, model):
-    from mobiledets_tf import compat
-    from mobiledets_tf.detection.ordered_input import Records, training_order
-
-    compat.enable_object_detection()
-    from object_detection import inputs
-
-    records = Records(list(config.train_input_reader.tf_record_input_reader.input_path))
-    with training_order(records, seed=0, start=0):
-        return iter(inputs.train_input(config.train_config, config.train_input_reader, config.model, model))
 
 
 def _garden_detector(num_classes: int):
@@ -104,29 +79,8 @@ def _endpoints(detector) -> list:
 
 def _step(model, config, batch):
     """Returns a function that makes one training step."""
-    from object_detection import model_lib_v2
-    from object_detection.builders import optimizer_builder
-
-    from mobiledets_tf.compat import tf
-
-    count = tf.Variable(0, dtype=tf.int64, trainable=False)
-    optimizer, _ = optimizer_builder.build(config.train_config.optimizer, global_step=count)
-
-    @tf.function
-    def step(features, labels):
-        return model_lib_v2.eager_train_step(
-            model,
-            features,
-            labels,
-            config.train_config.unpad_groundtruth_tensors,
-            optimizer,
-            training_step=count,
-            add_regularization_loss=True,
-            clip_gradients_value=2.0,
-            num_replicas=1,
-        )
-
-    return lambda: float(step(*batch)["Loss/total_loss"])
+    step = steps.training_step(model, config)
+    return lambda: float(step(*batch))
 
 
 def _steps() -> dict:
@@ -136,27 +90,35 @@ def _steps() -> dict:
 
     compat.enable_object_detection()
     keras.utils.set_random_seed(0)
-    config = _config()
-    ours = meta_architecture.build_detection_model(config.model, True)
+    config, quantized_config = _config(), _config(quantization_aware=True)
+    ours, quantized = steps.model(config), steps.model(quantized_config)
     garden_network = _garden_detector(config.model.ssd.num_classes)
     weights = {f"{i}/{w.name.split('/')[-1]}": w for i, w in enumerate(garden_network.weights)}
     garden = meta_architecture.build_detection_model(config.model, True, garden_network, weights)
-    batch = next(_batches(config, ours))
-    sides = [_step(model, config, batch) for model in (ours, garden)]
-    times: tuple[list[float], list[float]] = ([], [])
+    batch = next(steps.batches(config, ours))
+    sides = {
+        "ours": _step(ours, config, batch),
+        "garden": _step(garden, config, batch),
+        "quantization_aware": _step(quantized, quantized_config, batch),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for run in range(FLAGS.steps + 2):
-        for side, found in zip(sides, times, strict=True):
+        for name, side in sides.items():
             start = time.perf_counter()
             side()
             if run > 1:  # The first call traces, the second warms up.
-                found.append(time.perf_counter() - start)
-    ratios = np.array(times[0]) / np.array(times[1])
+                times[name].append(time.perf_counter() - start)
     return {
-        "step_ratio_to_garden_median": float(np.median(ratios)),
-        "step_s": {"ours": float(np.median(times[0])), "garden": float(np.median(times[1]))},
+        "step_ratio_to_garden_median": _ratio(times["ours"], times["garden"]),
+        "quantization_aware_ratio_median": _ratio(times["quantization_aware"], times["ours"]),
+        "step_s": {name: float(np.median(found)) for name, found in times.items()},
         "image_size": FLAGS.image_size,
         "batch_size": FLAGS.batch_size,
     }
+
+
+def _ratio(times: list[float], others: list[float]) -> float:
+    return float(np.median(np.array(times) / np.array(others)))
 
 
 def _input_in_own_processes() -> dict[str, float]:
@@ -171,10 +133,8 @@ def _input_in_own_processes() -> dict[str, float]:
 
 
 def _images_per_s() -> float:
-    from mobiledets_tf.detection import meta_architecture
-
     config = _config()
-    batches = _batches(config, meta_architecture.build_detection_model(config.model, True))
+    batches = steps.batches(config, steps.model(config))
     for _ in range(5):
         next(batches)
     start = time.perf_counter()
