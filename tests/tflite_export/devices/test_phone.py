@@ -98,6 +98,9 @@ def test_a_folder_without_a_manifest(tmp_path):
     with pytest.raises(InputError, match="manifest"):
         phone.read_results(tmp_path, None)
     (tmp_path / phone.MANIFEST).write_text("[]")
+    with pytest.raises(InputError, match="is not a JSON object"):
+        phone.read_results(tmp_path, None)
+    (tmp_path / phone.MANIFEST).write_text("{}")
     with pytest.raises(InputError, match="is not a manifest"):
         phone.read_results(tmp_path, None)
 
