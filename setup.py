@@ -86,7 +86,8 @@ setup(
     long_description_content_type="text/markdown",
     author="MobileDets-TF maintainers",
     license="Apache-2.0",
-    # No `url`: the index would show it as the home page, and the project has none yet.
+    # The address that README.md and the notebooks install from.
+    url="https://github.com/mobiledets-tf/mobiledets-tf",
     project_urls={
         "Paper (MobileDets)": "https://arxiv.org/abs/2004.14525",
         "Paper (TuNAS)": "https://arxiv.org/abs/2008.06120",

@@ -86,6 +86,8 @@ def test_all_hold_one_address_of_the_repository():
     text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
     found = re.findall(r"""github(?:\.com)?/([\w.-]+/[\w.-]+?)(?:/blob|\\")""", text)
     assert len(found) == 2 * len(NOTEBOOKS) and len(set(found)) == 1
+    for name in ("setup.py", "README.md"):
+        assert f"github.com/{found[0]}" in (ROOT / name).read_text(encoding="utf-8"), name
 
 
 def test_every_notebook_has_small_settings():
