@@ -15,7 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import commands
+import steps
 from absl import app, flags
+
+from mobiledets_tf.commands import line
 
 flags.DEFINE_integer("kills", 20, "Number of times that the search is killed.")
 flags.DEFINE_integer("steps", 400, "Number of search steps.")
@@ -23,29 +27,13 @@ flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
 FLAGS = flags.FLAGS
 
 
-def command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-
-
 def prepare(folder: Path) -> list[str]:
     """Makes data and a latency model; returns the search command without its folder."""
     options = ("--search_space=ibn", "--image_size=96", "--depth_multiplier=0.25")
-    images, records, model = folder / "images", folder / "records", folder / "latency_model.json"
-    for line in (
-        command(
-            "data",
-            "--mode=sample",
-            f"--output_dir={images}",
-            "--num_train=60",
-            "--num_val=4",
-            "--image_size=96",
-        ),
-        command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
-        command("latency", "--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}", *options),
-    ):
-        subprocess.run(line, check=True, capture_output=True)
-    return command(
-        "search",
+    records, model = steps.sample(folder, 60, 96, num_val=4), folder / "latency_model.json"
+    fit = ("--mode=fit", "--device=madds", "--num_classes=10", f"--output={model}", *options)
+    commands.run("latency", *fit)
+    arguments = [
         *options,
         f"--train_data={records}",
         f"--latency_model={model}",
@@ -55,7 +43,8 @@ def prepare(folder: Path) -> list[str]:
         "--finalist_steps=6",
         "--checkpoint_every=5",
         "--deterministic",
-    )
+    ]
+    return line("search", arguments)
 
 
 def state(folder: Path) -> dict:
@@ -76,7 +65,7 @@ def main(_):
         start = time.perf_counter()
         subprocess.run([*search, f"--model_dir={folder / 'whole'}"], check=True, capture_output=True)
         whole_s = time.perf_counter() - start
-        killed, steps = 0, []
+        killed, saved_steps = 0, []
         while killed < FLAGS.kills:
             process = subprocess.Popen(
                 [*search, f"--model_dir={folder / 'killed'}"],
@@ -94,8 +83,8 @@ def main(_):
             process.wait()
             killed += 1
             saved = folder / "killed" / "search_state.json"
-            steps.append(state(folder / "killed")["step"] if saved.exists() else 0)
-            print(f"kill {killed}: saved step {steps[-1]}", file=sys.stderr)
+            saved_steps.append(state(folder / "killed")["step"] if saved.exists() else 0)
+            print(f"kill {killed}: saved step {saved_steps[-1]}", file=sys.stderr)
         subprocess.run([*search, f"--model_dir={folder / 'killed'}"], check=True, capture_output=True)
         one, other = state(folder / "whole"), state(folder / "killed")
         files = ("architecture.json", "history.jsonl", "policy.jsonl", "finalists/finalists.json")
@@ -107,7 +96,7 @@ def main(_):
         json.dumps(
             {
                 "kills": killed,
-                "saved_steps_at_kills": steps,
+                "saved_steps_at_kills": saved_steps,
                 "steps": FLAGS.steps,
                 "equal_logits": one["agents"] == other["agents"],
                 "equal_archives": one["archives"] == other["archives"],

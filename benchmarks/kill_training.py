@@ -17,7 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import steps
 from absl import app, flags
+
+from mobiledets_tf.commands import line
 
 flags.DEFINE_integer("kills", 10, "Number of times that the training is killed.")
 flags.DEFINE_integer("steps", 1000, "Number of training steps, with five checkpoints.")
@@ -27,27 +30,10 @@ FLAGS = flags.FLAGS
 TOTAL = "Loss/total_loss"
 
 
-def command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"mobiledets_tf.cli.{name}", *arguments]
-
-
 def prepare(folder: Path) -> list[str]:
     """Makes the data; returns the training command without its folder."""
-    images, records = folder / "images", folder / "records"
-    for line in (
-        command(
-            "data",
-            "--mode=sample",
-            f"--output_dir={images}",
-            "--num_train=60",
-            "--num_val=4",
-            "--image_size=96",
-        ),
-        command("data", "--mode=convert", f"--images={images}", f"--output_dir={records}"),
-    ):
-        subprocess.run(line, check=True, capture_output=True)
-    return command(
-        "train",
+    records = steps.sample(folder, 60, 96, num_val=4)
+    arguments = [
         "--architecture=edgetpu",
         "--mode=train",
         "--image_size=96",
@@ -56,7 +42,8 @@ def prepare(folder: Path) -> list[str]:
         "--learning_rate=0.02",
         f"--train_data={records}",
         f"--steps={FLAGS.steps}",
-    )
+    ]
+    return line("train", arguments)
 
 
 def last_step(folder: Path) -> int:
