@@ -49,17 +49,18 @@ _LEAST_S = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is trained and searched.
+    """Sizes of the networks, batches and images that are measured.
 
     Attributes:
-      tiny: whether the network and the space are small ones.
-      batch_sizes, image_size: of the training.
+      tiny: whether a small network and a small space are used.
+      batch_sizes, image_size: batch sizes and side of the input in training.
       images, drawn_size: number and side of the images that the input pipeline reads.
       window_s: duration of one measurement.
-      search_batch, search_image_size, search_depth: of the search.
-      sample: images for training and evaluation of the time to `target_ap`.
-      sample_steps, sample_image_size, sample_depth: of its training, which is that of the quickstart's
-        comparison with `edgetpu`.
+      search_batch, search_image_size, search_depth: batch size, side of the input and depth multiplier of
+        the search.
+      sample: numbers of training and evaluation images for the time to `target_ap`.
+      sample_steps, sample_batch, sample_image_size, sample_depth: settings of that training; they are those
+        of the comparison with `edgetpu` in docs/measurements.md.
     """
 
     tiny: bool = False
@@ -186,7 +187,7 @@ def _architecture(sizes: Sizes, work: Path) -> str:
 
 
 def _tiny_space():
-    """Returns a space with one layer a block."""
+    """Returns a space with one layer in each block."""
     from mobiledets_tf import search_space
 
     whole = search_space.get_space("ibn", kernel_sizes=(3,), depth_multiplier=TINY.search_depth)
@@ -207,12 +208,12 @@ def _on_device(batch):
 def _seconds(
     window_s: float, call: Callable[[], Any], wait: Callable[[Any], Any] = lambda value: value
 ) -> float:
-    """Returns the seconds a call takes, on average over a window.
+    """Returns the mean duration of a call over a window, in seconds.
 
     Args:
-      window_s: the least duration of the window.
-      call: what is measured.
-      wait: waits until the result of a call is there.
+      window_s: minimum duration of the window.
+      call: the function to time.
+      wait: blocks until the result of a call is available.
     """
     for _ in range(2):
         wait(call())

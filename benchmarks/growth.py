@@ -54,7 +54,7 @@ class Fit:
 
     Attributes:
       y, x: the columns.
-      values: the rows that count.
+      values: the rows that are fitted.
     """
 
     y: str
@@ -64,11 +64,11 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is measured while a size grows.
+    """A table whose rows differ in one size.
 
     Attributes:
-      measure: measures the row of a value, given the options of the call.
-      fits: what is fitted; their values are the rows of the table.
+      measure: measures one row, given its value and the command-line options.
+      fits: columns to fit; their values are the rows of the table.
       together: whether one process measures all rows, which saves most of the tracing; otherwise each row
         has its own, so that memory can be measured.
     """

@@ -162,7 +162,7 @@ def build_step(
 
 
 class _Files:
-    """What the chief worker writes while the search runs."""
+    """Files that the chief worker appends to during the search."""
 
     def __init__(self, folder: Path, step: int):
         self.history = Journal(folder / "history.jsonl", step)
