@@ -239,14 +239,14 @@ def _peak_gpu_mib() -> float | None:
 def _search(sizes: Sizes, work: Path, execution: str) -> Rows:
     from mobiledets_tf import search_space
     from mobiledets_tf.compat import tf
-    from mobiledets_tf.search import loop
+    from mobiledets_tf.search.step import build_step, set_seed
 
-    loop.set_seed(0)
+    set_seed(0)
     side, classes = sizes.search_image_size, 10
     space = _tiny_space()
     if not sizes.tiny:
         space = search_space.get_space("ibn_fused_tucker", depth_multiplier=sizes.search_depth)
-    shared, _ = loop.build_step(space, (side, side), classes, execution)
+    shared, _ = build_step(space, (side, side), classes, execution)
     batch = steps.noise(sizes.search_batch, side, classes)
     rng = np.random.default_rng(0)
     # On a CPU XLA compiles even the small network for a minute; tests/search/test_xla.py covers it.

@@ -245,9 +245,9 @@ def _training(value: str, options: argparse.Namespace) -> dict[str, float]:
 
 def _search(value: str, options: argparse.Namespace) -> dict[str, float]:
     from mobiledets_tf import search_space
-    from mobiledets_tf.search import loop
+    from mobiledets_tf.search.step import build_step, set_seed
 
-    loop.set_seed(0)
+    set_seed(0)
     # Networks of the smallest space are in every other one as well, so that all rows run the same networks.
     smallest = search_space.get_space("ibn", (3,), depth_multiplier=_DEPTH)
     rng = np.random.default_rng(0)
@@ -257,7 +257,7 @@ def _search(value: str, options: argparse.Namespace) -> dict[str, float]:
     name, _, kernels = value.partition(" ")
     space = search_space.get_space(name, tuple(map(int, kernels.split(","))), depth_multiplier=_DEPTH)
     start = time.process_time()
-    shared, _ = loop.build_step(space, (_SEARCH_IMAGE_SIZE,) * 2, _CLASSES)
+    shared, _ = build_step(space, (_SEARCH_IMAGE_SIZE,) * 2, _CLASSES)
     build_s = time.process_time() - start
     batch = steps.noise(_BATCH, _SEARCH_IMAGE_SIZE, _CLASSES)
     rows = []

@@ -173,6 +173,7 @@ class Seed:
             "--nopublished",
             "--steps=1",
             f"--finalists={FINALISTS}",
+            "--finalist_generations=1",
         )
 
     def target(self) -> float:

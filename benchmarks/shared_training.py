@@ -138,7 +138,8 @@ def measure(variant: Variant, networks: np.ndarray, options: argparse.Namespace,
     from mobiledets_tf.compat import quiet, tf
     from mobiledets_tf.data import records
     from mobiledets_tf.models import shared_start
-    from mobiledets_tf.search import input_pipeline, loop
+    from mobiledets_tf.search import input_pipeline
+    from mobiledets_tf.search.step import build_step, set_seed
 
     strategy = None
     if variant.together > 1:
@@ -149,8 +150,8 @@ def measure(variant: Variant, networks: np.ndarray, options: argparse.Namespace,
     shared_start._SCALE = variant.scale
     costs = latency.load(options.latency_model)
     band = Band(costs, options.latency_target, options.band)
-    loop.set_seed(seed)
-    shared, config = loop.build_step(costs.space, costs.image_size, costs.num_classes, strategy=strategy)
+    set_seed(seed)
+    shared, config = build_step(costs.space, costs.image_size, costs.num_classes, strategy=strategy)
     files = records.resolve(options.train_data, "train")
     split, label_map = input_pipeline.Split(files), records.label_map_path(files)
 

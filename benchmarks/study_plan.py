@@ -31,7 +31,7 @@ class Scale:
       networks: number of measured networks that a latency model is fitted to.
       targets: costs of the networks, as fractions of the cost of the published `edgetpu`.
       searches, trainings: numbers of seeds.
-      steps, finalists, finalist_steps: settings of a search.
+      steps, finalists, finalist_generations, finalist_steps: settings of a search.
       train_steps, batch_size, learning_rate: settings of stand-alone training.
     """
 
@@ -45,6 +45,7 @@ class Scale:
     trainings: int
     steps: int
     finalists: int
+    finalist_generations: int
     finalist_steps: int
     train_steps: int
     batch_size: int
@@ -52,8 +53,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 6, 200, 800, 16),
-    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 8, 1000, 10000, 32),
+    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 4, 2, 200, 800, 16),
+    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 6, 3, 1000, 10000, 32),
 }
 
 # Seconds on one core at the small scale: a step of stand-alone training, a step of the shared weights with
@@ -145,11 +146,11 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
 
 def seconds(units: list[Unit], scale: Scale) -> float:
     """Returns the expected duration of units on one core; valid only for the small scale."""
-    halving, left = 0, scale.finalists
+    trainings, left = KNOWN + scale.finalists * scale.finalist_generations, scale.finalists
     while left > 2:
-        halving, left = halving + left, -(-left // 2)
-    # The best known network is trained further even if it was eliminated: one more in the last rung.
-    trainings = KNOWN + halving + left + 1
+        left = -(-left // 2)
+        # The best known network is trained further even if it was eliminated.
+        trainings += left + 1
     each = {
         "data": START_S,
         "model": START_S + scale.networks * NETWORK_S,

@@ -104,13 +104,26 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "finalists", 8, "Number of networks compared at the end, including the known ones.", 1, flag_values=FLAGS
+    "finalists",
+    6,
+    "Number of networks per generation that are compared at the end, in addition to the known ones.",
+    1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "finalist_generations",
+    3,
+    "Number of generations of finalists: the search proposes the first, the networks of each further one "
+    "are mutations and crossovers of the most promising finalists so far.",
+    1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "finalist_steps",
     None,
-    "Steps for training each finalist alone. The better half is then trained for as many steps again,"
-    " until two are left. With 0, finalists are compared by shared weights (240, 0).",
+    "Steps for training each finalist alone. The best --finalists of all generations are then halved, with "
+    "as many further steps each time, until two are left. With 0, there is one generation, and finalists "
+    "are compared by shared weights (240, 0).",
     0,
     flag_values=FLAGS,
 )

@@ -203,12 +203,11 @@ class EvolutionAgent(Agent):
         return networks, qualities
 
     def _child(self, rng: np.random.Generator) -> np.ndarray:
-        """Returns, equally often, a mutation of a member or a mutated crossover of two members."""
-        space, rate = self._search.latency.space, self._search.mutation_rate
-        if len(self.members) < 2 or rng.random() < 0.5:
+        """Returns a mutation or a crossover of members; any network of the band if there is no member."""
+        if not self.members:
             return self._draw(self._parent(rng), rng, 1)[0]
-        pair = [self.members[i] for i in rng.choice(len(self.members), 2, replace=False)]
-        return self._draw(proposals.mixed([proposals.around(space, m, rate / 2) for m in pair]), rng, 1)[0]
+        space, rate = self._search.latency.space, self._search.mutation_rate
+        return self._draw(proposals.child(space, self.members, rate, rng), rng, 1)[0]
 
     def best(self, rng: np.random.Generator, networks: int) -> list[tuple[np.ndarray, str]]:
         """Returns the members of the population, best first."""

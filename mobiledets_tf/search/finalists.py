@@ -2,8 +2,9 @@
 
 The quality of a network with shared weights after a few hundred steps says little about its quality
 after training alone. So each finalist is trained alone, with the search's own traced step and on the
-same images as the others; after each rung the better half is trained further. Finalists are compared
-on held-out images that did not steer the search. With fresh weights, initialised and trained as by
+same images as the others; after each rung the better half is trained further. The first rung, which may
+also steer the search, is ranked on the images that steer it; later rungs, and so the result, on held-out
+images that steered nothing. With fresh weights, initialised and trained as by
 `mobiledets-train`, the order after 300 steps was nearly that after 1,200; when training started from
 the shared weights, the order remained that of the search.
 """
@@ -27,6 +28,9 @@ _RESAMPLES = 2000
 # Within a rung: number of warm-up steps, and fraction of the steps over which the rate falls to 0 at the end.
 _WARM_UP, _DECAY = 30, 0.25
 
+# Qualities of a network after a rung, on the steering and on the judging batches.
+Qualities = tuple[tuple[float, ...], tuple[float, ...]]
+
 
 @dataclasses.dataclass
 class Finalist:
@@ -37,7 +41,8 @@ class Finalist:
       source: origin of the network: `population`, `policy`, `argmax`, `published edgetpu`, ...
       quality: quality with shared weights on the images that steered the search.
       steps: number of steps for which it was trained alone.
-      judged: quality on each batch of the judging images after those steps; higher is better.
+      steered: quality on each batch of the steering images after the first rung; higher is better.
+      judged: quality on each batch of the judging images after `steps` steps.
       measured: cost measured on the device, in the latency model's unit; None if it was not measured.
       failed: reason why the measurement failed, or None.
     """
@@ -46,15 +51,20 @@ class Finalist:
     source: str
     quality: float = math.nan
     steps: int = 0
+    steered: tuple[float, ...] = ()
     judged: tuple[float, ...] = ()
     measured: float | None = None
     failed: str | None = None
 
     @property
+    def promise(self) -> float:
+        """Mean of `steered` over the batches that contain boxes."""
+        return _mean(self.steered)
+
+    @property
     def score(self) -> float:
         """Mean of `judged` over the batches that contain boxes."""
-        values = [value for value in self.judged if not math.isnan(value)]
-        return float(np.mean(values)) if values else -math.inf
+        return _mean(self.judged)
 
     @property
     def is_known(self) -> bool:
@@ -79,7 +89,8 @@ class Halving:
     Args:
       shared: the supernet with its training step; the shared weights are restored at the end.
       stream: stream of training images.
-      judge: batches of held-out images.
+      steer: batches of the held-out images that steer the search.
+      judge: batches of other held-out images.
       metric: as in `SharedStep.quality`.
       rate: highest learning rate of a rung.
       steps: number of steps for which each network is trained in a rung.
@@ -92,6 +103,7 @@ class Halving:
         self,
         shared: SharedStep,
         stream: Stream,
+        steer: Sequence[Batch],
         judge: Sequence[Batch],
         metric: str,
         rate: float,
@@ -100,43 +112,49 @@ class Halving:
         folder: str | Path,
         after: Callable[[], None],
     ):
-        self._shared, self._stream, self._judge, self._metric = shared, stream, judge, metric
+        self._shared, self._stream, self._metric = shared, stream, metric
+        self._steer, self._judge = steer, judge
         self._rate, self._steps, self._start = rate, steps, start
         self._folder, self._after = Path(folder), after
         self._shared_rows = [bank.rows.read_value() for bank in shared.supernet.banks]
         self._done = self._load()
 
     def first_rung(self, finalists: Sequence[Finalist]) -> list[Finalist]:
-        """Runs only the first rung of `run`; sets `steps` and `judged`, returns all networks best first."""
-        ranked = self._rung(list(finalists))
-        self._put_back()
-        return ranked
-
-    def run(self, finalists: Sequence[Finalist]) -> list[Finalist]:
-        """Compares finalists and sets their `steps` and `judged`.
+        """Trains new networks for one rung; sets `steps`, `steered` and `judged`.
 
         Args:
-          finalists: at least one finalist; no network may occur twice.
+          finalists: networks that have not been trained; none may occur twice.
 
         Returns:
-          All finalists, best first: those of the last rung by their score, then those eliminated in the
-          rung before, and so on.
+          The networks, the most promising first.
         """
-        running = list(finalists)
-        beaten: list[Finalist] = []
-        last = len(rungs(len(finalists))) - 1
-        for rung in range(last + 1):
-            running = self._rung(running)
-            kept = running if rung == last else _survivors(running)
-            beaten = [f for f in running if f not in kept] + beaten
-            running = kept
-        self._put_back()
-        return running + beaten
+        self._rung(finalists)
+        return sorted(finalists, key=lambda f: -f.promise)
 
-    def trainings(self, finalists: Sequence[Finalist]) -> int:
-        """Returns the minimum number of training runs that remain."""
-        known = sum(self._key(finalist, self._steps) in self._done for finalist in finalists)
-        return sum(rungs(len(finalists))) - known
+    def halve(self, ranked: Sequence[Finalist]) -> list[Finalist]:
+        """Trains the better half further, then the better half of those, until two networks are left.
+
+        The best known network is never eliminated, so that it is trained for as long as the winner.
+
+        Args:
+          ranked: networks after the first rung, best first; at least one.
+
+        Returns:
+          All networks, best first: those of the last rung by their score, then those eliminated in the rung
+          before, and so on.
+        """
+        running = list(ranked)
+        beaten: list[Finalist] = []
+        for _ in rungs(len(ranked))[1:]:
+            kept = _survivors(running)
+            beaten = [f for f in running if f not in kept] + beaten
+            self._rung(kept)
+            running = sorted(kept, key=lambda f: -f.score)
+        return sorted(running, key=lambda f: -f.score) + beaten
+
+    def to_train(self, finalists: Sequence[Finalist]) -> int:
+        """Returns how many networks of a rung remain to be trained."""
+        return sum(self._key(f, f.steps + self._steps) not in self._done for f in finalists)
 
     def weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
         """Returns the weights of a finalist by canonical name, without BN statistics.
@@ -148,8 +166,8 @@ class Halving:
             return self._shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
         return checkpoints.values(path)
 
-    def _rung(self, running: list[Finalist]) -> list[Finalist]:
-        images = functools.cache(functools.partial(self._images, running[0].steps))
+    def _rung(self, running: Sequence[Finalist]) -> None:
+        images = functools.cache(functools.partial(self._images, running[0].steps if running else 0))
         for finalist in running:
             wanted = finalist.steps + self._steps
             key = self._key(finalist, wanted)
@@ -157,8 +175,9 @@ class Halving:
                 self._done[key] = self._train(finalist, images())
                 self._save()
                 self._after()
-            finalist.steps, finalist.judged = wanted, tuple(self._done[key])
-        return sorted(running, key=lambda f: -f.score)
+            finalist.steered = finalist.steered or self._done[key][0]
+            finalist.steps, finalist.judged = wanted, self._done[key][1]
+        self._put_back()
 
     @staticmethod
     def _key(finalist: Finalist, steps: int) -> str:
@@ -172,8 +191,8 @@ class Halving:
         replicas, count = self._shared.replicas, self._shared.strategy.num_replicas_in_sync
         return [self._stream.recorded(first, self._steps, replica, count) for replica in replicas.local]
 
-    def _train(self, finalist: Finalist, images: Sequence[Callable[[], Iterator[Batch]]]) -> list[float]:
-        """Trains one network for one more rung; returns its quality on each judging batch."""
+    def _train(self, finalist: Finalist, images: Sequence[Callable[[], Iterator[Batch]]]) -> Qualities:
+        """Trains one network for one more rung and measures its qualities."""
         shared, network = self._shared, np.array(finalist.decisions, np.int32)
         path, wanted = self._path(finalist), finalist.steps + self._steps
         self._put_back()
@@ -189,7 +208,12 @@ class Halving:
             if shared.replicas.is_chief:
                 variables = {name: tf.Variable(value) for name, value in weights.items()}
                 checkpoints.save(variables, path, wanted)
-        return shared.measure(self._judge, network[None], self._metric)[0].tolist()
+        # Steering ends with the first rung.
+        steered = () if finalist.steps else self._measure(self._steer, network)
+        return steered, self._measure(self._judge, network)
+
+    def _measure(self, batches: Sequence[Batch], network: np.ndarray) -> tuple[float, ...]:
+        return tuple(self._shared.measure(batches, network[None], self._metric)[0].tolist())
 
     def _put_back(self) -> None:
         for bank, rows in zip(self._shared.supernet.banks, self._shared_rows, strict=True):
@@ -197,14 +221,20 @@ class Halving:
         for slot in self._shared.optimizer.slots:
             slot.assign(tf.zeros_like(slot))
 
-    def _load(self) -> dict[str, list[float]]:
+    def _load(self) -> dict[str, Qualities]:
         path = self._folder / STATE
         done = read_json(path, "state of the finalists") if path.exists() else {}
-        return {key: [float(value) for value in judged] for key, judged in done.items()}
+        return {
+            key: (_numbers(qualities["steered"]), _numbers(qualities["judged"]))
+            for key, qualities in done.items()
+        }
 
     def _save(self) -> None:
         if self._shared.replicas.is_chief:
-            plain = {key: [_plain(value) for value in judged] for key, judged in self._done.items()}
+            plain = {
+                key: {"steered": [*map(_plain, steered)], "judged": [*map(_plain, judged)]}
+                for key, (steered, judged) in self._done.items()
+            }
             write_json(self._folder / STATE, plain)
 
 
@@ -218,11 +248,20 @@ def _trained_steps(path: Path) -> int:
     return checkpoints.step(path) if checkpoints.kept(path) else 0
 
 
-def _survivors(ranked: list[Finalist]) -> list[Finalist]:
+def _survivors(ranked: Sequence[Finalist]) -> list[Finalist]:
     """Returns the better half and the best known network, so that it is trained for as long as the winner."""
-    kept = ranked[: math.ceil(len(ranked) / 2)]
+    kept = list(ranked[: math.ceil(len(ranked) / 2)])
     known = next((f for f in ranked if f.is_known), None)
     return kept if known is None or known in kept else [*kept, known]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else -math.inf
+
+
+def _numbers(values: Sequence[float | str]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _plain(value: float) -> float | str:

@@ -5,12 +5,8 @@ alone, and then searches around the best one.
 """
 
 import contextlib
-import dataclasses
-import functools
-import itertools
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from mobiledets_tf import architecture as architectures
-from mobiledets_tf.compat import keras, quiet, tf
+from mobiledets_tf.compat import quiet, tf
 from mobiledets_tf.data import classes as data_classes
 from mobiledets_tf.data import records
-from mobiledets_tf.detection import meta_architecture, network_settings, pipeline_config
+from mobiledets_tf.detection import network_settings
 from mobiledets_tf.errors import CheckFailed, InputError
 from mobiledets_tf.files import write_artefact
 from mobiledets_tf.folder_lock import locked
 from mobiledets_tf.interrupts import StopRequest
-from mobiledets_tf.latency import LatencyModel
-from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas, lost_workers
 from mobiledets_tf.search import (
     inheritance,
@@ -40,32 +34,28 @@ from mobiledets_tf.search import (
 )
 from mobiledets_tf.search.agent import Agent, make_agent
 from mobiledets_tf.search.archive import Archive, Candidate
-from mobiledets_tf.search.finalists import Finalist, Halving
+from mobiledets_tf.search.finalists import Finalist
 from mobiledets_tf.search.input_pipeline import Batch
 from mobiledets_tf.search.journal import Journal
-from mobiledets_tf.search.known import Known, known_networks
 from mobiledets_tf.search.schedule import warm_up
+from mobiledets_tf.search.selection import DeviceTimes, Selection
 from mobiledets_tf.search.settings import Objective, Search, keep
-from mobiledets_tf.search.step import SharedStep
+from mobiledets_tf.search.step import build_step, mean_quality, set_seed
 from mobiledets_tf.search.summaries import Summaries
-from mobiledets_tf.search_space import SearchSpace, decode
-from mobiledets_tf.weights import fitting, imported_weights
+from mobiledets_tf.search_space import decode
+from mobiledets_tf.weights import imported_weights
 
 SETTINGS = "settings.json"
 # The search fails if a larger fraction of its steps is dropped.
 MAX_DROPPED = 0.05
 # Number of columns in the figure of the policy over time.
 _SNAPSHOTS = 200
-# Random seeds of the report; their only requirement is that no step uses them.
-_AFTER, _RELIABILITY = 1 << 40, 1 << 41
+# Random seed of the report; its only requirement is that no step uses it.
+_RELIABILITY = 1 << 41
 # Maximum number of networks of the Pareto set that are measured again at the end.
 _FRONT = 16
 # Offset of the seed of the finalists' images, so that their order differs from that of the search steps.
 _ALONE = 1 << 16
-
-# Measures networks on the device of a latency model: returns for each network its cost in the model's unit
-# or the reason why it could not be measured.
-DeviceTimes = Callable[[LatencyModel, Sequence[np.ndarray]], "list[float | str] | None"]
 
 
 def run(
@@ -118,49 +108,6 @@ def run(
             raise
 
 
-def set_seed(seed: int) -> None:
-    """Seeds weight initialisation.
-
-    The seed is offset by 1: with a global seed of 0, TensorFlow checks in Python whether the op seed is 0
-    too, which is not possible for the seed of an epoch, a tensor.
-    """
-    keras.utils.set_random_seed(seed + 1)
-
-
-def build_step(
-    space: SearchSpace,
-    image_size: tuple[int, int],
-    num_classes: int,
-    execution: str = "sliced",
-    weight_update: str = "lazy",
-    strategy: tf.distribute.Strategy | None = None,
-) -> tuple[SharedStep, Any]:
-    """Builds the supernet with its training step.
-
-    Args:
-      space: the search space.
-      image_size: (height, width) in pixels.
-      num_classes: number of classes without the background.
-      execution: `sliced` or `masked`; see `models.execution`.
-      weight_update: `lazy` or `dense`; see `search.optimizer`.
-      strategy: a tf.distribute strategy; by default one device is used.
-
-    Returns:
-      (the training step, the `model` part of the pipeline config that it uses).
-    """
-    config = pipeline_config.generate(
-        pipeline_config.Overrides(architecture="edgetpu", num_classes=num_classes, image_size=image_size)
-    )
-    # The traced graph contains every option of every layer, and optimising it costs more time than a short
-    # search gains: the first step takes 80 s instead of 26 s, later steps take equally long.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-    def make_supernet() -> Supernet:
-        return Supernet(space, num_classes, image_size, execution=execution)
-
-    return SharedStep(make_supernet, config.model, weight_update, strategy), config.model
-
-
 class _Files:
     """Files that the chief worker appends to during the search."""
 
@@ -180,7 +127,7 @@ class _Run:
         label_map: str,
         times: DeviceTimes | None,
     ):
-        self.search, self._times = search, times
+        self.search = search
         latency = search.latency
         self.shared, model_config = build_step(
             latency.space,
@@ -190,7 +137,6 @@ class _Run:
             search.weight_update,
             strategy,
         )
-        self._network_settings = network_settings.read(model_config.ssd)
         self._main = self.shared.replicas.is_chief
         split = input_pipeline.Split(files)
 
@@ -206,17 +152,26 @@ class _Run:
 
         # The order differs from that of the search steps, so that training does not start with the images
         # that the shared weights saw last.
-        self._alone = stream(search.batch_size, "train", search.seed + _ALONE)
-        self._judge = fixed("judge", search.judge_images) if search.finalist_steps else []
-        self._known = {objective.device: self._find_known(objective) for objective in search.objectives}
+        alone = stream(search.batch_size, "train", search.seed + _ALONE)
+        judge = fixed("judge", search.judge_images) if search.finalist_steps else []
+        # Quality is measured on fixed images, the same for every network and step, or, as in TuNAS, on the
+        # next batch of each replica.
+        self._fixed = fixed("steer", search.quality_images or large * 4)
+        self._selection = Selection(
+            search,
+            self.shared,
+            network_settings.read(model_config.ssd),
+            alone,
+            judge,
+            self._fixed,
+            times,
+        )
         if search.initial is not None and state.load(search.model_dir) is None:
             self._seed(search.initial)
         # Agents are made before the state is restored: making them may compare known networks, which resets
         # the optimizer.
-        self.agents = [make_agent(search, o, self._centres(o)) for o in search.steering]
+        self.agents = [make_agent(search, o, self._selection.centres(o)) for o in search.steering]
         self.archives = {objective.device: Archive() for objective in search.objectives}
-        # The networks from which the finalists of each device are chosen, measured where possible.
-        self._populations: dict[str, list[Finalist]] = {}
         self.step = self.dropped = self._drawn = 0
         folder = Path(search.model_dir)
         self._saved = state.checkpoint(self.shared.supernet, self.shared.optimizer)
@@ -224,43 +179,21 @@ class _Run:
         self._files = _Files(folder, self.step) if self._main else None
 
         self._train_batches = self._iterators(stream(search.batch_size, "train"), self.step)
-        # Quality is measured on fixed images, the same for every network and step, or, as in TuNAS, on the
-        # next batch of each replica.
-        self._fixed = fixed("steer", search.quality_images or large * 4)
         self._quality_batches = None
         if not search.quality_images:
             # No quality is measured during the delay, so the held-out batches start after it.
             paid = max(0, self.step - search.schedule.first_paid_step)
             self._quality_batches = self._iterators(stream(large, "steer"), paid)
 
-    def _find_known(self, objective: Objective) -> list[Known]:
-        search = self.search
-        if not (search.candidates or search.published):
-            return []
-        return known_networks(objective.networks, search.candidates, search.published)
-
-    def _centres(self, objective: Objective) -> list[Known]:
-        """Returns the known networks to search around: only the best one if they are compared first."""
-        known = self._known[objective.device]
-        if not self.search.finalist_steps or self.search.region != "known" or len(known) < 2:
-            return known
-        named = {one.decisions: one for one in known}
-        finalists = [Finalist(one.decisions, _source(one.name, None)) for one in known]
-        with self._comparing("known networks", len(known)) as after:
-            ranked = self._halving(after).first_rung(finalists)
-        return [named[ranked[0].decisions]]
-
     def _seed(self, initial: imported_weights.Account) -> None:
         """Initialises the shared weights from trained weights."""
-        known = self._known[self.search.steering[0].device]
-        lines = seeding.seed(self.shared.supernet, initial, known, self._norm_images(), self.search.seed)
+        known = self._selection.known[self.search.steering[0].device]
+        lines = seeding.seed(
+            self.shared.supernet, initial, known, self._selection.norm_images(), self.search.seed
+        )
         set_seed(self.search.seed)
         if self._main:
             tqdm.write("\n".join(lines), file=sys.stderr)
-
-    def _norm_images(self) -> list[tf.Tensor]:
-        """Returns the training batches that BN statistics are measured on."""
-        return [batch.images for batch in itertools.islice(self._alone.batches(0), inheritance.BATCHES)]
 
     def _iterators(self, stream: input_pipeline.Stream, number: int) -> list:
         replicas = self.shared.strategy.num_replicas_in_sync
@@ -368,7 +301,7 @@ class _Run:
 
         def measure(wanted: np.ndarray) -> np.ndarray:
             if not batches:
-                return _mean(self.shared.measure(self._fixed, wanted, self.search.metric))
+                return mean_quality(self.shared.measure(self._fixed, wanted, self.search.metric))
             mine = wanted[self.shared.replicas.local]
             return self.shared.replicas.share(self.shared.quality(batches, mine, self.search.metric))
 
@@ -482,7 +415,12 @@ class _Run:
         search, folder = self.search, Path(self.search.model_dir)
         space = search.latency.space
         reliable = self._reliability()
-        finalists = {objective.device: self._finalists(objective) for objective in search.objectives}
+        finalists = {
+            objective.device: self._selection.finalists(
+                objective, self.agents, self.archives[objective.device]
+            )
+            for objective in search.objectives
+        }
         chosen = {device: found[0] for device, found in finalists.items()}
         first = chosen[search.steering[0].device]
         for objective in search.objectives:
@@ -493,10 +431,10 @@ class _Run:
         summary = search_report.summarise(
             search,
             self.agents,
-            self._known,
+            self._selection.known,
             self.archives,
             finalists,
-            self._populations,
+            self._selection.populations,
             reliable,
             history,
             self.dropped,
@@ -516,14 +454,14 @@ class _Run:
     def _write_weights(self, finalist: Finalist, found: architectures.Architecture) -> None:
         """Writes the network's weights as a checkpoint that training, evaluation and export can read."""
         latency = self.search.latency
-        weights = self._halving().weights(finalist)
+        weights = self._selection.weights(finalist)
         inheritance.write(
             self.search.model_dir,
             found,
             latency.num_classes,
             latency.image_size,
             weights,
-            self._norm_images(),
+            self._selection.norm_images(),
             self.step + finalist.steps,
         )
 
@@ -532,138 +470,6 @@ class _Run:
         agent, rng = self.agents[0], np.random.default_rng((self.search.seed, _RELIABILITY))
         networks = agent.propose(rng, reliability.NETWORKS)
         return reliability.split_half(self.shared.measure(self._fixed, networks, self.search.metric))
-
-    def _finalists(self, objective: Objective) -> list[Finalist]:
-        """Returns the ranked finalists of a device; the first one is selected."""
-        search, rng = self.search, np.random.default_rng((self.search.seed, _AFTER))
-        agents = {agent.objective.device: agent for agent in self.agents}
-        agent = agents.get(objective.device)
-        named = {known.decisions: known.name for known in self._known[objective.device]}
-        count = max(search.finalists, search.population) if self._is_timed(objective) else search.finalists
-        ranked = agent.best(rng, count) if agent else []
-        rows = [(tuple(network.tolist()), source) for network, source in ranked]
-        rows += [(c.decisions, "best") for c in self.archives[objective.device].best]
-        if not rows:
-            rows = [(tuple(self.agents[0].propose(rng, 1)[0].tolist()), "drawn")]
-        sources = dict(reversed(rows))
-        others = [decisions for decisions in dict.fromkeys(d for d, _ in rows) if decisions not in named]
-        found = self._shortlist(
-            objective,
-            [Finalist(d, _source(name, sources.get(d))) for d, name in named.items()],
-            [Finalist(d, _source(None, sources[d])) for d in others],
-        )
-        networks = np.array([finalist.decisions for finalist in found], np.int32)
-        qualities = _mean(self.shared.measure(self._fixed, networks, search.metric))
-        for finalist, quality in zip(found, qualities, strict=True):
-            finalist.quality = float(quality)
-        inside = [f for f in found if self._is_inside(objective, f)] or found
-        outside = [f for f in found if f not in inside]
-        if search.finalist_steps:
-            return self._compare(inside) + outside
-        if search.extraction == "argmax" and search.algorithm == "tunas":
-            # As in the released TuNAS code: the policy's most probable network, whatever its quality.
-            return sorted(found, key=lambda f: f.source != "argmax")
-        return sorted(inside, key=lambda f: -_worth(objective, f)) + outside
-
-    def _is_timed(self, objective: Objective) -> bool:
-        """Returns whether the whole final population is measured on the device, not only the finalists.
-
-        The released TuNAS code takes the likeliest network whatever its cost, so it needs no choice.
-        """
-        is_countable = objective.latency.kind == "exact"
-        return self._times is not None and not is_countable and self.search.extraction == "target"
-
-    def _shortlist(
-        self, objective: Objective, known: list[Finalist], others: list[Finalist]
-    ) -> list[Finalist]:
-        """Returns the known networks and the best others; measures them if the device can be reached.
-
-        Where the whole population is measured, networks inside the latency band by their measured cost
-        come first: a model that is wrong by more than the band would otherwise leave few to compare.
-        """
-        room = max(1, self.search.finalists - len(known))
-        is_timed = self._is_timed(objective)
-        population = known + (others if is_timed else others[:room])
-        self._time(objective, population)
-        self._populations[objective.device] = population
-        if is_timed:
-            others = sorted(others, key=lambda f: not self._is_inside(objective, f))
-        return known + others[:room]
-
-    def _compare(self, finalists: list[Finalist]) -> list[Finalist]:
-        trainings = self._halving().trainings(finalists)
-        with self._comparing("finalists", trainings) as after:
-            return self._halving(after).run(finalists)
-
-    @contextlib.contextmanager
-    def _comparing(self, what: str, trainings: int) -> Iterator[Callable[[], None]]:
-        """Shows a progress bar over stand-alone training runs.
-
-        Yields:
-          A function to call after each training; it raises KeyboardInterrupt if a stop was requested.
-        """
-        bar = tqdm(desc=what, unit="run", total=trainings, disable=not self._main)
-        with StopRequest() as stop, quiet(), bar:
-
-            def after() -> None:
-                bar.update()
-                if self.shared.replicas.any_worker(stop.requested):
-                    raise KeyboardInterrupt
-
-            yield after
-
-    def _halving(self, after: Callable[[], None] = lambda: None) -> Halving:
-        search = self.search
-        start = self._fresh_weights if search.finalist_start == "fresh" else self._shared_weights
-        return Halving(
-            self.shared,
-            self._alone,
-            self._judge,
-            search.metric,
-            search.finalist_rate,
-            search.finalist_steps,
-            start,
-            Path(search.model_dir) / "finalists",
-            after,
-        )
-
-    def _fresh_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
-        """Returns the weights that `mobiledets-train` would start from; every network uses the same seed."""
-        set_seed(self.search.seed)
-        network = decode(self.search.latency.space, finalist.decisions)
-        settings = dataclasses.replace(self._network_settings, architecture=network)
-        weights = meta_architecture.initial_weights(settings)
-        if self.search.initial is not None:
-            target = imported_weights.Target(network, settings.num_classes, settings.image_size)
-            build = functools.partial(meta_architecture.build_network, settings)
-            account = fitting.fit(self.search.initial, target, self._norm_images(), build, self.search.seed)
-            set_seed(self.search.seed)
-            weights |= {name.removesuffix(":0"): value for name, value in account.weights.items()}
-        return weights
-
-    def _shared_weights(self, finalist: Finalist) -> dict[str, np.ndarray]:
-        return self.shared.supernet.detector_weights(np.array(finalist.decisions, np.int32))
-
-    def _time(self, objective: Objective, finalists: list[Finalist]) -> None:
-        """Adds measured costs to networks if the device can be reached."""
-        if self._times is None:
-            return
-        # All None on workers other than the chief, which measures, or if the device cannot be reached.
-        values: Sequence[float | str | None] = [None] * len(finalists)
-        if self._main:
-            networks = [np.array(finalist.decisions) for finalist in finalists]
-            values = self._times(objective.latency, networks) or values
-        numbers = [value if isinstance(value, float) else np.nan for value in values]
-        for finalist, value, number in zip(
-            finalists, values, self.shared.replicas.from_chief(numbers), strict=True
-        ):
-            finalist.measured = None if np.isnan(number) else float(number)
-            finalist.failed = value if isinstance(value, str) else None
-
-    def _is_inside(self, objective: Objective, finalist: Finalist) -> bool:
-        """Returns whether a finalist is inside the latency band, by its measured cost if there is one."""
-        cost = finalist.measured or objective.latency.predict_one(finalist.decisions)
-        return abs(cost / objective.target - 1) <= objective.band
 
     def _measure_front(self, objective: Objective) -> None:
         """Measures the archived networks again with the final weights on all fixed images.
@@ -677,30 +483,10 @@ class _Run:
         values = self.shared.measure(self._fixed, np.array(networks, np.int32), self.search.metric)
         archive.replace(
             Candidate(self.step, decisions, float(quality), cost, objective.worth(float(quality), cost))
-            for decisions, quality in zip(networks, _mean(values), strict=True)
+            for decisions, quality in zip(networks, mean_quality(values), strict=True)
             for cost in [objective.latency.predict_one(decisions)]
             if np.isfinite(quality)
         )
-
-
-def _worth(objective: Objective, finalist: Finalist) -> float:
-    if not np.isfinite(finalist.quality):
-        return -np.inf
-    return objective.worth(finalist.quality, objective.latency.predict_one(finalist.decisions))
-
-
-def _source(known: str | None, source: str | None) -> str:
-    """Returns the source of a finalist; a known network keeps its name even if the search also drew it."""
-    if known is not None:
-        return f"published {known}" if known in architectures.PUBLISHED else f"candidate {known}"
-    return source or "best"
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean quality of each network over the batches that contain boxes; [networks]."""
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=1)
 
 
 def _fault(losses: Sequence[dict[str, float]]) -> str | None:

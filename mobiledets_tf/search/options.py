@@ -21,33 +21,6 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**31 - 1
 
-# Options that are copied to the settings of a search under the same name.
-_SAME = (
-    "train_data",
-    "model_dir",
-    "algorithm",
-    "region",
-    "published",
-    "mutation_rate",
-    "population",
-    "children",
-    "rounds",
-    "extraction",
-    "finalists",
-    "finalist_steps",
-    "finalist_start",
-    "batch_size",
-    "rl_batch_multiplier",
-    "entropy_weight",
-    "path_dropout",
-    "quality_images",
-    "judge_images",
-    "weight_update",
-    "execution",
-    "seed",
-    "checkpoint_every",
-)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions(StrategyOptions):
@@ -105,7 +78,8 @@ class SearchOptions(StrategyOptions):
     rounds: int = option(4, low=1)
     latency_band: float = 0.03
     extraction: str | None = option(None, choices=EXTRACTIONS)
-    finalists: int = option(8, low=1)
+    finalists: int = option(6, low=1)
+    finalist_generations: int = option(3, low=1)
     finalist_steps: int | None = option(None, low=0)
     finalist_start: str = option("fresh", choices=STARTS)
     finalist_learning_rate: float = option(0.1, low=0)
@@ -213,8 +187,9 @@ class SearchOptions(StrategyOptions):
         initial = None
         if self.init_from is not None:
             initial = seeding.read(zoo.local(self.init_from, self.weights_cache), models[0])
+        same = {field.name for field in dataclasses.fields(settings.Search)} & set(vars(full))
         return settings.Search(
-            **{name: getattr(full, name) for name in _SAME},
+            **{name: getattr(full, name) for name in same - {"candidates"}},
             objectives=tuple(
                 settings.Objective(model, target, full.reward, self.beta, self.latency_band)
                 for model, target in zip(models, self.targets, strict=True)

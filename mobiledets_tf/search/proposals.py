@@ -52,6 +52,23 @@ def mixed(several: Sequence[Probabilities]) -> Probabilities:
     return [np.mean(rows, axis=0) for rows in zip(*several, strict=True)]
 
 
+def child(
+    space: SearchSpace, members: Sequence[Sequence[int]], rate: float, rng: np.random.Generator
+) -> Probabilities:
+    """Returns, equally often, the distribution of mutations of a member or of crossovers of two members.
+
+    Args:
+      space: the search space.
+      members: decision vectors of the networks to start from, each int [decisions]; at least one.
+      rate: mutation rate; crossovers, which change more decisions, are mutated half as often.
+      rng: random number generator.
+    """
+    if len(members) < 2 or rng.random() < 0.5:
+        return around(space, members[int(rng.integers(len(members)))], rate)
+    pair = rng.choice(len(members), 2, replace=False).tolist()
+    return mixed([around(space, members[i], rate / 2) for i in pair])
+
+
 def _even(choices: Sequence) -> np.ndarray:
     return np.full(len(choices), 1.0 / len(choices))
 

@@ -211,10 +211,11 @@ def shared_quality(
     Raises:
       InputError: weights or images of the search cannot be read, or no image has a box.
     """
-    from mobiledets_tf.search import input_pipeline, loop, state
+    from mobiledets_tf.search import input_pipeline, state
+    from mobiledets_tf.search.step import build_step, set_seed
 
-    loop.set_seed(settings["seed"])
-    step, model_config = loop.build_step(
+    set_seed(settings["seed"])
+    step, model_config = build_step(
         space, tuple(settings["image_size"]), settings["num_classes"], settings["execution"]
     )
     state.restore(folder, state.checkpoint(step.supernet), _saved_step(folder))

@@ -26,6 +26,8 @@ ALGORITHMS = ("evolution", "tunas", "random")
 EXTRACTIONS = ("argmax", "target")
 REGIONS = ("known", "space")
 STARTS = ("fresh", "shared")
+# Fields of `Search` that `settings` writes in another form or that may change when a search is resumed.
+_SEPARATE = ("model_dir", "objectives", "schedule", "candidates", "initial", "checkpoint_every")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,11 +108,14 @@ class Search:
         per round, and number of rounds.
       extraction: `argmax` selects the most probable option of each decision (TuNAS); `target` selects
         the most probable network inside the latency band.
-      finalists: number of networks that are compared at the end by training each alone.
-      finalist_steps: training steps of each finalist; the better half is then trained for as many steps
-        again, and so on. With 0, finalists are compared by shared weights alone. If the region is `known`,
-        the known networks are compared in the same way before the search, which then searches around the
-        best one.
+      finalists: number of networks in each generation that are compared at the end by training each alone.
+        The known networks are compared in addition.
+      finalist_generations: number of generations of finalists. The search proposes the first; the networks
+        of every further one are mutations and crossovers of the most promising so far.
+      finalist_steps: training steps of each finalist. The best `finalists` networks of all generations are
+        then halved, with as many further steps each time. With 0, there is one generation, compared by
+        shared weights alone. If the region is `known`, the known networks are trained in the same way before
+        the search, which then searches around the best one.
       finalist_start: `fresh` trains finalists from the initial weights of `mobiledets-train`, `shared`
         from those of the supernet.
       finalist_rate: highest learning rate of the finalists' training.
@@ -144,7 +149,8 @@ class Search:
     children: int = 16
     rounds: int = 4
     extraction: str = "target"
-    finalists: int = 8
+    finalists: int = 6
+    finalist_generations: int = 3
     finalist_steps: int = 0
     finalist_start: str = "fresh"
     finalist_rate: float = 0.1
@@ -182,7 +188,13 @@ class Search:
             raise InputError(f"path dropout is {self.path_dropout}; allowed: from 0 to below 1")
         if not 0 < self.mutation_rate <= 1:
             raise InputError(f"mutation rate is {self.mutation_rate}; allowed: above 0 and at most 1")
-        for name, low in (("population", 2), ("children", 1), ("rounds", 1), ("finalists", 1)):
+        for name, low in (
+            ("population", 2),
+            ("children", 1),
+            ("rounds", 1),
+            ("finalists", 1),
+            ("finalist_generations", 1),
+        ):
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; allowed: {low} or more")
         if self.algorithm == "evolution" and not all(o.in_band for o in self.objectives):
@@ -219,6 +231,7 @@ class Search:
         """Whether the search needs networks inside the latency band at any time."""
         known = self.published or self.candidates
         drawn = self.algorithm == "random" or any(o.in_band for o in self.objectives)
+        drawn = drawn or (self.finalist_steps > 0 and self.finalist_generations > 1)
         return bool(known) or drawn or self.extraction == "target"
 
     def settings(self) -> dict[str, Any]:
@@ -241,39 +254,11 @@ class Search:
                 }
                 for o in self.objectives
             ],
-            "train_data": self.train_data,
             "candidates": [architectures.to_dict(network) for network in self.candidates],
             "initial": None if self.initial is None else _weights_fingerprint(self.initial),
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: value for name, value in vars(self).items() if name not in _SEPARATE},
             **dataclasses.asdict(self.schedule),
         }
-
-
-_PLAIN = (
-    "steered_by",
-    "algorithm",
-    "region",
-    "published",
-    "mutation_rate",
-    "population",
-    "children",
-    "rounds",
-    "extraction",
-    "finalists",
-    "finalist_steps",
-    "finalist_start",
-    "finalist_rate",
-    "batch_size",
-    "rl_batch_multiplier",
-    "quality_images",
-    "judge_images",
-    "entropy_weight",
-    "path_dropout",
-    "metric",
-    "weight_update",
-    "execution",
-    "seed",
-)
 
 
 def keep(path: str | os.PathLike, settings: dict[str, Any], what: str) -> None:

@@ -1,5 +1,6 @@
 """Traced functions of a search: a training step of the shared weights, and the quality of a network."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,16 +8,17 @@ import numpy as np
 
 from mobiledets_tf import compat
 from mobiledets_tf.architecture import ANCHORS_PER_LOCATION, load
-from mobiledets_tf.compat import tf
+from mobiledets_tf.compat import keras, tf
 from mobiledets_tf.data.coco_metrics import coco_metrics, coco_results
 from mobiledets_tf.data.scaling import to_network_range
-from mobiledets_tf.detection import meta_architecture
+from mobiledets_tf.detection import meta_architecture, pipeline_config
 from mobiledets_tf.models import postprocess
 from mobiledets_tf.models.supernet import Supernet
 from mobiledets_tf.replicas import Replicas
 from mobiledets_tf.search import input_pipeline
 from mobiledets_tf.search.input_pipeline import Batch
 from mobiledets_tf.search.optimizer import SharedMomentum
+from mobiledets_tf.search_space import SearchSpace
 
 compat.enable_object_detection()
 
@@ -227,3 +229,53 @@ def _as_coco(outputs: Sequence[np.ndarray], image_size: tuple[int, int]) -> list
         where, ids, worth = (values[image, :count] for values in (pixels, classes.astype(int), scores))
         found += coco_results(image + 1, where, ids, worth)
     return found
+
+
+def build_step(
+    space: SearchSpace,
+    image_size: tuple[int, int],
+    num_classes: int,
+    execution: str = "sliced",
+    weight_update: str = "lazy",
+    strategy: tf.distribute.Strategy | None = None,
+) -> tuple[SharedStep, Any]:
+    """Builds the supernet with its training step.
+
+    Args:
+      space: the search space.
+      image_size: (height, width) in pixels.
+      num_classes: number of classes without the background.
+      execution: `sliced` or `masked`; see `models.execution`.
+      weight_update: `lazy` or `dense`; see `search.optimizer`.
+      strategy: a tf.distribute strategy; by default one device is used.
+
+    Returns:
+      (the training step, the `model` part of the pipeline config that it uses).
+    """
+    config = pipeline_config.generate(
+        pipeline_config.Overrides(architecture="edgetpu", num_classes=num_classes, image_size=image_size)
+    )
+    # The traced graph contains every option of every layer, and optimising it costs more time than a short
+    # search gains: the first step takes 80 s instead of 26 s, later steps take equally long.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+    def make_supernet() -> Supernet:
+        return Supernet(space, num_classes, image_size, execution=execution)
+
+    return SharedStep(make_supernet, config.model, weight_update, strategy), config.model
+
+
+def mean_quality(values: np.ndarray) -> np.ndarray:
+    """Returns the mean quality of each network over the batches that contain boxes; [networks]."""
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=1)
+
+
+def set_seed(seed: int) -> None:
+    """Seeds weight initialisation.
+
+    The seed is offset by 1: with a global seed of 0, TensorFlow checks in Python whether the op seed is 0
+    too, which is not possible for the seed of an epoch, a tensor.
+    """
+    keras.utils.set_random_seed(seed + 1)

@@ -10,10 +10,12 @@ import pytest
 
 from mobiledets_tf.compat import tf
 from mobiledets_tf.search.finalists import STATE, Finalist, Halving, certainty, rungs
-from mobiledets_tf.search.loop import _Run
 from mobiledets_tf.search.search_report import model_error
+from mobiledets_tf.search.selection import Selection
 
 BATCHES = 8
+# Held-out batches: those that steer are even numbers, those that judge are odd.
+STEER, JUDGE = list(range(0, 2 * BATCHES, 2)), list(range(1, 2 * BATCHES, 2))
 
 
 @pytest.mark.parametrize("finalists", range(1, 20))
@@ -56,12 +58,12 @@ def test_a_finalist_has_the_mean_of_its_batches():
 class Shared:
     """Looks like a `SharedStep`: a network's one weight counts its training steps in a bank of all.
 
-    The judged quality is what is planted for the network plus what its steps make of it; not a
-    number in batches that are holes.
+    The quality is what is planted for the network plus what its steps make of it; NaN in batches that are
+    holes. `steered` has other qualities of networks, on the steering batches.
     """
 
-    def __init__(self, planted, holes=()):
-        self.planted, self.holes = planted, list(holes)
+    def __init__(self, planted, holes=(), steered=None):
+        self.planted, self.holes, self.steered = planted, list(holes), steered or {}
         self.trained, self.rates, self.batches, self.fail_after = [], [], [], None
         self.bank = tf.Variable(np.full((len(planted), 1), 0.5, np.float32))
         self.slot = tf.Variable(np.ones((len(planted), 1), np.float32))
@@ -97,13 +99,15 @@ class Shared:
         self.batches.append(batches[0])
         return [{"total_loss": 1.0, "applied": 1.0}]
 
-    def measure(self, judge, networks, metric):
-        assert metric == "loss" and len(judge) == BATCHES and len(networks) == 1
+    def measure(self, batches, networks, metric):
+        assert metric == "loss" and batches in (STEER, JUDGE) and len(networks) == 1
         if self.fail_after is not None and len(self.trained) > self.fail_after:
             raise KeyboardInterrupt
         start, gain = self.planted[networks[0][0]]
-        noise = np.random.default_rng(networks[0][0]).normal(0, 1e-3, len(judge))
+        noise = np.random.default_rng(networks[0][0]).normal(0, 1e-3, len(batches))
         values = start + gain * self.steps_of(networks[0]) + noise
+        if batches == STEER and networks[0][0] in self.steered:
+            values = self.steered[networks[0][0]] + noise
         values[self.holes] = np.nan
         return values[None]
 
@@ -127,11 +131,21 @@ def _finalists(planted, known=()):
     ]
 
 
-def _halving(shared, folder, stream=None, steps=40, after=lambda: None):
-    def start(finalist):
+def _halving(shared, folder, stream=None, steps=40, after=lambda: None, start=None):
+    def shared_weights(finalist):
         return shared.supernet.detector_weights(finalist.decisions)
 
-    return Halving(shared, stream or Stream(), list(range(BATCHES)), "loss", 0.4, steps, start, folder, after)
+    begin = start or shared_weights
+    return Halving(shared, stream or Stream(), STEER, JUDGE, "loss", 0.4, steps, begin, folder, after)
+
+
+def _compare(halving, finalists):
+    return halving.halve(halving.first_rung(finalists))
+
+
+def _to_train(halving, finalists):
+    """The trainings of a whole comparison that are not done yet, without known networks."""
+    return halving.to_train(finalists) + sum(rungs(len(finalists))[1:])
 
 
 # Start and gain of a step; at the end 3 is best, then 5; 0 looks best at first.
@@ -142,13 +156,13 @@ def test_the_better_half_is_trained_further_and_the_best_wins(tmp_path):
     shared, stream, calls = Shared(PLANTED), Stream(), []
     finalists = _finalists(PLANTED)
     halving = _halving(shared, tmp_path, stream, after=lambda: calls.append(len(shared.trained)))
-    assert halving.trainings(finalists) == 14
-    ranked = halving.run(finalists)
+    assert _to_train(halving, finalists) == 14
+    ranked = _compare(halving, finalists)
     assert [f.decisions[0] for f in ranked][:4] == [3, 5, 0, 4]
     assert sorted(f.decisions[0] for f in ranked) == list(range(8))
     assert [f.steps for f in ranked] == [120, 120, 80, 80, 40, 40, 40, 40]
     assert shared.trained == [[n, 40] for n in (*range(8), 3, 5, 0, 4, 3, 5)]
-    assert calls == list(range(1, 15)) and halving.trainings(finalists) == 6
+    assert calls == list(range(1, 15)) and _to_train(halving, _finalists(PLANTED)) == 6
     scores = [f.score for f in ranked]
     assert scores[0] == pytest.approx(7 + 120, abs=0.01) and scores[1] == pytest.approx(8 + 60, abs=0.01)
     assert len(ranked[0].judged) == BATCHES and not any(map(math.isnan, ranked[0].judged))
@@ -174,11 +188,10 @@ def test_every_network_begins_from_its_start(tmp_path):
         asked.append(finalist.decisions[0])
         return {"stem_conv/kernel": np.array([0.5 + 1000 * finalist.decisions[0]], np.float32)}
 
-    args = (shared, Stream(), list(range(BATCHES)), "loss", 0.4, 40, start, tmp_path, lambda: None)
-    ranked = Halving(*args).run(_finalists(PLANTED)[:3])
+    ranked = _compare(_halving(shared, tmp_path, start=start), _finalists(PLANTED)[:3])
     assert asked == [0, 1, 2]
     for finalist in ranked:
-        weight = float(Halving(*args).weights(finalist)["stem_conv/kernel"][0])
+        weight = float(_halving(shared, tmp_path, start=start).weights(finalist)["stem_conv/kernel"][0])
         assert weight == 0.5 + 1000 * finalist.decisions[0] + finalist.steps
 
 
@@ -187,19 +200,34 @@ def test_what_was_compared_before_is_not_trained_again(tmp_path):
     halving = _halving(shared, tmp_path, stream)
     ranked = halving.first_rung([_finalists(PLANTED)[n] for n in (4, 3, 1)])
     assert [f.decisions[0] for f in ranked] == [3, 4, 1] and {f.steps for f in ranked} == {40}
-    assert (shared.bank.numpy() == 0.5).all() and halving.trainings(_finalists(PLANTED)) == 11
+    assert (shared.bank.numpy() == 0.5).all() and _to_train(halving, _finalists(PLANTED)) == 11
     again = _halving(shared, tmp_path, stream)
-    assert again.trainings(_finalists(PLANTED)) == 11
-    found = again.run(_finalists(PLANTED))
-    alone = _halving(Shared(PLANTED), tmp_path / "alone").run(_finalists(PLANTED))
+    assert _to_train(again, _finalists(PLANTED)) == 11
+    found = _compare(again, _finalists(PLANTED))
+    alone = _compare(_halving(Shared(PLANTED), tmp_path / "alone"), _finalists(PLANTED))
     assert [(f.decisions, f.judged) for f in found] == [(f.decisions, f.judged) for f in alone]
     assert len(shared.trained) == 14
+
+
+def test_the_steering_images_rank_the_first_rung_and_only_that(tmp_path):
+    # On the steering images 2 and 1 are best; 1 is not on those that judge, where its steps help it little.
+    shared = Shared(PLANTED, steered={2: 300.0, 1: 200.0, 3: 100.0})
+    ranked = _compare(_halving(shared, tmp_path), _finalists(PLANTED)[:6])
+    assert [f.decisions[0] for f in ranked] == [3, 1, 2, 5, 0, 4]
+    assert [f.steps for f in ranked] == [120, 120, 80, 40, 40, 40]
+    assert [f.promise for f in ranked[:3]] == pytest.approx([100, 200, 300], abs=0.01)
+    assert [f.score for f in ranked[:3]] == pytest.approx([7 + 120, 12, 5], abs=0.01)
+    state = json.loads((tmp_path / STATE).read_text())
+    assert [len(state[f"{steps} [2, 0]"]["steered"]) for steps in (40, 80)] == [BATCHES, 0]
+    # Of two networks, the judging images decide.
+    two = _compare(_halving(Shared(PLANTED, steered={2: 300.0}), tmp_path / "two"), _finalists(PLANTED)[2:4])
+    assert [f.decisions[0] for f in two] == [3, 2]
 
 
 def test_the_best_known_network_is_there_to_the_last(tmp_path):
     shared = Shared(PLANTED)
     # 6 and 7 are the worst but one; 7 is the better of the two.
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6, 7)))
+    ranked = _compare(_halving(shared, tmp_path), _finalists(PLANTED, known=(6, 7)))
     found = {f.decisions[0]: f for f in ranked}
     assert ranked[0] is found[3]
     # Five in the second rung, four in the third: three of its better half and the known one.
@@ -209,7 +237,7 @@ def test_the_best_known_network_is_there_to_the_last(tmp_path):
 
 def test_those_of_the_last_rung_come_by_their_score(tmp_path):
     shared = Shared(PLANTED)
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED, known=(6,)))
+    ranked = _compare(_halving(shared, tmp_path), _finalists(PLANTED, known=(6,)))
     last = [f.score for f in ranked if f.steps == ranked[0].steps]
     assert len(last) > 2 and last == sorted(last, reverse=True)
 
@@ -217,7 +245,7 @@ def test_those_of_the_last_rung_come_by_their_score(tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_are_trained_once(tmp_path, count):
     shared = Shared(PLANTED)
-    ranked = _halving(shared, tmp_path).run(_finalists(PLANTED)[2 : 2 + count])
+    ranked = _compare(_halving(shared, tmp_path), _finalists(PLANTED)[2 : 2 + count])
     assert [f.decisions[0] for f in ranked] == [3, 2][-count:]
     assert shared.trained == [[n, 40] for n in (2, 3)[:count]]
 
@@ -239,12 +267,12 @@ def _stop_after(trainings):
 @pytest.mark.parametrize(("trainings", "holes"), [(1, []), (8, []), (11, []), (8, [1])])
 def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     whole, broken = Shared(PLANTED, holes), Shared(PLANTED, holes)
-    expected = _halving(whole, tmp_path / "whole").run(_finalists(PLANTED))
+    expected = _compare(_halving(whole, tmp_path / "whole"), _finalists(PLANTED))
     with pytest.raises(Stop):
-        _halving(broken, tmp_path / "broken", after=_stop_after(trainings)).run(_finalists(PLANTED))
+        _compare(_halving(broken, tmp_path / "broken", after=_stop_after(trainings)), _finalists(PLANTED))
     assert len(broken.trained) == trainings
     again = Shared(PLANTED, holes)
-    found = _halving(again, tmp_path / "broken").run(_finalists(PLANTED))
+    found = _compare(_halving(again, tmp_path / "broken"), _finalists(PLANTED))
     assert broken.trained + again.trained == whole.trained
     assert [f.decisions for f in found] == [f.decisions for f in expected]
     np.testing.assert_array_equal([f.judged for f in found], [f.judged for f in expected])
@@ -252,7 +280,7 @@ def test_stopped_it_goes_on_without_training_twice(tmp_path, trainings, holes):
     json.loads((tmp_path / "whole" / STATE).read_text(), parse_constant=functools.partial(pytest.fail))
     # Done once more it trains nothing.
     idle = Shared(PLANTED)
-    _halving(idle, tmp_path / "broken").run(_finalists(PLANTED))
+    _compare(_halving(idle, tmp_path / "broken"), _finalists(PLANTED))
     assert idle.trained == [] and (idle.bank.numpy() == 0.5).all()
 
 
@@ -260,9 +288,9 @@ def test_killed_between_weights_and_state_it_trains_nothing_twice(tmp_path):
     shared = Shared(PLANTED)
     shared.fail_after = 9
     with pytest.raises(KeyboardInterrupt):
-        _halving(shared, tmp_path).run(_finalists(PLANTED))
+        _compare(_halving(shared, tmp_path), _finalists(PLANTED))
     again = _halving(Shared(PLANTED), tmp_path)
-    ranked = again.run(_finalists(PLANTED))
+    ranked = _compare(again, _finalists(PLANTED))
     for finalist in ranked:
         assert float(again.weights(finalist)["stem_conv/kernel"][0]) == 0.5 + finalist.steps
 
@@ -273,7 +301,7 @@ def test_a_checkpoint_that_a_kill_left_in_parts_is_written_again(tmp_path):
     # TensorFlow names a checkpoint in a file of its own, after its data.
     halving._path(finalists[0]).mkdir(parents=True)
     (halving._path(finalists[0]) / "ckpt-1.data-00000-of-00001").write_bytes(b"x")
-    ranked = halving.run(finalists)
+    ranked = _compare(halving, finalists)
     assert [f.decisions[0] for f in ranked][:2] == [3, 5]
     assert sum(steps for number, steps in shared.trained if number == 0) == 80
 
@@ -283,7 +311,7 @@ def test_a_network_whose_loss_is_not_finite_is_last(tmp_path):
     planted = shared.measure
     shared.measure = lambda *args: np.where(np.isinf(planted(*args)), -np.inf, planted(*args))
     for _ in range(2):
-        ranked = _halving(shared, tmp_path).run(_finalists(shared.planted))
+        ranked = _compare(_halving(shared, tmp_path), _finalists(shared.planted))
         assert [f.decisions[0] for f in ranked] == [2, 0, 1] and ranked[-1].score == -math.inf
 
 
@@ -304,10 +332,10 @@ class Timed:
             band=0.1,
             latency=SimpleNamespace(kind=kind, predict_one=lambda decisions: decisions[0] / 100),
         )
-        self._populations, self.timed = {}, []
+        self.populations, self.timed = {}, []
         self._times = lambda *_: None
         for name in ("_shortlist", "_is_timed", "_is_inside"):
-            setattr(self, name, functools.partial(getattr(_Run, name), self))
+            setattr(self, name, functools.partial(getattr(Selection, name), self))
 
     def _time(self, objective, networks):
         self.timed += [network.decisions[0] for network in networks]
@@ -321,12 +349,12 @@ def test_finalists_are_chosen_by_measured_cost():
     run = Timed(3, "simulated")
     chosen = run._shortlist(run.objective, list(known), list(others))
     # By the model 64, 66 and 70 are too fast; on the device they, and not the others, meet the target.
-    assert [f.decisions[0] for f in chosen] == [100, 64, 66]
-    assert run.timed == [f.decisions[0] for f in run._populations["chip"]] == [100, 99, 64, 101, 66, 98, 70]
+    assert [f.decisions[0] for f in chosen] == [100, 64, 66, 70]
+    assert run.timed == [f.decisions[0] for f in run.populations["chip"]] == [100, 99, 64, 101, 66, 98, 70]
     for kind, extraction in (("exact", "target"), ("simulated", "argmax")):
         run = Timed(3, kind, extraction)
         chosen = run._shortlist(run.objective, list(known), list(others))
-        assert [f.decisions[0] for f in chosen] == [100, 99, 64] == run.timed
+        assert [f.decisions[0] for f in chosen] == [100, 99, 64, 101] == run.timed
 
 
 def test_a_report_says_how_far_the_model_was_off():

@@ -16,8 +16,7 @@ from mobiledets_tf.data import records
 from mobiledets_tf.detection import pipeline_config
 from mobiledets_tf.errors import InputError
 from mobiledets_tf.search import input_pipeline
-from mobiledets_tf.search.loop import build_step, set_seed
-from mobiledets_tf.search.step import SharedStep
+from mobiledets_tf.search.step import SharedStep, build_step, set_seed
 
 
 @pytest.fixture(scope="module")

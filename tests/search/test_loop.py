@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def runs(monkeypatch):
 def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     """The default preset: known networks first, rounds of a population, finalists trained alone."""
     counts = {"population": 4, "children": 4, "rounds": 2, "finalists": 3, "finalist_steps": 4}
+    counts["finalist_generations"] = 2
     images = {"quality_images": 4, "judge_images": 4, "batch_size": 2, "checkpoint_every": 3}
     assert search.run(_flags(prepared, tmp_path, steps=8, **counts, **images)) == 0
     (run,) = runs
@@ -74,9 +76,10 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     assert report["schema_version"] == 3 and report["dropped_steps"] == 0
     # The search looked round the best of the known networks, compared alone before its first step.
     compared = json.loads((tmp_path / "finalists" / "finalists.json").read_text())
-    scores = [np.mean(compared[f"4 {list(known.decisions)}"]) for known in run._known["madds"]]
+    promises = {key: np.mean(qualities["steered"]) for key, qualities in compared.items()}
+    best = max(run._selection.known["madds"], key=lambda one: promises[f"4 {list(one.decisions)}"])
     (agent,) = run.agents
-    assert agent.centres == [run._known["madds"][int(np.argmax(scores))]]
+    assert agent.centres == [best]
     settings = report["settings"]
     assert settings["algorithm"] == "evolution" and settings["devices"][0]["reward"] == "band"
 
@@ -90,7 +93,17 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     assert set(known.values()) <= set(architecture.PUBLISHED) and len(known) >= 3
     assert [row["centre"] for row in entry["known"]].count(True) == 1
     finalists = {tuple(row["decisions"]): row for row in entry["finalists"]}
-    assert len(finalists) == len(entry["finalists"]) == len(known) + 1
+    assert len(finalists) == len(entry["finalists"]) == len(known) + 2 * 3
+    sources = Counter(row["source"] for row in entry["finalists"])
+    assert sources["population"] == sources["generation 2"] == 3
+    # The second generation descends from the two networks that were the most promising of the first.
+    first = [row for row in entry["finalists"] if row["source"] != "generation 2"]
+    parents = sorted(first, key=lambda row: -promises[f"4 {row['decisions']}"])[:2]
+    options = [set(both) for both in zip(*(row["decisions"] for row in parents), strict=True)]
+    for row in entry["finalists"]:
+        if row["source"] == "generation 2":
+            kept = [option in both for option, both in zip(row["decisions"], options, strict=True)]
+            assert np.mean(kept) > 0.5
     for decisions, row in finalists.items():
         assert row["cost"] == latency.predict_one(decisions)
         assert (row["source"] == f"published {known.get(decisions)}") == (decisions in known)
@@ -117,7 +130,7 @@ def test_evolution_to_its_end(prepared, tmp_path, runs, capsys):
     prefix = checkpoints.restore(detector, tmp_path)
     assert checkpoints.step(prefix) == 8 + steps[0]
     by_name = {weight.name.removesuffix(":0"): weight.numpy() for weight in detector.weights}
-    alone = run._halving().weights(Finalist(tuple(report["decisions"]), entry["source"]))
+    alone = run._selection.weights(Finalist(tuple(report["decisions"]), entry["source"]))
     shared = run.shared.supernet.detector_weights(np.array(report["decisions"]))
     assert set(by_name) - set(alone) == {name for name in by_name if "/moving_" in name}
     for name, value in alone.items():
@@ -242,7 +255,7 @@ def test_random_search_stays_in_the_band(prepared, tmp_path):
     assert len({row["entropy"] for row in report["history"]}) == 1
     (entry,) = report["devices"]
     assert [row["source"] for row in entry["finalists"]].count("candidate mine") == 1
-    assert [row["name"] for row in entry["known"]] == ["mine"] and len(entry["finalists"]) == 3
+    assert [row["name"] for row in entry["known"]] == ["mine"] and len(entry["finalists"]) == 4
     assert entry["reward"] == max(finalist["reward"] for finalist in entry["finalists"])
     assert all(row["in_band"] and row["trained_alone"] == 0 for row in entry["finalists"])
     # Not trained alone, it is compared by the quality with shared weights.

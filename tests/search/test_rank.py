@@ -374,11 +374,11 @@ def test_a_search_of_another_version_or_space_is_refused(search_dir, model, mode
 
 @pytest.mark.slow
 def test_shared_weights_measure_networks(model, sample_records, tmp_path):
-    from mobiledets_tf.search import loop
+    from mobiledets_tf.search.step import build_step
 
     search = _search(model, tmp_path, sample_records, batch_size=1, rl_batch_multiplier=1, quality_images=4)
     write_json(tmp_path / "settings.json", search.settings())
-    step, _ = loop.build_step(model.space, (96, 96), 10)
+    step, _ = build_step(model.space, (96, 96), 10)
     state.save(tmp_path, state.checkpoint(step.supernet), {"step": 3})
     settings, space = rank.read_search(tmp_path)
     band = rank.search_band(settings, space, model)
