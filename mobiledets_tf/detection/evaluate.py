@@ -118,7 +118,8 @@ class Evaluator:
         self._truth, self._image_ids = _ground_truth(self._records, names)
         self._category_ids = records.coco_category_ids(paths, names)
         with file_order(self._records):
-            self._dataset = inputs.eval_input(config.eval_config, reader, config.model, self._model)
+            read = inputs.eval_input(config.eval_config, reader, config.model, self._model)
+        self._dataset = compat.without_autotune(read)
 
     def evaluate(self, checkpoint: str) -> Evaluation:
         """Evaluates a checkpoint and writes TensorBoard summaries.

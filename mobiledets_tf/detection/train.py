@@ -218,12 +218,14 @@ class _Run:
         """Returns an iterator over batches that starts at the current step."""
 
         def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return inputs.train_input(
-                self._train,
-                self._config.train_input_reader,
-                self._config.model,
-                self._model,
-                input_context=context,
+            return compat.without_autotune(
+                inputs.train_input(
+                    self._train,
+                    self._config.train_input_reader,
+                    self._config.model,
+                    self._model,
+                    input_context=context,
+                )
             )
 
         with training_order(self.records, self._options.seed, self._now), self._strategy.scope():

@@ -80,7 +80,7 @@ class Split:
         self._files = list(files)
         self.max_boxes = max(MAX_BOXES, records.most_boxes(self._files))
         ids = self._examples(self._paths).map(_source_id, num_parallel_calls=tf.data.AUTOTUNE)
-        found = [part.numpy() for part in ids.batch(_IDS_TOGETHER)]
+        found = [part.numpy() for part in compat.without_autotune(ids.batch(_IDS_TOGETHER))]
         self._salt, counts = _fair_salt(np.concatenate(found) if found else np.zeros(0, "S1"))
         self.images = dict(zip(SIDES, counts, strict=True))
 
@@ -208,7 +208,7 @@ class Stream:
           A function that starts a pass over the batches.
         """
         serialized = self._serialized(number, replica, replicas).take(count * self.batch_size)
-        kept = tf.data.Dataset.from_tensor_slices(list(serialized))
+        kept = tf.data.Dataset.from_tensor_slices(list(compat.without_autotune(serialized)))
         return lambda: self._batches(kept)
 
     def _serialized(self, number: int, replica: int, replicas: int) -> tf.data.Dataset:
@@ -226,7 +226,8 @@ class Stream:
 
     def _batches(self, serialized: tf.data.Dataset) -> Iterator[Batch]:
         decoded = serialized.map(self._decode, num_parallel_calls=2, deterministic=True)
-        for images, labels, ids in decoded.batch(self.batch_size, drop_remainder=True).prefetch(2):
+        batches = decoded.batch(self.batch_size, drop_remainder=True).prefetch(2)
+        for images, labels, ids in compat.without_autotune(batches):
             yield Batch(images, labels, ids)
 
     def fixed(self, images: int) -> list[Batch]:
