@@ -53,8 +53,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 4, 2, 200, 800, 16),
-    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 6, 3, 1000, 10000, 32),
+    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 3, 2, 320, 800, 16),
+    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 4, 3, 1000, 10000, 32),
 }
 
 # Seconds on one core at the small scale: a step of stand-alone training, a step of the shared weights with

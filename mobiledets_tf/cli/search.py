@@ -105,7 +105,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer(
     "finalists",
-    6,
+    3,
     "Number of networks per generation that are compared at the end, in addition to the known ones.",
     1,
     flag_values=FLAGS,
@@ -123,7 +123,7 @@ flags.DEFINE_integer(
     None,
     "Steps for training each finalist alone. The best --finalists of all generations are then halved, with "
     "as many further steps each time, until two are left. With 0, there is one generation, and finalists "
-    "are compared by shared weights (240, 0).",
+    "are compared by shared weights (480, 0).",
     0,
     flag_values=FLAGS,
 )

@@ -78,7 +78,7 @@ class SearchOptions(StrategyOptions):
     rounds: int = option(4, low=1)
     latency_band: float = 0.03
     extraction: str | None = option(None, choices=EXTRACTIONS)
-    finalists: int = option(6, low=1)
+    finalists: int = option(3, low=1)
     finalist_generations: int = option(3, low=1)
     finalist_steps: int | None = option(None, low=0)
     finalist_start: str = option("fresh", choices=STARTS)

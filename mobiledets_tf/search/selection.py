@@ -221,7 +221,7 @@ class Selection:
         Yields:
           A function to call after each training; it raises KeyboardInterrupt if a stop was requested.
         """
-        bar = tqdm(desc=what, unit="run", total=trainings, disable=not self._main)
+        bar = tqdm(desc=what, unit="run", total=trainings, leave=False, disable=not self._main)
         with StopRequest() as stop, quiet(), bar:
 
             def after() -> None:

@@ -149,7 +149,7 @@ class Search:
     children: int = 16
     rounds: int = 4
     extraction: str = "target"
-    finalists: int = 6
+    finalists: int = 3
     finalist_generations: int = 3
     finalist_steps: int = 0
     finalist_start: str = "fresh"
