@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
         "--networks", type=int, default=200, help="number of networks that a latency model is fitted to"
     )
     parser.add_argument("--steps", type=int, default=480, help="steps of a search")
-    parser.add_argument("--finalist_steps", type=int, default=480, help="steps of each finalist in a rung")
+    parser.add_argument("--finalist_steps", type=int, default=240, help="steps of each finalist in a rung")
     parser.add_argument("--train_steps", type=int, default=1200, help="steps of stand-alone training")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument(
@@ -173,7 +173,6 @@ class Seed:
             "--nopublished",
             "--steps=1",
             f"--finalists={FINALISTS}",
-            "--finalist_generations=1",
         )
 
     def target(self) -> float:

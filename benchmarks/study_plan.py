@@ -31,7 +31,7 @@ class Scale:
       networks: number of measured networks that a latency model is fitted to.
       targets: costs of the networks, as fractions of the cost of the published `edgetpu`.
       searches, trainings: numbers of seeds.
-      steps, finalists, finalist_generations, finalist_steps: settings of a search.
+      steps, finalists, finalist_steps: settings of a search.
       train_steps, batch_size, learning_rate: settings of stand-alone training.
     """
 
@@ -45,7 +45,6 @@ class Scale:
     trainings: int
     steps: int
     finalists: int
-    finalist_generations: int
     finalist_steps: int
     train_steps: int
     batch_size: int
@@ -53,8 +52,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 3, 2, 320, 800, 16),
-    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 4, 3, 1000, 10000, 32),
+    "small": Scale(160, 0.35, 4000, 1000, 200, (0.75, 1.0), 1, 2, 240, 2, 200, 800, 16),
+    "full": Scale(320, 1.0, 20000, 2000, 600, (0.5, 0.75, 1.0), 2, 3, 2000, 4, 1000, 10000, 32),
 }
 
 # Seconds on one core at the small scale: a step of stand-alone training, a step of the shared weights with
@@ -146,7 +145,8 @@ def plan(scale: Scale, costs: tuple[str, ...], spaces: tuple[str, ...], data: di
 
 def seconds(units: list[Unit], scale: Scale) -> float:
     """Returns the expected duration of units on one core; valid only for the small scale."""
-    trainings, left = KNOWN + scale.finalists * scale.finalist_generations, scale.finalists
+    left = KNOWN + scale.finalists
+    trainings = left
     while left > 2:
         left = -(-left // 2)
         # The best known network is trained further even if it was eliminated.

@@ -103,7 +103,6 @@ class Runner:
             f"--batch_size={scale.batch_size}",
             f"--steps={scale.steps}",
             f"--finalists={scale.finalists}",
-            f"--finalist_generations={scale.finalist_generations}",
             f"--finalist_steps={scale.finalist_steps}",
             f"--learning_rate={scale.learning_rate}",
             f"--finalist_learning_rate={scale.learning_rate}",

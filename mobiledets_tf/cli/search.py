@@ -105,14 +105,14 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer(
     "finalists",
-    3,
+    4,
     "Number of networks per generation that are compared at the end, in addition to the known ones.",
     1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "finalist_generations",
-    3,
+    1,
     "Number of generations of finalists: the search proposes the first, the networks of each further one "
     "are mutations and crossovers of the most promising finalists so far.",
     1,
@@ -121,9 +121,9 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "finalist_steps",
     None,
-    "Steps for training each finalist alone. The best --finalists of all generations are then halved, with "
-    "as many further steps each time, until two are left. With 0, there is one generation, and finalists "
-    "are compared by shared weights (480, 0).",
+    "Steps for training each finalist alone. The best of all generations are then halved, with as many "
+    "further steps each time, until two are left. With 0, there is one generation, and finalists "
+    "are compared by shared weights (240, 0).",
     0,
     flag_values=FLAGS,
 )

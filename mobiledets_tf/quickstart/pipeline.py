@@ -20,10 +20,10 @@ NETWORKS = 120
 SAMPLE_IMAGES, SAMPLE_STEPS = 4000, 800
 # Largest number of steps of the search, and steps of each finalist in a rung of their comparison. The
 # training continues from the weights of the best finalist.
-SEARCH_STEPS, FINALIST_STEPS = 160, 240
+SEARCH_STEPS, FINALIST_STEPS = 160, 160
 # Few finalists with enough steps rather than many: losses after 100 steps hardly rank networks, after 300
 # they do (docs/search.md). Most of the search's time is spent on them.
-FINALISTS, GENERATIONS = 2, 1
+FINALISTS = 2
 # On a user's data, training takes 30 epochs, but at least LEAST_STEPS and at most MOST_STEPS steps; the
 # search takes at least LEAST_SEARCH_STEPS.
 LEAST_STEPS, MOST_STEPS, LEAST_SEARCH_STEPS = 200, 1200, 60
@@ -121,7 +121,6 @@ def _learn(work: Path, images: int, options: QuickstartOptions) -> list[Stage]:
         seed,
         "--preset=small",
         f"--finalists={FINALISTS}",
-        f"--finalist_generations={GENERATIONS}",
         f"--finalist_steps={finalist_steps}",
         "--rounds=2",
         "--population=10",

@@ -78,8 +78,8 @@ class SearchOptions(StrategyOptions):
     rounds: int = option(4, low=1)
     latency_band: float = 0.03
     extraction: str | None = option(None, choices=EXTRACTIONS)
-    finalists: int = option(3, low=1)
-    finalist_generations: int = option(3, low=1)
+    finalists: int = option(4, low=1)
+    finalist_generations: int = option(1, low=1)
     finalist_steps: int | None = option(None, low=0)
     finalist_start: str = option("fresh", choices=STARTS)
     finalist_learning_rate: float = option(0.1, low=0)

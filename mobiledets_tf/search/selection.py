@@ -2,8 +2,8 @@
 
 The known networks are compared before the search, which starts around the best of them. After the search,
 its best networks are the first generation of finalists; those of every further generation are mutations and
-crossovers of the most promising networks so far. The best of all generations then go through successive
-halving.
+crossovers of the most promising networks so far. As many of the best of all generations as the first had,
+with the known networks, then go through successive halving.
 """
 
 import contextlib
@@ -163,13 +163,13 @@ class Selection:
 
     def _compare(self, objective: Objective, finalists: list[Finalist]) -> list[Finalist]:
         """Returns the networks of all generations of finalists, best first."""
-        search, last = self.search, self.search.finalist_generations
-        pool = self._first_rung(f"finalists, generation 1 of {last}", finalists)
+        last = self.search.finalist_generations
+        pool = self._first_rung("finalists" if last == 1 else f"finalists, generation 1 of {last}", finalists)
         for number in range(2, last + 1):
             found = self._generation(objective, pool, number)
             pool += self._first_rung(f"finalists, generation {number} of {last}", found)
             pool.sort(key=lambda f: -f.promise)
-        best = pool[: search.finalists]
+        best = pool[: len(finalists)]
         known = next((f for f in pool if f.is_known), None)
         if known is not None and known not in best:
             best.append(known)

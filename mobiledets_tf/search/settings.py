@@ -112,8 +112,8 @@ class Search:
         The known networks are compared in addition.
       finalist_generations: number of generations of finalists. The search proposes the first; the networks
         of every further one are mutations and crossovers of the most promising so far.
-      finalist_steps: training steps of each finalist. The best `finalists` networks of all generations are
-        then halved, with as many further steps each time. With 0, there is one generation, compared by
+      finalist_steps: training steps of each finalist. The best of all generations, as many as the first had,
+        are then halved, with as many further steps each time. With 0, there is one generation, compared by
         shared weights alone. If the region is `known`, the known networks are trained in the same way before
         the search, which then searches around the best one.
       finalist_start: `fresh` trains finalists from the initial weights of `mobiledets-train`, `shared`
@@ -149,8 +149,8 @@ class Search:
     children: int = 16
     rounds: int = 4
     extraction: str = "target"
-    finalists: int = 3
-    finalist_generations: int = 3
+    finalists: int = 4
+    finalist_generations: int = 1
     finalist_steps: int = 0
     finalist_start: str = "fresh"
     finalist_rate: float = 0.1

@@ -133,7 +133,7 @@ def test_a_plan_measures_this_machine_while_nothing_else_runs(units):
 def test_expected_hours_are_those_of_the_help(study_plan):
     scale = study_plan.SCALES["small"]
     units = study_plan.plan(scale, ("madds",), ("ibn",), {})
-    # Two searches: 4 known, two generations of 3, then 2 with the best known one; ten trainings; 6 times.
+    # Two searches: rungs of 6, 3 and 2, the last two with the best known one; ten trainings; 6 times.
     search = 60 + scale.steps * study_plan.SHARED_S + 13 * scale.finalist_steps * study_plan.ALONE_S
     train = 60 + scale.train_steps * study_plan.ALONE_S
     assert study_plan.seconds(units, scale) == pytest.approx(2 * search + 12 * train + 6 * 5 + 60 + 60)
