@@ -106,7 +106,10 @@ class Selection:
         search, rng = self.search, np.random.default_rng((self.search.seed, _AFTER))
         agent = next((agent for agent in agents if agent.objective.device == objective.device), None)
         named = {known.decisions: known.name for known in self.known[objective.device]}
-        count = max(search.finalists, search.population) if self._is_timed(objective) else search.finalists
+        # Known networks may be among the best, and do not take the places of others.
+        count = search.finalists + len(named)
+        if self._is_timed(objective):
+            count = max(count, search.population)
         ranked = agent.best(rng, count) if agent else []
         rows = [(tuple(network.tolist()), source) for network, source in ranked]
         rows += [(c.decisions, "best") for c in archive.best]
