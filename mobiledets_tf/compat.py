@@ -139,8 +139,8 @@ def enable_slim_oracle() -> tuple[Repair, ...]:
 def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the dataset with fixed instead of automatically tuned parallelism.
 
-    The thread that tunes takes CPU time from training, and deleting an iterator waits for it: a command on
-    two busy cores ended up to 47 s after its last line.
+    The thread that tunes takes CPU time from training, and deleting an iterator waits for it. In one training
+    on two busy cores, the process needed 13 s after its last evaluation with tuning, and 2 s without.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
 from mobiledets_tf.files import read_json, write_json
 from mobiledets_tf.search.input_pipeline import Batch, Stream
 from mobiledets_tf.search.step import SharedStep
@@ -224,10 +225,16 @@ class Halving:
     def _load(self) -> dict[str, Qualities]:
         path = self._folder / STATE
         done = read_json(path, "state of the finalists") if path.exists() else {}
-        return {
-            key: (_numbers(qualities["steered"]), _numbers(qualities["judged"]))
-            for key, qualities in done.items()
-        }
+        try:
+            return {
+                key: (_numbers(qualities["steered"]), _numbers(qualities["judged"]))
+                for key, qualities in done.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"state of the finalists {str(path)!r} is malformed ({error!r}); delete the file to compare "
+                "the finalists again"
+            ) from error
 
     def _save(self) -> None:
         if self._shared.replicas.is_chief:

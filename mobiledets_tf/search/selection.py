@@ -187,7 +187,7 @@ class Selection:
     def _generation(self, objective: Objective, pool: Sequence[Finalist], number: int) -> list[Finalist]:
         """Returns new mutations and crossovers of the most promising networks, inside the latency band.
 
-        Shared weights tell which of the networks drawn are bad, so more are drawn than are needed.
+        More networks are drawn than are needed; those with the worst quality by shared weights are dropped.
 
         Args:
           objective: the objective on the device.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mobiledets_tf.compat import tf
+from mobiledets_tf.errors import InputError
 from mobiledets_tf.search.finalists import STATE, Finalist, Halving, certainty, rungs
 from mobiledets_tf.search.search_report import model_error
 from mobiledets_tf.search.selection import Selection
@@ -304,6 +305,13 @@ def test_a_checkpoint_that_a_kill_left_in_parts_is_written_again(tmp_path):
     ranked = _compare(halving, finalists)
     assert [f.decisions[0] for f in ranked][:2] == [3, 5]
     assert sum(steps for number, steps in shared.trained if number == 0) == 80
+
+
+@pytest.mark.parametrize("damaged", ['{"40 [0, 0]": [1.0]}', '{"40 [0, 0]": {"judged": [1.0]}}', "[]", "{"])
+def test_a_damaged_state_ends_in_one_line(tmp_path, damaged):
+    (tmp_path / STATE).write_text(damaged)
+    with pytest.raises(InputError, match=f"state of the finalists.*{STATE}"):
+        _halving(Shared(PLANTED), tmp_path)
 
 
 def test_a_network_whose_loss_is_not_finite_is_last(tmp_path):
